@@ -1,0 +1,129 @@
+"""What all commands share: errors without tracebacks, common options, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from era_cache import __version__
+from era_cache.errors import EraError
+
+__all__ = [
+    "EraCommand",
+    "EraGroup",
+    "PathArgument",
+    "ProgressBars",
+    "device_option",
+    "echo_json",
+    "echo_table",
+    "json_option",
+    "note",
+    "percent",
+    "version_option",
+]
+
+INTERRUPTED = "Interrupted. What was committed is kept; the same command goes on from there."
+
+
+def _guarded(invoke: Callable[[], Any]) -> Any:
+    """Run a command; errors of ours and Ctrl-C become one message and exit code 1."""
+    warnings.simplefilter("ignore")  # other libraries' deprecations are not the user's business
+    try:
+        return invoke()
+    except EraError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise click.ClickException(INTERRUPTED) from error
+    except MemoryError as error:
+        raise click.ClickException(
+            "Out of memory. Use a machine with more, or a smaller collection."
+        ) from error
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+class EraCommand(click.Command):
+    """A command whose known errors are shown without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command's function."""
+        return _guarded(lambda: super(EraCommand, self).invoke(ctx))
+
+
+class EraGroup(click.Group):
+    """A group of such commands."""
+
+    command_class = EraCommand
+
+
+PathArgument = click.Path(path_type=Path)
+version_option = click.version_option(__version__, prog_name="ERA Cache")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+device_option = click.option(
+    "--device", help="Torch device, such as cpu or cuda:0.  [default: cuda where there is one]"
+)
+
+
+def percent(value: str) -> float:
+    """Read a share given in percent: ``20`` and ``20%`` are 0.2."""
+    try:
+        share = float(value.rstrip("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{value!r} is not a percentage above 0, at most 100.")
+    return round(share, 6)
+
+
+def note(text: str) -> None:
+    """Tell the user something on stderr."""
+    click.echo(text, err=True)
+
+
+def echo_json(value: Any) -> None:
+    """Print a result for machines on stdout."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def echo_table(header: list[str], rows: list[list[str]]) -> None:
+    """Print an aligned table on stdout; the first column is text, the others are numbers."""
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    for line in [header, *rows]:
+        cells = [
+            cell.ljust(width) if i < 2 and not cell[:1].isdigit() else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+class ProgressBars:
+    """One bar on stderr for each part of a long step; silent where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` rows of ``what`` are ready."""
+        from tqdm import tqdm
+
+        if self._bar is None or what != self._what or total != self._bar.total:
+            self.close()
+            self._what = what
+            # Two seconds of delay: what is over sooner needs no bar.
+            self._bar = tqdm(total=total, desc=what, unit="text", disable=None, delay=2.0)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Finish the bar on show."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

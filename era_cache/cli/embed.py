@@ -1,0 +1,208 @@
+"""``era-embed``: encode a collection into a store, once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    ProgressBars,
+    device_option,
+    echo_json,
+    echo_table,
+    json_option,
+    note,
+    version_option,
+)
+from era_cache.config import EmbedConfig
+
+__all__ = ["main"]
+
+DEFAULTS = EmbedConfig()
+TEMPLATE_HELP = "Prompt with {text}, and {instruction} if wanted.  [default: the model's own]"
+
+
+@click.command(cls=EraCommand)
+@click.argument("collection", type=PathArgument)
+@click.option(
+    "--query-model", required=True, help="Large model: encodes queries (folder or hub name)."
+)
+@click.option(
+    "--doc-model", required=True, help="Small model: that of the index (folder or hub name)."
+)
+@click.option(
+    "--store", "store_path", type=PathArgument, required=True, help="Folder of the store."
+)
+@click.option("--name", help="Name of the collection.  [default: from meta.json, else the folder]")
+@click.option(
+    "--align-documents",
+    type=click.IntRange(min=1),
+    default=DEFAULTS.align_documents,
+    show_default=True,
+    help="Documents that the large model encodes, too, to align the two spaces.",
+)
+@click.option(
+    "--large-corpus", is_flag=True, help="Encode all documents with the large model, too."
+)
+@click.option("--large-query-template", metavar="TEMPLATE", help=TEMPLATE_HELP)
+@click.option("--large-doc-template", metavar="TEMPLATE", help=TEMPLATE_HELP)
+@click.option("--small-query-template", metavar="TEMPLATE", help=TEMPLATE_HELP)
+@click.option("--small-doc-template", metavar="TEMPLATE", help=TEMPLATE_HELP)
+@click.option(
+    "--document-text",
+    metavar="TEMPLATE",
+    default="{title} {text}",
+    show_default=True,
+    help="How title and text become a document; use what your index was made with.",
+)
+@click.option("--large-revision", help="Commit or tag of the large model on the hub.")
+@click.option("--small-revision", help="Commit or tag of the small model on the hub.")
+@click.option("--large-max-seq-length", type=click.IntRange(min=1), help="Tokens kept by it.")
+@click.option("--small-max-seq-length", type=click.IntRange(min=1), help="Tokens kept by it.")
+@click.option("--small-truncate-dim", type=click.IntRange(min=1), help="Leading dimensions kept.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the models' weights and products.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    default=DEFAULTS.dtype,
+    show_default=True,
+    help="Of the stored vectors.",
+)
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(min=1),
+    default=DEFAULTS.batch_tokens,
+    show_default=True,
+    help="Tokens in one batch, padding included.",
+)
+@click.option("--all-queries", is_flag=True, help="Also encode queries that no judgement names.")
+@click.option("--skip-bad-rows", is_flag=True, help="Leave out and count rows that are errors.")
+@device_option
+@json_option
+@version_option
+def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> None:
+    """Encode COLLECTION (a folder in BEIR layout) into a store.
+
+    The small model encodes all documents and queries, the large model all queries and a sample of
+    the documents. Rows that the store has are not encoded again, so an interrupted run goes on
+    where it stopped.
+
+    \b
+    Example:
+      era-embed data/toy --store stores/mine \\
+          --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
+    """
+    from era_cache.collections import read_beir
+    from era_cache.embed import embed_collection
+    from era_cache.store import Store
+
+    texts = read_beir(
+        collection,
+        name=options["name"],
+        document_template=options["document_text"],
+        all_queries=options["all_queries"],
+        skip_bad_rows=options["skip_bad_rows"],
+    )
+    for message in texts.dropped.messages():
+        note(f"{texts.name}: {message}.")
+    large, small = _encoders(options)
+    _mention_instructions(texts.instructions, large)
+    bars = ProgressBars()
+    config = replace(DEFAULTS, align_documents=options["align_documents"], dtype=options["dtype"])
+    try:
+        stored, reports = embed_collection(
+            Store.create(store_path),
+            texts,
+            large=large,
+            small=small,
+            config=config,
+            large_corpus=options["large_corpus"],
+            progress=bars,
+        )
+    finally:
+        bars.close()
+    if as_json:
+        echo_json(
+            {
+                "store": str(store_path),
+                "collection": stored.name,
+                "version": stored.version,
+                "dropped": texts.dropped._asdict(),
+                "parts": [report._asdict() for report in reports],
+            }
+        )
+        return
+    _render(store_path, stored, reports)
+
+
+def _encoders(options: dict[str, Any]) -> tuple[Any, Any]:
+    from era_cache.encoders import SentenceTransformerEncoder
+
+    common = {
+        "precision": options["precision"],
+        "device": options["device"],
+        "batch_tokens": options["batch_tokens"],
+    }
+    large = SentenceTransformerEncoder(
+        options["query_model"],
+        revision=options["large_revision"],
+        query_template=options["large_query_template"],
+        document_template=options["large_doc_template"],
+        max_seq_length=options["large_max_seq_length"],
+        **common,
+    )
+    small = SentenceTransformerEncoder(
+        options["doc_model"],
+        revision=options["small_revision"],
+        query_template=options["small_query_template"],
+        document_template=options["small_doc_template"],
+        max_seq_length=options["small_max_seq_length"],
+        truncate_dim=options["small_truncate_dim"],
+        **common,
+    )
+    return large, small
+
+
+def _mention_instructions(instructions: list[str], large: Any) -> None:
+    from era_cache.types import Role
+
+    if any(instructions) and "{instruction}" not in large.spec.templates[Role.QUERY]:
+        note(
+            "Queries carry instructions, which this template leaves out. If the large model was "
+            "trained with them, add: --large-query-template "
+            r"$'Instruct: {instruction}\nQuery: {text}'"
+        )
+
+
+def _render(store_path: Path, stored: Any, reports: list[Any]) -> None:
+    rows = [
+        [
+            report.what,
+            report.encoder,
+            f"{report.rows:,}",
+            f"{report.encoded:,}",
+            f"{report.cached:,}",
+            f"{report.truncated:,}",
+            f"{report.seconds:.1f}",
+            f"{report.encoded / report.seconds:,.0f}" if report.encoded else "-",
+        ]
+        for report in reports
+    ]
+    header = ["part", "encoder", "texts", "encoded", "stored", "truncated", "seconds", "texts/s"]
+    echo_table(header, rows)
+    if not any(report.encoded for report in reports):
+        total = sum(report.rows for report in reports)
+        click.echo(f"Nothing to encode: all {total:,} texts were in the store already.")
+    click.echo(f"Collection {stored.name}-{stored.version} is in {store_path}.")
+    click.echo(f"Next: era-fit {store_path} {stored.name} --out adapters/{stored.name}")

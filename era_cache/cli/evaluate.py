@@ -1,0 +1,102 @@
+"""``era-eval``: measure an adapter's candidates on the test queries and write the report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    device_option,
+    echo_json,
+    json_option,
+    note,
+    version_option,
+)
+
+__all__ = ["main"]
+
+
+@click.command(cls=EraCommand)
+@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.argument("adapter", type=PathArgument)
+@click.option(
+    "--with",
+    "others",
+    type=PathArgument,
+    multiple=True,
+    help="Another adapter folder of the same split to show as a row; may be repeated.",
+)
+@click.option(
+    "--measures",
+    default="nDCG@10,R@100,RR,AP",
+    show_default=True,
+    help="Comma-separated, named as in ir_measures.",
+)
+@click.option(
+    "--out",
+    type=PathArgument,
+    help="Folder for report, table and runs.  [default: ADAPTER/evaluation]",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of bootstrap and tests.")
+@click.option("--check/--no-check", default=True, help="Compare the store's digests first.")
+@device_option
+@json_option
+@version_option
+def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None:
+    """Measure every candidate of ADAPTER on its test queries, from the vectors in STORE.
+
+    Prints a table and writes report.html, table.md, table.csv, evaluation.json and a TREC run for
+    each candidate.
+
+    \b
+    Example:
+      era-eval stores/mine adapters/toy
+    """
+    from era_cache.measures import parse_measure
+    from era_cache.report import render_text
+    from era_cache.store import Store
+    from era_cache.workflow import evaluate_folder
+
+    measures = [parse_measure(name.strip()) for name in options["measures"].split(",")]
+    note("measuring on the test queries …")
+    evaluation = evaluate_folder(
+        Store.open(store_path),
+        adapter,
+        others=options["others"],
+        measures=measures,
+        seed=options["seed"],
+        device=options["device"],
+        check=options["check"],
+        commands=["era-eval " + shlex.join(sys.argv[1:])],
+    )
+    out = options["out"] or adapter / "evaluation"
+    _write(out, evaluation)
+    if as_json:
+        echo_json(evaluation.record)
+        return
+    click.echo(render_text(evaluation.record))
+    click.echo(f"Report: {out / 'report.html'}")
+
+
+def _write(out: Path, evaluation: Any) -> None:
+    from era_cache.files import os_errors, write_bytes, write_json
+    from era_cache.report import render_csv, render_html, render_markdown
+    from era_cache.trec import write_run
+
+    with os_errors("creating", out):
+        (out / "runs").mkdir(parents=True, exist_ok=True)
+    record = evaluation.record
+    write_json(out / "evaluation.json", record)
+    write_bytes(out / "report.html", render_html(record).encode("utf-8"))
+    write_bytes(out / "table.md", render_markdown(record).encode("utf-8"))
+    write_bytes(out / "table.csv", render_csv(record).encode("utf-8"))
+    for name, scored in evaluation.scored.items():
+        tag = "".join(c if c.isalnum() or c in "+-_" else "-" for c in name)
+        path = out / "runs" / f"{tag}.trec"
+        write_run(path, evaluation.queries.ids, evaluation.doc_ids, scored.ranking, tag)

@@ -1,0 +1,186 @@
+"""``era-fit``: fit adapters on stored vectors and keep the best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    device_option,
+    echo_json,
+    echo_table,
+    json_option,
+    note,
+    percent,
+    version_option,
+)
+from era_cache.config import FitConfig, PaperConfig, SplitConfig
+
+__all__ = ["main"]
+
+DEFAULTS, SPLIT = FitConfig(), SplitConfig()
+NAMES = ["auto", "small", "aligned", "era", "era-dual", "small+"]
+
+
+def _shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[float]:
+    if not value:
+        return []
+    return [percent(part.strip()) for part in value.split(",")]
+
+
+@click.command(cls=EraCommand)
+@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.argument("collection")
+@click.option("--out", type=PathArgument, required=True, help="Folder to write the adapter to.")
+@click.option(
+    "--labels",
+    type=percent,
+    metavar="PERCENT",
+    default=f"{SPLIT.labels:.0%}",
+    show_default=True,
+    help="Share of the judged queries used for training.",
+)
+@click.option(
+    "--curve",
+    callback=_shares,
+    metavar="PERCENT,…",
+    help="Also fit these shares, for the label-efficiency curve, such as 5,10,20,40.",
+)
+@click.option(
+    "--candidate",
+    type=click.Choice(NAMES),
+    default="auto",
+    show_default=True,
+    help="What ships; auto lets validation choose.",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["era", "paper"]),
+    default="era",
+    show_default=True,
+    help="paper runs the published one, for comparison.",
+)
+@click.option(
+    "--split",
+    "split_rule",
+    type=click.Choice(["paper", "source"]),
+    default=SPLIT.rule,
+    show_default=True,
+    help="The paper's split of all judged queries, or the collection's own train, dev and test.",
+)
+@click.option("--split-seed", type=int, default=SPLIT.seed, show_default=True, help="Of the split.")
+@click.option("--seed", type=int, help="Of training.  [default: the recipe's]")
+@click.option(
+    "--align-documents",
+    type=click.IntRange(min=1),
+    default=DEFAULTS.align_documents,
+    show_default=True,
+    help="Documents used for alignment at most.",
+)
+@click.option("--query-encoder", help="Large side: name or start of a fingerprint, if unclear.")
+@click.option("--doc-encoder", help="Small side: name or start of a fingerprint, if unclear.")
+@click.option("--check/--no-check", default=True, help="Compare the store's digests first.")
+@device_option
+@json_option
+@version_option
+def main(store_path: Path, collection: str, as_json: bool, **options: Any) -> None:
+    """Fit an adapter for COLLECTION from the vectors in STORE.
+
+    Aligns the two spaces without labels, trains the candidates with the labels of the training
+    queries, and keeps the best on validation; if none beats today's small encoder, that is what
+    ships. Test queries are not read.
+
+    \b
+    Example:
+      era-fit stores/mine toy --labels 20 --out adapters/toy
+    """
+    from era_cache.store import Store
+    from era_cache.workflow import fit_to_folder
+
+    recipe: FitConfig | PaperConfig = PaperConfig() if options["recipe"] == "paper" else DEFAULTS
+    recipe = replace(recipe, align_documents=options["align_documents"])
+    if options["seed"] is not None:
+        recipe = replace(recipe, seed=options["seed"])
+    store = Store.open(store_path)
+    split = SplitConfig(options["split_rule"], options["split_seed"], options["labels"])
+    common = {
+        "recipe": recipe,
+        "candidate": options["candidate"],
+        "query_encoder": options["query_encoder"],
+        "doc_encoder": options["doc_encoder"],
+        "device": options["device"],
+        "check": options["check"],
+    }
+    out: Path = options["out"]
+    versions = store.versions(collection)
+    if len(versions) > 1:
+        newest = store.collection(collection).version
+        note(f"{len(versions)} versions of {collection} are stored; using the newest, {newest}.")
+    report = fit_to_folder(
+        store,
+        collection,
+        out,
+        split_config=split,
+        progress=lambda name: note(f"fitting {name} …"),
+        **common,
+    )
+    for share in options["curve"]:
+        if share == options["labels"]:
+            continue
+        note(f"fitting all candidates at {share:.0%} of the labels …")
+        fit_to_folder(
+            store,
+            collection,
+            out / "curve" / f"{share * 100:g}",
+            split_config=replace(split, labels=share),
+            **common,
+        )
+    if as_json:
+        echo_json(_summary(report))
+    else:
+        _render(store_path, out, report)
+
+
+def _summary(report: Any) -> dict[str, Any]:
+    result = report.result
+    return {
+        "adapter": str(report.folder),
+        "chosen": result.choice.name,
+        "reason": result.choice.reason,
+        "validation": {name: fit.mean for name, fit in result.candidates.items()},
+        "options": {name: fit.options for name, fit in result.candidates.items()},
+        "queries": {
+            "train": len(report.split.train),
+            "validation": len(report.split.validation),
+            "test": len(report.split.test),
+        },
+        "seconds": {**result.seconds, "total": report.seconds},
+    }
+
+
+def _render(store_path: Path, out: Path, report: Any) -> None:
+    result, split = report.result, report.split
+    click.echo(
+        f"{len(split.train)} training, {len(split.validation)} validation and {len(split.test)} "
+        f"test queries; queries by {report.encoders.query.spec.name}, documents by "
+        f"{report.encoders.document.spec.name}."
+    )
+    rows = [
+        [
+            name,
+            f"{fit.mean:.4f}",
+            "chosen" if name == result.choice.name else "",
+            ", ".join(f"{key} {value}" for key, value in fit.options.items()),
+        ]
+        for name, fit in result.candidates.items()
+    ]
+    echo_table(["candidate", "validation nDCG@10", "", "options"], rows)
+    click.echo(f"Chosen: {result.choice.name} ({result.choice.reason}).")
+    spent = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
+    click.echo(f"Adapter written to {out} ({spent}, in all {report.seconds:.1f} s).")
+    click.echo(f"Next: era-eval {store_path} {out}")

@@ -1,0 +1,77 @@
+"""``era-store``: look into a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from era_cache.cli.common import (
+    EraGroup,
+    PathArgument,
+    echo_json,
+    echo_table,
+    json_option,
+    version_option,
+)
+
+__all__ = ["main"]
+
+
+@click.group(cls=EraGroup)
+@version_option
+def main() -> None:
+    """Look into a store of vectors."""
+
+
+@main.command("ls")
+@click.argument("store_path", metavar="STORE", type=PathArgument)
+@json_option
+def ls(store_path: Path, as_json: bool) -> None:
+    """List the encoders and collections of STORE.
+
+    \b
+    Example:
+      era-store ls stores/mine
+    """
+    from era_cache.inventory import list_collections, list_encoders
+    from era_cache.store import Store
+
+    store = Store.open(store_path)
+    encoders, collections = list_encoders(store), list_collections(store)
+    if as_json:
+        echo_json({"encoders": encoders, "collections": collections})
+        return
+    _table(encoders, "no encoders yet")
+    click.echo()
+    _table(collections, "no collections yet")
+
+
+@main.command("info")
+@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.argument("collection", required=False)
+@json_option
+def info(store_path: Path, collection: str | None, as_json: bool) -> None:
+    """Show how much of each collection (or of COLLECTION) each encoder has.
+
+    \b
+    Example:
+      era-store info stores/mine toy
+    """
+    from era_cache.inventory import coverage
+    from era_cache.store import Store
+
+    rows = coverage(Store.open(store_path), collection)
+    if as_json:
+        echo_json(rows)
+    else:
+        _table(rows, "nothing stored yet")
+
+
+def _table(rows: list[dict[str, Any]], empty: str) -> None:
+    if not rows:
+        click.echo(empty)
+        return
+    shown = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()] for row in rows]
+    echo_table(list(rows[0]), shown)

@@ -1,0 +1,498 @@
+"""Encoders: from texts to vectors, with an identity that changes whenever a vector would.
+
+In: a model folder or hub name, prompt templates, precision. Out: an ``EncoderSpec`` (cheap: files
+are hashed, no model is loaded) and, when texts must really be encoded, (n, d) float32 arrays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from era_cache.errors import EncoderError, FormatError, InputError
+from era_cache.files import json_digest, os_errors, read_json, sha256_file
+from era_cache.types import FloatArray, Role
+
+__all__ = [
+    "Encoder",
+    "EncoderSpec",
+    "HashEncoder",
+    "SentenceTransformerEncoder",
+    "StoredSpec",
+    "check_template",
+    "encoder_record",
+    "read_encoder_record",
+    "render",
+]
+
+FORMAT, VERSION = "era-encoder", 1
+PRECISIONS = ("float32", "float16", "bfloat16")
+# Files that no PyTorch encoder reads: documentation, licences, other runtimes' copies.
+_IGNORED_FILES = re.compile(
+    r"(^|/)(\.[^/]*|[^/]*\.(md|txt\.lock|png|jpg|svg|onnx|onnx_data|h5|msgpack|ot|xml|gguf|lock)"
+    r"|LICEN[CS]E[^/]*|NOTICE[^/]*|tf_model[^/]*|flax_model[^/]*|rust_model[^/]*)$|^(onnx|openvino)/"
+)
+_PLACEHOLDER = re.compile(r"\{(text|instruction)\}")
+_QUERY_PROMPTS = ("query",)
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+_logger = logging.getLogger(__name__)
+
+
+class EncoderSpec(NamedTuple):
+    """What an encoder is: everything that changes its vectors, and names for people.
+
+    ``identity`` (JSON) describes the model; ``templates`` says what each role's text is put into;
+    ``source`` (JSON) is where the model came from and changes nothing.
+    """
+
+    name: str
+    identity: dict[str, Any]
+    templates: dict[Role, str]
+    source: dict[str, Any]
+
+    @property
+    def space(self) -> str:
+        """Digest of the model itself, the same for both roles and all templates (64 hex)."""
+        return json_digest(self.identity)
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of all that changes the vectors of one role (64 hex; docs/format.md)."""
+        return _fingerprint(self.space, role, self.templates[role])
+
+
+def _fingerprint(space: str, role: Role, template: str) -> str:
+    return json_digest({"role": role.value, "space": space, "template": template})
+
+
+class StoredSpec(NamedTuple):
+    """One ``encoder.json``: the encoder of one role, as a store describes it."""
+
+    name: str
+    role: Role
+    dim: int
+    fingerprint: str
+    space: str
+    identity: dict[str, Any]
+    template: str
+    source: dict[str, Any]
+
+    def label(self) -> str:
+        """Name and short fingerprint, for messages."""
+        return f"{self.name} ({self.role.value}, fingerprint {self.fingerprint[:12]})"
+
+
+def encoder_record(spec: EncoderSpec, role: Role, dim: int) -> dict[str, Any]:
+    """The content of ``encoder.json`` (docs/format.md)."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": spec.name,
+        "role": role.value,
+        "dim": dim,
+        "fingerprint": spec.fingerprint(role),
+        "space": spec.space,
+        "identity": spec.identity,
+        "template": spec.templates[role],
+        "source": spec.source,
+    }
+
+
+def read_encoder_record(path: Path) -> StoredSpec:
+    """Read an ``encoder.json`` and recompute its digests.
+
+    Raises:
+        FormatError: not such a file, damaged, newer, or its digests are not its content's.
+        StoreError: it cannot be read.
+    """
+    record = read_json(path, FORMAT, VERSION)
+    try:
+        role, identity, template = Role(record["role"]), record["identity"], record["template"]
+        stored = StoredSpec(
+            name=str(record["name"]),
+            role=role,
+            dim=int(record["dim"]),
+            fingerprint=str(record["fingerprint"]),
+            space=str(record["space"]),
+            identity=dict(identity),
+            template=str(template),
+            source=dict(record.get("source") or {}),
+        )
+        space = json_digest(stored.identity)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: incomplete or damaged: {error!r}") from error
+    if space != stored.space or _fingerprint(space, role, stored.template) != stored.fingerprint:
+        raise FormatError(f"{path}: the fingerprint does not match the description; damaged.")
+    if not 1 <= stored.dim <= 1 << 20:
+        raise FormatError(f"{path}: dimension {stored.dim}.")
+    return stored
+
+
+def check_template(template: str) -> str:
+    """Check a prompt template: it must hold ``{text}`` once, and may hold ``{instruction}``.
+
+    Raises:
+        InputError: it does not.
+    """
+    if template.count("{text}") != 1 or template.count("{instruction}") > 1:
+        raise InputError(
+            f"Prompt template {template!r}: it must contain {{text}} exactly once and "
+            "{instruction} at most once, for example 'Instruct: {instruction}\\nQuery: {text}'."
+        )
+    return template
+
+
+def render(template: str, texts: Sequence[str], instructions: Sequence[str] | None) -> list[str]:
+    """Put each text (and its instruction, else nothing) into the template."""
+    if template == "{text}":
+        return list(texts)
+    filled = []
+    for row, text in enumerate(texts):
+        values = {"text": text, "instruction": instructions[row] if instructions else ""}
+        # One pass, so that braces inside a text are never taken for placeholders.
+        filled.append(_PLACEHOLDER.sub(lambda match: values[match[1]], template))  # noqa: B023
+    return filled
+
+
+class Encoder(Protocol):
+    """Turns rendered texts into vectors."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What it is."""
+
+    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
+        """Encode rendered texts in batches of the encoder's own choosing.
+
+        Yields:
+            (row numbers in ``texts``, their (b, d) float32 vectors); each row once, any order.
+        """
+
+    def provenance(self) -> dict[str, Any]:
+        """What ran (JSON): library versions, device, precision, batch policy, truncated texts."""
+
+
+class HashEncoder:
+    """A deterministic encoder without a model, for tests: vectors from a digest of the words.
+
+    Texts that share words get similar vectors, so that retrieval means something.
+    """
+
+    def __init__(self, dim: int = 32, seed: str = "", template: str = "{text}") -> None:
+        templates = {Role.QUERY: check_template(template), Role.DOCUMENT: "{text}"}
+        identity = {"kind": "hash", "dim": dim, "seed": seed}
+        self.spec = EncoderSpec(f"hash-{dim}", identity, templates, {})
+        self.encoded = 0
+        self._dim, self._seed = dim, seed
+
+    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
+        """See ``Encoder.encode``."""
+        del role
+        for row, text in enumerate(texts):
+            vector = sum(map(self._word, text.lower().split() or [""]), np.zeros(self._dim))
+            self.encoded += 1
+            yield [row], np.asarray(vector, dtype=np.float32)[None]
+
+    def _word(self, word: str) -> FloatArray:
+        digest = hashlib.blake2b(f"{self._seed}/{word}".encode(), digest_size=8).digest()
+        return np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(self._dim)
+
+    def provenance(self) -> dict[str, Any]:
+        """See ``Encoder.provenance``."""
+        return {"device": "cpu", "precision": "float64"}
+
+
+class SentenceTransformerEncoder:
+    """A sentence-transformers model, from a local folder or a hub name.
+
+    The model is loaded when the first text is encoded; until then only its files are hashed.
+
+    Args:
+        model: a folder, or a hub name (fetched by huggingface_hub into its own cache).
+        revision: of the hub name; None is the newest.
+        query_template: prompt for queries with ``{text}`` and maybe ``{instruction}``; None takes
+            the model's own query prompt, if it has one.
+        document_template: the same for documents.
+        precision: ``float32``, ``float16`` or ``bfloat16`` weights and products.
+        max_seq_length: tokens kept; None is the model's own.
+        truncate_dim: leading dimensions kept (Matryoshka); None keeps all.
+        device: torch device name; None is cuda where there is one, else cpu.
+        batch_tokens: tokens of one batch, padding included.
+
+    Raises:
+        EncoderError: the model cannot be found, hashed or used.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        query_template: str | None = None,
+        document_template: str | None = None,
+        precision: str = "float32",
+        max_seq_length: int | None = None,
+        truncate_dim: int | None = None,
+        device: str | None = None,
+        batch_tokens: int = 8192,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"Precision '{precision}': expected one of {', '.join(PRECISIONS)}.")
+        self.folder, source = _locate_model(model, revision)
+        files = _hash_model(self.folder)
+        prompts = _model_prompts(self.folder)
+        templates = {
+            Role.QUERY: _template(query_template, prompts, _QUERY_PROMPTS),
+            Role.DOCUMENT: _template(document_template, prompts, _DOCUMENT_PROMPTS),
+        }
+        identity = {
+            "kind": "sentence-transformers",
+            "files": files,
+            "backend": "torch",
+            "precision": precision,
+            "max_seq_length": max_seq_length,
+            "truncate_dim": truncate_dim,
+        }
+        self.spec = EncoderSpec(_model_name(model), identity, templates, source)
+        self.truncated = 0
+        self._precision, self._max_seq_length = precision, max_seq_length
+        self._truncate_dim, self._device = truncate_dim, device
+        self._batch_tokens = batch_tokens
+        self._model: Any = None
+
+    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
+        """See ``Encoder.encode``. Batches hold texts of similar length and a budget of tokens.
+
+        Raises:
+            EncoderError: the model cannot be loaded or fails on a text.
+        """
+        model = self._load()
+        encode = model.encode_query if role is Role.QUERY else model.encode_document
+        lengths = self._token_counts(texts)
+        pending = list(_batches(lengths, len(texts), self._batch_tokens))
+        while pending:
+            rows = pending.pop(0)
+            try:
+                vectors = encode(
+                    [texts[row] for row in rows],
+                    prompt="",
+                    batch_size=len(rows),
+                    show_progress_bar=False,
+                    convert_to_numpy=True,
+                )
+            except RuntimeError as error:
+                if "out of memory" not in str(error).lower() or len(rows) == 1:
+                    raise EncoderError(
+                        f"{self.spec.name} failed on a batch of {len(rows)} texts: {error}"
+                    ) from error
+                _logger.warning("out of memory with %d texts in a batch; halving it", len(rows))
+                half = len(rows) // 2
+                pending[:0] = [rows[:half], rows[half:]]
+                self._batch_tokens = max(512, self._batch_tokens // 2)
+                continue
+            yield rows, np.asarray(vectors, dtype=np.float32)
+
+    def provenance(self) -> dict[str, Any]:
+        """See ``Encoder.provenance``."""
+        packages = ("sentence-transformers", "transformers", "tokenizers", "torch")
+        return {
+            **{package: version(package) for package in packages},
+            "device": str(self._load().device),
+            "precision": self._precision,
+            "batch_tokens": self._batch_tokens,
+            **{
+                key: self.spec.source[key]
+                for key in ("model", "revision")
+                if key in self.spec.source
+            },
+        }
+
+    def _load(self) -> Any:
+        if self._model is None:
+            self._model = _load_model(
+                self.folder, self._precision, self._truncate_dim, self._device
+            )
+            if self._max_seq_length is not None:
+                self._model.max_seq_length = self._max_seq_length
+            self._refuse_unsupported()
+        return self._model
+
+    def _refuse_unsupported(self) -> None:
+        prompted = any(template != "{text}" for template in self.spec.templates.values())
+        for module in self._model.modules():
+            if prompted and getattr(module, "include_prompt", True) is False:
+                raise EncoderError(
+                    f"{self.spec.name} leaves the prompt out of pooling (include_prompt false), "
+                    "which is not supported together with a prompt template. Use '{text}' as the "
+                    "template of both roles, or another model."
+                )
+
+    def _token_counts(self, texts: Sequence[str]) -> list[int] | None:
+        """Tokens of each text as the model will see it, counting the texts that get cut off.
+
+        None for a model that does not attend across tokens (static embeddings): its batches need
+        no budget.
+        """
+        tokenizer, limit = self._model.tokenizer, self._model.max_seq_length
+        if tokenizer is None:
+            raise EncoderError(
+                f"{self.spec.name} has no tokenizer. Add its tokenizer files to {self.folder}."
+            )
+        if limit is None or math.isinf(limit) or not callable(tokenizer):
+            return None
+        counted = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
+        lengths = [len(ids) for ids in counted["input_ids"]]
+        self.truncated += sum(length > limit for length in lengths)
+        return [min(length, limit) for length in lengths]
+
+
+def _batches(
+    lengths: list[int] | None, count: int, budget: int, most: int = 1024
+) -> Iterator[list[int]]:
+    """Cut rows, longest first, into batches whose padded size stays within the budget."""
+    if lengths is None:
+        yield from (list(range(start, min(start + most, count))) for start in range(0, count, most))
+        return
+    order = sorted(range(count), key=lambda row: -lengths[row])
+    start = 0
+    while start < count:
+        size = max(1, min(most, budget // max(1, lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def _template(given: str | None, prompts: Mapping[str, str], names: Sequence[str]) -> str:
+    if given is not None:
+        return check_template(given)
+    default = prompts.get("", "")
+    prompt = next((prompts[name] for name in names if name in prompts), default)
+    # A brace in a model's own prompt is text, not a placeholder of ours.
+    if "{text}" in prompt or "{instruction}" in prompt:
+        raise EncoderError(
+            f"The model's own prompt {prompt!r} holds a placeholder; give a template."
+        )
+    return prompt + "{text}"
+
+
+def _model_name(model: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name or "model").strip(".-")
+    return (name or "model")[:48]
+
+
+def _locate_model(model: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder, {"model": folder.name}
+    if folder.exists():
+        raise EncoderError(f"{model}: this is a file; a model is a folder or a hub name.")
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise EncoderError(f"{model}: no such folder. Give a model folder or a hub name.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        # Only what PyTorch loads; the ignored patterns mirror _IGNORED_FILES.
+        ignored = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf"]
+        found = snapshot_download(model, revision=revision, ignore_patterns=ignored)
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EncoderError(
+            f"{model}: no such folder, and the model hub did not give it: {reason} "
+            "Check the name, or download the model elsewhere and pass its folder."
+        ) from error
+    return Path(found), {"model": model, "revision": Path(found).name}
+
+
+def _hash_model(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of the model folder that loading can touch."""
+    with os_errors("reading the model", folder):
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        safe = {Path(name).parent for name in names if name.endswith(".safetensors")}
+        files = {
+            name: sha256_file(path)
+            for name, path in zip(names, paths, strict=True)
+            if not _IGNORED_FILES.search(name)
+            # A pickled twin of safetensors weights is never loaded.
+            and not (name.endswith(".bin") and Path(name).parent in safe)
+        }
+    if not files:
+        raise EncoderError(f"{folder}: no model in this folder (no modules.json or config.json).")
+    if "modules.json" not in files and "config.json" not in files:
+        raise EncoderError(
+            f"{folder}: neither modules.json nor config.json; not a sentence-transformers or "
+            "transformers model."
+        )
+    return files
+
+
+def _model_prompts(folder: Path) -> dict[str, str]:
+    """The model's own prompts; key ``""`` is its default prompt."""
+    path = folder / "config_sentence_transformers.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_bytes())
+        prompts = {
+            str(k): str(v) for k, v in (config.get("prompts") or {}).items() if v is not None
+        }
+        default = config.get("default_prompt_name")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise EncoderError(f"{path}: cannot be read: {error}") from error
+    return {**prompts, "": prompts.get(str(default), "")}
+
+
+def _load_model(folder: Path, precision: str, truncate_dim: int | None, device: str | None) -> Any:
+    with _quiet_libraries():
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        # Said outright: transformers 5 would otherwise take the configuration's dtype, transformers
+        # 4 float32, and the same model would give other vectors.
+        dtype = getattr(torch, precision)
+        key = "dtype" if int(version("transformers").split(".")[0]) >= 5 else "torch_dtype"
+        try:
+            model = SentenceTransformer(
+                str(folder),
+                device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+                truncate_dim=truncate_dim,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={key: dtype},
+            ).to(dtype)
+        # Loading runs other libraries' code over arbitrary files: it can fail in any way, and
+        # each way means the same to the user.
+        except Exception as error:
+            reason = str(error).strip().splitlines()
+            raise EncoderError(
+                f"{folder}: the model cannot be loaded: "
+                f"{reason[0] if reason else type(error).__name__}. Check that the folder holds a "
+                "complete sentence-transformers model."
+            ) from error
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep transformers' loading bars and notes off the terminal; ours are enough."""
+    import os
+
+    before = os.environ.get("TRANSFORMERS_VERBOSITY")
+    os.environ["TRANSFORMERS_VERBOSITY"] = before or "error"
+    try:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        yield
+    finally:
+        if before is None:
+            del os.environ["TRANSFORMERS_VERBOSITY"]

@@ -1,0 +1,249 @@
+"""Staged writes, canonical JSON and digests: the only place that puts bytes on a disk.
+
+In: bytes, text or a function that writes a file. Out: a file that is whole or absent. Every OS
+error on the way becomes a ``StoreError`` that names the path and says what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from era_cache.errors import FormatError, InputError, StoreError
+
+__all__ = [
+    "canonical_json",
+    "json_digest",
+    "loads_json",
+    "os_errors",
+    "read_json",
+    "remove_stale_temporaries",
+    "safe_name",
+    "sha256_file",
+    "staged",
+    "write_bytes",
+    "write_json",
+]
+
+TEMPORARY_PREFIX = ".tmp-"
+_STALE_SECONDS = 24 * 3600
+_ADVICE = {
+    errno.ENOSPC: "The disk is full. Free some space and run the command again; what was committed "
+    "is kept.",
+    errno.EDQUOT: "Your disk quota is used up. Free some space and run the command again; what was "
+    "committed is kept.",
+    errno.EROFS: "The file system is read-only. Choose a folder that can be written.",
+    errno.EACCES: "Permission denied. Check the owner and mode, or choose another folder.",
+    errno.EPERM: "Permission denied. Check the owner and mode, or choose another folder.",
+    errno.ENOENT: "It does not exist. Check the path.",
+    errno.ENOTDIR: "A part of the path is a file, not a folder.",
+    errno.EISDIR: "It is a folder, but a file is needed.",
+    errno.ESTALE: "The network folder went away. Mount it again and run the command again.",
+    errno.EIO: "The device reported an error. Check the disk or the mount.",
+}
+
+
+@contextlib.contextmanager
+def os_errors(doing: str, path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` inside the block into a ``StoreError`` with advice.
+
+    Args:
+        doing: what was going on, as a verb phrase ("writing a segment").
+        path: what it was done to.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "")
+        reason = error.strerror or str(error)
+        raise StoreError(f"{path}: {doing} failed: {reason}. {advice}".rstrip()) from error
+
+
+def canonical_json(value: Any) -> bytes:
+    """Give the one byte form of a JSON value that digests are taken of (docs/format.md)."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode("utf-8")
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256, in hex, of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256, in hex, of a file's content. Raises ``OSError``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def loads_json(data: bytes | str, what: str) -> Any:
+    """Parse JSON from a stranger.
+
+    Args:
+        data: the text.
+        what: how to name it in an error.
+
+    Raises:
+        FormatError: not JSON, not UTF-8, or nested deeper than the parser goes.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{what}: not valid JSON: {error}") from error
+
+
+def read_json(path: Path, expected_format: str, version: int, limit: int = 1 << 22) -> Any:
+    """Read one of our own JSON files and check ``format`` and ``version``.
+
+    Args:
+        path: the file.
+        expected_format: value that its ``format`` field must have.
+        version: the newest version this code understands.
+        limit: largest size in bytes that is read at all.
+
+    Returns:
+        The parsed object (a dict).
+
+    Raises:
+        FormatError: too large, not JSON, another format, or a newer version.
+        StoreError: it cannot be read.
+    """
+    with os_errors("reading", path):
+        size = path.stat().st_size
+        if size > limit:
+            raise FormatError(f"{path}: {size} bytes, but at most {limit} are expected.")
+        data = path.read_bytes()
+    value = loads_json(data, str(path))
+    if not isinstance(value, dict) or value.get("format") != expected_format:
+        raise FormatError(f"{path}: not an {expected_format} file.")
+    found = value.get("version")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise FormatError(f"{path}: no valid format version.")
+    if found > version:
+        raise FormatError(
+            f"{path}: format version {found}, but this ERA Cache reads up to {version}. "
+            "Install a newer ERA Cache."
+        )
+    return value
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network and FUSE file systems cannot sync a folder; the rename itself is then all
+        # that can be had.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _temporary_name(suffix: str) -> str:
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
+    return f"{TEMPORARY_PREFIX}{host}-{os.getpid()}-{uuid.uuid4().hex[:12]}{suffix}"
+
+
+@contextlib.contextmanager
+def staged(folder: Path, suffix: str = "") -> Iterator[tuple[Path, Any]]:
+    """Give a temporary path in ``folder`` and a function that commits it under a final name.
+
+    The block writes the temporary file, then calls ``commit(name)``: the file is fsynced, renamed
+    to ``folder / name`` and the folder fsynced. Leaving the block without a commit removes the
+    temporary file.
+
+    Yields:
+        (temporary path, commit function taking the final file name and returning the final path).
+
+    Raises:
+        StoreError: any OS error on the way.
+    """
+    temporary = folder / _temporary_name(suffix)
+
+    def commit(name: str) -> Path:
+        final = folder / name
+        with os_errors("writing", final):
+            descriptor = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            temporary.replace(final)
+            _fsync_folder(folder)
+        return final
+
+    try:
+        with os_errors("writing", folder):
+            yield temporary, commit
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file through a temporary name. Raises ``StoreError``."""
+    with staged(path.parent, path.suffix) as (temporary, commit):
+        temporary.write_bytes(data)
+        commit(path.name)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, indented for people, through a temporary name. Raises ``StoreError``."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+def remove_stale_temporaries(folder: Path) -> int:
+    """Delete temporary files that a killed writer left in ``folder``.
+
+    A file goes when its process is gone (same host), or when it is a day old (another host's
+    processes cannot be seen). Returns how many went.
+    """
+    removed = 0
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        parts = path.name[len(TEMPORARY_PREFIX) :].split("-")
+        with contextlib.suppress(OSError):
+            ours = len(parts) >= 3 and parts[0] == host and parts[1].isdigit()
+            dead = ours and not _process_lives(int(parts[1]))
+            if dead or time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _process_lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def safe_name(name: str) -> str:
+    """Check that ``name`` can be a file name on any system.
+
+    Raises:
+        InputError: empty, too long, or with characters beyond letters, digits, ``.``, ``_``, ``-``.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name):
+        raise InputError(
+            f"'{name}' cannot be used as a name: use 1 to 64 letters, digits, '.', '_' or '-', "
+            "not starting with '.' or '-'."
+        )
+    return name

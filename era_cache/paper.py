@@ -1,0 +1,174 @@
+"""The published recipe: stage 2 of arXiv 2604.03403, as its code runs it.
+
+In: ``FitData`` and the aligned adapter of ``align.align_paper``. Out: the adapter of the epoch with
+the lowest validation loss. Kept for comparison; docs/fitting.md says how the default differs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from era_cache.adapters import Adapter, unit
+from era_cache.config import PaperConfig
+from era_cache.errors import FitError
+from era_cache.pairs import FitData, QuerySet
+from era_cache.search import search
+from era_cache.train import Fitted, validation_values
+from era_cache.types import IntArray
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Triples", "mine_triples", "train_paper", "train_paper_at"]
+
+
+class Triples(NamedTuple):
+    """One positive and some negatives for each usable query: row numbers, int64."""
+
+    query_rows: IntArray
+    positive_rows: IntArray
+    negative_rows: IntArray
+    """(m, negatives)."""
+
+
+def mine_triples(
+    queries: QuerySet, data: FitData, teacher: Adapter, config: PaperConfig, seed: int
+) -> Triples:
+    """Draw one positive and mine negatives for each query (``topk_percpos``).
+
+    Of the teacher's best ``mine_top`` documents, those that are not positives and score below
+    ``positive_share`` times the positive's score stay; the first 2 x ``negatives`` of them are the
+    pool; the hardest is always taken, the others at random from the pool, and any that are missing
+    at random from all documents. A negative positive score would turn the rule round; then every
+    document below the positive qualifies.
+    """
+    rng = np.random.default_rng(seed)
+    mapped = teacher.apply(queries.views)
+    n_docs = len(data.corpus)
+    ranking = search(mapped, data.corpus, min(config.mine_top, n_docs), exclude=queries.exclude)
+    relevant: list[set[int]] = [set() for _ in queries.ids]
+    positive = queries.qrels.relevance >= 1
+    for query, doc in zip(
+        queries.qrels.query_rows[positive].tolist(),
+        queries.qrels.doc_rows[positive].tolist(),
+        strict=True,
+    ):
+        relevant[query].add(doc)
+    rows: list[tuple[int, int, list[int]]] = []
+    for query, docs in enumerate(relevant):
+        if not docs:
+            continue
+        chosen = int(rng.choice(sorted(docs)))
+        score = float(mapped[query] @ data.corpus[chosen])
+        limit = score * config.positive_share if score > 0 else score
+        hard = ranking.doc_rows[query][ranking.scores[query] < limit].tolist()
+        hard = [d for d in hard if d >= 0 and d not in docs][: 2 * config.negatives]
+        negatives = _draw(hard, docs, n_docs, config.negatives, rng)
+        if negatives:
+            rows.append((query, chosen, negatives))
+    if not rows:
+        raise FitError("The paper's recipe found no negatives: the corpus is too small.")
+    return Triples(*(np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)))
+
+
+def _draw(
+    hard: list[int], positives: set[int], n_docs: int, count: int, rng: np.random.Generator
+) -> list[int]:
+    taken = hard[:1]
+    others = hard[1:]
+    if others:
+        take = min(count - 1, len(others))
+        taken += [others[i] for i in rng.choice(len(others), take, replace=False)]
+    if len(taken) < count:
+        rest = np.setdiff1d(np.arange(n_docs), np.array(taken + sorted(positives)))
+        if len(rest) < count - len(taken):
+            return []
+        taken += rng.choice(rest, count - len(taken), replace=False).tolist()
+    return taken
+
+
+def _loss(
+    mapped: torch.Tensor, corpus: torch.Tensor, candidates: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """InfoNCE of a positive (first candidate) against its own negatives."""
+    import torch
+
+    scores = torch.einsum("bd,bcd->bc", mapped, corpus[candidates]) / temperature
+    return (torch.logsumexp(scores, dim=1) - scores[:, 0]).mean()
+
+
+def train_paper(data: FitData, aligned: Adapter, config: PaperConfig) -> Fitted:
+    """Run stage 2 at each published learning rate; keep the better on validation nDCG@10.
+
+    Raises:
+        FitError: no negatives can be mined.
+    """
+    rates = zip(config.learning_rates, config.weight_decays, strict=True)
+    fits = [train_paper_at(data, aligned, config, rate, decay) for rate, decay in rates]
+    return max(fits, key=lambda fit: fit.mean)
+
+
+def train_paper_at(
+    data: FitData, aligned: Adapter, config: PaperConfig, rate: float, decay: float
+) -> Fitted:
+    """Stage 2 at one learning rate and weight decay: stopped and chosen on validation loss."""
+    import torch
+
+    device = data.corpus.device
+    train = _tensors(mine_triples(data.train, data, aligned, config, config.seed), device)
+    held_out = _tensors(
+        mine_triples(data.validation, data, aligned, config, config.seed + 1), device
+    )
+    inputs, validation = data.train.views["large"], data.validation.views["large"]
+    if aligned.bias is None:
+        raise ValueError("the paper's adapter has a bias")
+    weight, bias = (t.to(device).clone().requires_grad_() for t in (aligned.weight, aligned.bias))
+    optimizer = torch.optim.AdamW([weight, bias], lr=rate, weight_decay=decay)
+    steps = -(-len(train[0]) // config.batch) * config.epochs
+    warmup = int(steps * config.warmup)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / max(1, warmup)
+        return max(0.0, (steps - step) / max(1, steps - warmup))
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    generator = torch.Generator().manual_seed(config.seed)
+    best, best_epoch, kept = float("inf"), 0, (weight.detach(), bias.detach())
+    epoch = 0
+    for epoch in range(1, config.epochs + 1):
+        for rows in (
+            torch.randperm(len(train[0]), generator=generator).to(device).split(config.batch)
+        ):
+            mapped = unit(inputs[train[0][rows]] @ weight.T + bias)
+            loss = _loss(mapped, data.corpus, train[1][rows], config.temperature)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+        with torch.no_grad():
+            mapped = unit(validation[held_out[0]] @ weight.T + bias)
+            current = float(_loss(mapped, data.corpus, held_out[1], config.temperature))
+        if current < best:
+            best, best_epoch = current, epoch
+            kept = weight.detach().clone(), bias.detach().clone()
+        elif epoch - best_epoch >= config.patience:
+            break
+    adapter = Adapter(("large",), *kept)
+    options: dict[str, float | int | str] = {
+        "learning_rate": rate,
+        "weight_decay": decay,
+        "epochs": best_epoch,
+        "epochs_run": epoch,
+    }
+    return Fitted(adapter, validation_values(adapter, data), options)
+
+
+def _tensors(triples: Triples, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query rows (m,), and candidates (m, 1 + negatives) whose first is the positive."""
+    import torch
+
+    candidates = np.concatenate([triples.positive_rows[:, None], triples.negative_rows], axis=1)
+    return torch.from_numpy(triples.query_rows).to(device), torch.from_numpy(candidates).to(device)
