@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from era_cache import report
 from era_cache.errors import FormatError
-from era_cache.report import render_csv, render_html, render_markdown, render_text
+from era_cache.report import charts, render_csv, render_html, render_markdown, render_text
 
 RENDERERS = [render_text, render_markdown, render_csv, render_html]
 VOID = {"meta", "br", "img", "input", "link", "hr"}
@@ -516,7 +515,7 @@ def test_what_is_not_a_dict_is_refused(value):
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=12), st.floats(0.01, 0.5))
 def test_spread_labels_keep_order_distance_and_centre(values, gap):
-    placed = report._spread(values, gap)
+    placed = charts._spread(values, gap)
     order = sorted(range(len(values)), key=lambda i: values[i])
     for before, after in itertools.pairwise(order):
         assert placed[after] - placed[before] >= gap - 1e-9
@@ -524,4 +523,4 @@ def test_spread_labels_keep_order_distance_and_centre(values, gap):
 
 
 def test_labels_far_enough_apart_stay_where_they_are():
-    assert report._spread([0.9, 0.1, 0.5], 0.2) == pytest.approx([0.9, 0.1, 0.5])
+    assert charts._spread([0.9, 0.1, 0.5], 0.2) == pytest.approx([0.9, 0.1, 0.5])
