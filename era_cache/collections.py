@@ -186,24 +186,24 @@ def alignment_order(doc_keys: Keys, seed: int) -> IntArray:
 # Reading a BEIR folder
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of a JSON-lines file; blank lines are passed over."""
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number, line) of a file; blank lines are passed over."""
     with os_errors("reading", path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{path} line {number}: not valid JSON: {error}. Each line must hold one JSON "
-                    "object."
-                ) from error
-            if not isinstance(value, dict):
-                raise InputError(
-                    f"{path} line {number}: expected a JSON object, found {line[:40]!r}."
-                )
-            yield number, value
+            if line.strip():
+                yield number, line
+
+
+def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} line {number}: not valid JSON: {error}. Each line must hold one JSON object."
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} line {number}: expected a JSON object, found {line[:40]!r}.")
+    return value
 
 
 def _field(path: Path, number: int, row: Mapping[str, Any], name: str, default: str | None) -> str:
@@ -333,8 +333,9 @@ def _read_corpus(
     rows: dict[str, int] = {}
     texts: list[str] = []
     empty: set[str] = set()
-    for number, row in _json_lines(path):
+    for number, line in _lines(path):
         with problems:
+            row = _json_object(path, number, line)
             doc_id = _record_id(path, number, row, rows)
             title = _field(path, number, row, "title", "").strip()
             text = _field(path, number, row, "text", "")
@@ -359,8 +360,9 @@ def _read_queries(path: Path, problems: _Problems) -> tuple[dict[str, int], list
     rows: dict[str, int] = {}
     texts: list[str] = []
     instructions: list[str] = []
-    for number, row in _json_lines(path):
+    for number, line in _lines(path):
         with problems:
+            row = _json_object(path, number, line)
             query_id = _record_id(path, number, row, rows)
             text = _field(path, number, row, "text", "")
             instruction = _field(path, number, row, "instruction", "")
@@ -394,8 +396,12 @@ def _read_qrels(
     repeated = 0
     for path in paths:
         columns: tuple[list[int], list[int], list[int]] = ([], [], [])
-        for number, (query_id, doc_id, grade) in _qrels_lines(path):
+        for number, line in _lines(path):
             with problems:
+                judgement = _judgement(path, number, line)
+                if judgement is None:
+                    continue
+                query_id, doc_id, grade = judgement
                 pair = _judged_pair(path, number, query_id, doc_id, queries, documents, empty)
                 if pair is None:
                     continue
@@ -419,30 +425,26 @@ def _read_qrels(
     return splits, repeated
 
 
-def _qrels_lines(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
-    with os_errors("reading", path), path.open("r", encoding="utf-8", errors="strict") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                parts = line.split()
-                if not parts or (
-                    number == 1 and parts[-1].lower() in {"score", "relevance", "rel"}
-                ):
-                    continue
-                if len(parts) == 4:  # TREC: query, iteration, document, grade
-                    parts = [parts[0], parts[2], parts[3]]
-                if len(parts) != 3:
-                    raise InputError(
-                        f"{path} line {number}: {len(parts)} columns, expected query-id, corpus-id "
-                        "and score."
-                    )
-                try:
-                    yield number, (parts[0], parts[1], _grade(parts[2]))
-                except ValueError as error:
-                    raise InputError(
-                        f"{path} line {number}: score '{parts[2]}' is not a whole number."
-                    ) from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 text ({error.reason}).") from error
+def _judgement(path: Path, number: int, line: bytes) -> tuple[str, str, int] | None:
+    """Parse one line of qrels; None for the header."""
+    try:
+        parts = line.decode("utf-8-sig" if number == 1 else "utf-8").split()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} line {number}: not UTF-8 text ({error.reason}).") from error
+    if number == 1 and parts[-1].lower() in {"score", "relevance", "rel"}:
+        return None
+    if len(parts) == 4:  # TREC: query, iteration, document, grade
+        parts = [parts[0], parts[2], parts[3]]
+    if len(parts) != 3:
+        raise InputError(
+            f"{path} line {number}: {len(parts)} columns, expected query-id, corpus-id and score."
+        )
+    try:
+        return parts[0], parts[1], _grade(parts[2])
+    except ValueError as error:
+        raise InputError(
+            f"{path} line {number}: score '{parts[2]}' is not a whole number."
+        ) from error
 
 
 def _grade(text: str) -> int:

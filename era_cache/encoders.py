@@ -128,9 +128,10 @@ def read_encoder_record(path: Path) -> StoredSpec:
             source=dict(record.get("source") or {}),
         )
         space = json_digest(stored.identity)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        fingerprint = _fingerprint(space, role, stored.template)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FormatError(f"{path}: incomplete or damaged: {error!r}") from error
-    if space != stored.space or _fingerprint(space, role, stored.template) != stored.fingerprint:
+    if (space, fingerprint) != (stored.space, stored.fingerprint):
         raise FormatError(f"{path}: the fingerprint does not match the description; damaged.")
     if not 1 <= stored.dim <= 1 << 20:
         raise FormatError(f"{path}: dimension {stored.dim}.")

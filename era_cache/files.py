@@ -217,7 +217,7 @@ def remove_stale_temporaries(folder: Path) -> int:
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         parts = path.name[len(TEMPORARY_PREFIX) :].split("-")
         with contextlib.suppress(OSError):
-            ours = len(parts) >= 3 and parts[0] == host and parts[1].isdigit()
+            ours = len(parts) >= 3 and parts[0] == host and parts[1].isdecimal()
             dead = ours and not _process_lives(int(parts[1]))
             if dead or time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink()

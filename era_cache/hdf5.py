@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.errors import FormatError
+from era_cache.errors import FormatError, StoreError
 from era_cache.files import os_errors
 from era_cache.types import Array
 
@@ -91,6 +91,9 @@ def _hdf5_errors(path: Path) -> Iterator[None]:
         yield
     except FormatError:
         raise
+    except FileNotFoundError as error:
+        # Not damage: another process merged the file away after the first look at it.
+        raise StoreError(f"{path}: opening failed: it was removed meanwhile.") from error
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise FormatError(f"{path}: damaged or not an HDF5 file: {error}") from error
 

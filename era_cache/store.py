@@ -421,7 +421,7 @@ class Store:
             with os_errors("creating the store", path):
                 path.mkdir(parents=True, exist_ok=True)
                 names = {p.name for p in path.iterdir() if not p.name.startswith(".")}
-            strangers = sorted(names - {"encoders", "collections", "store.json"})
+            strangers = sorted(names - {"encoders", "collections", "pairs", "store.json"})
             if strangers:
                 raise StoreError(
                     f"{path}: holds other files ({strangers[0]}, …) and is not a store. "

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from era_cache.errors import FormatError
 from era_cache.report import charts, render_csv, render_html, render_markdown, render_text
+from era_cache.report.records import Estimate
 
 RENDERERS = [render_text, render_markdown, render_csv, render_html]
 VOID = {"meta", "br", "img", "input", "link", "hr"}
@@ -204,7 +205,7 @@ def test_csv_keeps_the_full_precision_of_every_number(result):
     assert len(records) == len(expected) == 8
     for record in records:
         estimate = expected[record["candidate"], record["measure"]]
-        for key in report.Estimate._fields:
+        for key in Estimate._fields:
             value = estimate.get(key)
             assert record[key] == ("" if value is None else repr(value)), key
     assert [r["candidate"] for r in records if r["chosen"] == "yes"] == ["era-dual"] * 2

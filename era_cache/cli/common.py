@@ -19,6 +19,9 @@ __all__ = [
     "EraGroup",
     "PathArgument",
     "ProgressBars",
+    "check_option",
+    "check_option",
+    "count",
     "device_option",
     "echo_json",
     "echo_table",
@@ -70,6 +73,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 device_option = click.option(
     "--device", help="Torch device, such as cpu or cuda:0.  [default: cuda where there is one]"
 )
+
+
+check_option = click.option(
+    "--check/--no-check",
+    default=True,
+    show_default=True,
+    help="Compare every stored segment with its SHA-256 first.",
+)
+count = click.IntRange(min=1)
 
 
 def percent(value: str) -> float:

@@ -12,6 +12,7 @@ from era_cache.cli.common import (
     EraCommand,
     PathArgument,
     ProgressBars,
+    count,
     device_option,
     echo_json,
     echo_table,
@@ -24,35 +25,59 @@ from era_cache.config import EmbedConfig
 __all__ = ["main"]
 
 DEFAULTS = EmbedConfig()
-TEMPLATE_HELP = "Prompt with {text}, and {instruction} if wanted.  [default: the model's own]"
+OWN = "  [default: the model's own]"
+TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." + OWN
 
 
 @click.command(cls=EraCommand)
 @click.argument("collection", type=PathArgument)
 @click.option(
-    "--query-model", required=True, help="Large model: encodes queries (folder or hub name)."
+    "--query-model", required=True, help="Large model, which encodes queries: a folder or hub name."
 )
 @click.option(
-    "--doc-model", required=True, help="Small model: that of the index (folder or hub name)."
+    "--doc-model", required=True, help="Small model, that of your index: a folder or hub name."
 )
 @click.option(
-    "--store", "store_path", type=PathArgument, required=True, help="Folder of the store."
+    "--store",
+    "store_path",
+    type=PathArgument,
+    required=True,
+    help="Folder of the store; made if missing.",
 )
 @click.option("--name", help="Name of the collection.  [default: from meta.json, else the folder]")
 @click.option(
     "--align-documents",
-    type=click.IntRange(min=1),
+    type=count,
+    metavar="N",
     default=DEFAULTS.align_documents,
     show_default=True,
-    help="Documents that the large model encodes, too, to align the two spaces.",
+    help="Number of documents that the large model encodes, too, to align the two spaces.",
 )
 @click.option(
-    "--large-corpus", is_flag=True, help="Encode all documents with the large model, too."
+    "--large-corpus",
+    is_flag=True,
+    help="Encode all documents with the large model, too: era-eval then measures a full re-encode.",
 )
-@click.option("--large-query-template", metavar="TEMPLATE", help=TEMPLATE_HELP)
-@click.option("--large-doc-template", metavar="TEMPLATE", help=TEMPLATE_HELP)
-@click.option("--small-query-template", metavar="TEMPLATE", help=TEMPLATE_HELP)
-@click.option("--small-doc-template", metavar="TEMPLATE", help=TEMPLATE_HELP)
+@click.option(
+    "--large-query-template",
+    metavar="TEMPLATE",
+    help=TEMPLATE_HELP.format("the large model for queries"),
+)
+@click.option(
+    "--large-doc-template",
+    metavar="TEMPLATE",
+    help=TEMPLATE_HELP.format("the large model for documents"),
+)
+@click.option(
+    "--small-query-template",
+    metavar="TEMPLATE",
+    help=TEMPLATE_HELP.format("the small model for queries"),
+)
+@click.option(
+    "--small-doc-template",
+    metavar="TEMPLATE",
+    help=TEMPLATE_HELP.format("the small model for documents"),
+)
 @click.option(
     "--document-text",
     metavar="TEMPLATE",
@@ -62,32 +87,50 @@ TEMPLATE_HELP = "Prompt with {text}, and {instruction} if wanted.  [default: the
 )
 @click.option("--large-revision", help="Commit or tag of the large model on the hub.")
 @click.option("--small-revision", help="Commit or tag of the small model on the hub.")
-@click.option("--large-max-seq-length", type=click.IntRange(min=1), help="Tokens kept by it.")
-@click.option("--small-max-seq-length", type=click.IntRange(min=1), help="Tokens kept by it.")
-@click.option("--small-truncate-dim", type=click.IntRange(min=1), help="Leading dimensions kept.")
+@click.option(
+    "--large-max-seq-length",
+    type=count,
+    metavar="N",
+    help="Tokens of a text that the large model reads." + OWN,
+)
+@click.option(
+    "--small-max-seq-length",
+    type=count,
+    metavar="N",
+    help="Tokens of a text that the small model reads." + OWN,
+)
+@click.option(
+    "--small-truncate-dim",
+    type=count,
+    metavar="N",
+    help="Leading dimensions kept of the small model's vectors.  [default: all]",
+)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Of the models' weights and products.",
+    help="Precision that the models run in.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "float32"]),
     default=DEFAULTS.dtype,
     show_default=True,
-    help="Of the stored vectors.",
+    help="Precision of the stored vectors.",
 )
 @click.option(
     "--batch-tokens",
-    type=click.IntRange(min=1),
+    type=count,
+    metavar="N",
     default=DEFAULTS.batch_tokens,
     show_default=True,
     help="Tokens in one batch, padding included.",
 )
 @click.option("--all-queries", is_flag=True, help="Also encode queries that no judgement names.")
-@click.option("--skip-bad-rows", is_flag=True, help="Leave out and count rows that are errors.")
+@click.option(
+    "--skip-bad-rows", is_flag=True, help="Leave out and count rows that would be errors."
+)
 @device_option
 @json_option
 @version_option

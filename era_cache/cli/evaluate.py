@@ -12,6 +12,7 @@ import click
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
+    check_option,
     device_option,
     echo_json,
     json_option,
@@ -30,7 +31,7 @@ __all__ = ["main"]
     "others",
     type=PathArgument,
     multiple=True,
-    help="Another adapter folder of the same split to show as a row; may be repeated.",
+    help="Another adapter folder of the same split, shown as a row; may be repeated.",
 )
 @click.option(
     "--measures",
@@ -43,8 +44,14 @@ __all__ = ["main"]
     type=PathArgument,
     help="Folder for report, table and runs.  [default: ADAPTER/evaluation]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of bootstrap and tests.")
-@click.option("--check/--no-check", default=True, help="Compare the store's digests first.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of the bootstrap and the significance tests.",
+)
+@check_option
 @device_option
 @json_option
 @version_option
@@ -80,7 +87,7 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     if as_json:
         echo_json(evaluation.record)
         return
-    click.echo(render_text(evaluation.record))
+    click.echo(render_text(evaluation.record, brief=True))
     click.echo(f"Report: {out / 'report.html'}")
 
 

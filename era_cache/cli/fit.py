@@ -11,6 +11,8 @@ import click
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
+    check_option,
+    count,
     device_option,
     echo_json,
     echo_table,
@@ -49,21 +51,21 @@ def _shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     "--curve",
     callback=_shares,
     metavar="PERCENT,…",
-    help="Also fit these shares, for the label-efficiency curve, such as 5,10,20,40.",
+    help="Also fit at these shares of the labels, such as 5,10,40, for the report's curve.",
 )
 @click.option(
     "--candidate",
     type=click.Choice(NAMES),
     default="auto",
     show_default=True,
-    help="What ships; auto lets validation choose.",
+    help="Which candidate ships; auto lets validation choose.",
 )
 @click.option(
     "--recipe",
     type=click.Choice(["era", "paper"]),
     default="era",
     show_default=True,
-    help="paper runs the published one, for comparison.",
+    help="How candidates are fitted; paper is the published recipe, for comparison.",
 )
 @click.option(
     "--split",
@@ -73,18 +75,31 @@ def _shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     show_default=True,
     help="The paper's split of all judged queries, or the collection's own train, dev and test.",
 )
-@click.option("--split-seed", type=int, default=SPLIT.seed, show_default=True, help="Of the split.")
-@click.option("--seed", type=int, help="Of training.  [default: the recipe's]")
+@click.option(
+    "--split-seed",
+    type=int,
+    default=SPLIT.seed,
+    show_default=True,
+    help="Seed that shuffles queries before the split.",
+)
+@click.option("--seed", type=int, help="Seed of training.  [default: the recipe's]")
 @click.option(
     "--align-documents",
-    type=click.IntRange(min=1),
+    type=count,
+    metavar="N",
     default=DEFAULTS.align_documents,
     show_default=True,
-    help="Documents used for alignment at most.",
+    help="Largest number of documents that the alignment uses.",
 )
-@click.option("--query-encoder", help="Large side: name or start of a fingerprint, if unclear.")
-@click.option("--doc-encoder", help="Small side: name or start of a fingerprint, if unclear.")
-@click.option("--check/--no-check", default=True, help="Compare the store's digests first.")
+@click.option(
+    "--query-encoder",
+    help="Large side, where the store leaves a choice: name or start of a fingerprint.",
+)
+@click.option(
+    "--doc-encoder",
+    help="Small side, where the store leaves a choice: name or start of a fingerprint.",
+)
+@check_option
 @device_option
 @json_option
 @version_option

@@ -22,7 +22,12 @@ __all__ = ["main"]
 @click.group(cls=EraGroup)
 @version_option
 def main() -> None:
-    """Look into a store of vectors."""
+    """Look into a store of vectors.
+
+    \b
+    Example:
+      era-store ls stores/mine
+    """
 
 
 @main.command("ls")
@@ -53,7 +58,9 @@ def ls(store_path: Path, as_json: bool) -> None:
 @click.argument("collection", required=False)
 @json_option
 def info(store_path: Path, collection: str | None, as_json: bool) -> None:
-    """Show how much of each collection (or of COLLECTION) each encoder has.
+    """Show what is encoded of each collection.
+
+    One row for each encoder, of all collections in STORE or of COLLECTION only.
 
     \b
     Example:

@@ -64,6 +64,7 @@ class Listing(NamedTuple):
 
 
 def percent_text(share: float) -> str:
+    """Write a share as a percentage."""
     return f"{100 * share:g} %"
 
 
@@ -139,6 +140,7 @@ def _difference_table(report: Report) -> Table:
 
 
 def curve_names(report: Report) -> list[str]:
+    """Names of the candidates on the label curve, in order of appearance."""
     return list(dict.fromkeys(name for point in report.curve for name in point.estimates))
 
 
@@ -181,6 +183,7 @@ def blocks_of(report: Report) -> list[Table | Listing]:
 
 
 def summary_of(report: Report) -> str:
+    """Say in a sentence what the chosen candidate reaches."""
     chosen = next(c for c in report.candidates if c.name == report.chosen)
     estimate = chosen.estimates[report.primary]
     sentence = (

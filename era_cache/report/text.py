@@ -71,7 +71,7 @@ def render_text(result: Mapping[str, Any], *, brief: bool = False) -> str:
     if brief:
         # The candidates last: that is where a terminal's reader looks.
         tables = [block for block in blocks if isinstance(block, Table)]
-        blocks = [t for t in tables if t.chart == "curve"] + [t for t in tables if t.marked]
+        blocks = [*(t for t in tables if t.chart == "curve"), *(t for t in tables if t.marked)]
     for block in blocks:
         if isinstance(block, Table):
             lines = [block.caption, "", *_text_table(block, report.chosen)]
