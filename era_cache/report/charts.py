@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from era_cache.report.records import BASELINE, Report
-from era_cache.report.tables import Table, _stars, curve_names, percent_text
+from era_cache.report.records import BASELINE, Report, percent_text
+from era_cache.report.tables import Table, _stars, curve_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

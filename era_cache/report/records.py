@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from era_cache.errors import FormatError
-from era_cache.report.tables import percent_text
 
-__all__ = ["BASELINE", "Estimate", "Pairs", "Report", "read_report"]
+__all__ = ["BASELINE", "Estimate", "Pairs", "Report", "percent_text", "read_report"]
 
 FORMAT, VERSION = "era-evaluation", 1
 BASELINE = "small"
@@ -166,6 +165,11 @@ def _read_fields(result: Mapping[str, Any]) -> Report:
             (_clean(k), _clean(v)) for k, v in (result.get("environment") or {}).items()
         ),
     )
+
+
+def percent_text(share: float) -> str:
+    """Write a share as a percentage."""
+    return f"{100 * share:g} %"
 
 
 def read_report(result: Mapping[str, Any]) -> Report:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from era_cache.report.records import BASELINE, Estimate, Pairs, Report
+from era_cache.report.records import BASELINE, Estimate, Pairs, Report, percent_text
 
 __all__ = [
     "MARKS_LEGEND",
@@ -18,7 +18,6 @@ __all__ = [
     "Table",
     "blocks_of",
     "curve_names",
-    "percent_text",
     "summary_of",
 ]
 
@@ -61,11 +60,6 @@ class Listing(NamedTuple):
     title: str
     items: tuple[str, ...]
     code: bool = False
-
-
-def percent_text(share: float) -> str:
-    """Write a share as a percentage."""
-    return f"{100 * share:g} %"
 
 
 def interval_text(low: float | None, high: float | None, form: str = ".3f") -> str:
