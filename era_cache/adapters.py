@@ -157,8 +157,8 @@ def load_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FormatError(f"{folder}: not an adapter folder (no config.json). era-fit makes one.")
     config: dict[str, Any] = read_json(path, FORMAT, VERSION)
-    candidates = config.get("candidates")
-    if not isinstance(candidates, dict) or config.get("chosen") not in candidates:
+    candidates, chosen = config.get("candidates"), config.get("chosen")
+    if not (isinstance(candidates, dict) and isinstance(chosen, str) and chosen in candidates):
         raise FormatError(f"{path}: no chosen candidate.")
     return config
 
@@ -252,6 +252,8 @@ def read_tensors(path: Path, names: set[str]) -> dict[str, FloatArray]:
         raise FormatError(f"{path}: header of {header_size} bytes.")
     try:
         header = json.loads(data[8 : 8 + header_size])
+        if not isinstance(header, dict):
+            raise FormatError(f"{path}: its header is no JSON object.")
         dtypes = {name: entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
         if set(dtypes) != names or set(dtypes.values()) != {"F32"}:
             raise FormatError(f"{path}: tensors {dtypes}, expected float32 {sorted(names)}.")

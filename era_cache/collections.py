@@ -426,12 +426,12 @@ def _read_qrels(
 
 
 def _judgement(path: Path, number: int, line: bytes) -> tuple[str, str, int] | None:
-    """Parse one line of qrels; None for the header."""
+    """Parse one line of qrels; None for the header and blank lines."""
     try:
         parts = line.decode("utf-8-sig" if number == 1 else "utf-8").split()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} line {number}: not UTF-8 text ({error.reason}).") from error
-    if number == 1 and parts[-1].lower() in {"score", "relevance", "rel"}:
+    if not parts or (number == 1 and parts[-1].lower() in {"score", "relevance", "rel"}):
         return None
     if len(parts) == 4:  # TREC: query, iteration, document, grade
         parts = [parts[0], parts[2], parts[3]]

@@ -47,15 +47,23 @@ class FitConfig:
     """Documents that alignment uses at most."""
     temperature: float = 0.05
     """Of the softmax over the corpus; 0.05 beat 0.02 and 0.1."""
-    learning_rate: float = 1e-3
-    batch_queries: int = 32
-    max_epochs: int = 60
-    patience: int = 6
-    """Epochs without a better validation value before training stops."""
-    anchors: tuple[float, ...] = (1e-3, 1e-2)
+    learning_rate: float = 2e-3
+    batch_queries: int = 64
+    round_steps: int = 8
+    """Steps between two looks at validation, at least; a pass over the queries if that is more."""
+    max_rounds: int = 60
+    patience: int = 4
+    """Rounds without a better validation value before training stops."""
+    teacher: float = 0.3
+    """Weight of the large model's own ranking of the alignment documents as a label-free teacher
+    of candidates that read the large view; 0 leaves it out."""
+    teacher_documents: int = 1000
+    """Alignment documents that the teacher ranks, at most."""
+    anchors: tuple[float, ...] = (1e-2, 1e-3)
     """Strengths of the pull towards the starting map; validation chooses."""
-    scales: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Weights of the aligned large view against the small one in era-dual; validation chooses."""
+    scales: tuple[float, ...] = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+    """Weights of the aligned large view against the small one at the start of era-dual; training
+    and validation queries choose, before training."""
     pool_documents: int = 20_000
     """Largest number of documents in the softmax; larger corpora are mined (see train.py)."""
     mined_per_query: int = 200

@@ -344,7 +344,7 @@ class SentenceTransformerEncoder:
         no budget.
         """
         tokenizer, limit = self._model.tokenizer, self._model.max_seq_length
-        if tokenizer is None:
+        if tokenizer is None or _knows_no_words(tokenizer):
             raise EncoderError(
                 f"{self.spec.name} has no tokenizer. Add its tokenizer files to {self.folder}."
             )
@@ -354,6 +354,16 @@ class SentenceTransformerEncoder:
         lengths = [len(ids) for ids in counted["input_ids"]]
         self.truncated += sum(length > limit for length in lengths)
         return [min(length, limit) for length in lengths]
+
+
+def _knows_no_words(tokenizer: Any) -> bool:
+    """Whether a tokenizer has special tokens only.
+
+    transformers makes up such a one where the tokenizer's files are missing, and every text gets
+    the same vector.
+    """
+    special = getattr(tokenizer, "all_special_ids", None)
+    return special is not None and len(tokenizer) <= len(special)
 
 
 def _batches(
@@ -473,10 +483,9 @@ def _load_model(folder: Path, precision: str, truncate_dim: int | None, device: 
         # Loading runs other libraries' code over arbitrary files: it can fail in any way, and
         # each way means the same to the user.
         except Exception as error:
-            reason = str(error).strip().splitlines()
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise EncoderError(
-                f"{folder}: the model cannot be loaded: "
-                f"{reason[0] if reason else type(error).__name__}. Check that the folder holds a "
+                f"{folder}: the model cannot be loaded: {reason}. Check that the folder holds a "
                 "complete sentence-transformers model."
             ) from error
     return model.eval()

@@ -45,6 +45,7 @@ _ADVICE = {
     errno.EROFS: "The file system is read-only. Choose a folder that can be written.",
     errno.EACCES: "Permission denied. Check the owner and mode, or choose another folder.",
     errno.EPERM: "Permission denied. Check the owner and mode, or choose another folder.",
+    errno.EEXIST: "A file is in the way. Choose another path.",
     errno.ENOENT: "It does not exist. Check the path.",
     errno.ENOTDIR: "A part of the path is a file, not a folder.",
     errno.EISDIR: "It is a folder, but a file is needed.",

@@ -8,6 +8,9 @@ files, decompress without bound and declare any shape, and none of that is accep
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,12 +70,15 @@ def write_plain(path: Path, arrays: Mapping[str, Array], attributes: Attributes)
         path: the file to create.
         arrays: name to array; each is written contiguous, in its own dtype.
         attributes: text (stored as fixed-length UTF-8) or 64-bit integers.
+
+    Raises:
+        OSError: the disk is full or the path cannot be written.
     """
     import h5py
 
     # Locking off: locks fail on network file systems (h5py issue 1101), and nobody else can know
     # the temporary name.
-    with h5py.File(path, "w", libver="v110", locking=False) as file:
+    with _system_errors(), h5py.File(path, "w", libver="v110", locking=False) as file:
         for key, value in attributes.items():
             data = np.int64(value) if isinstance(value, int) else np.bytes_(value.encode("utf-8"))
             file.attrs.create(key, data)
@@ -82,6 +88,21 @@ def write_plain(path: Path, arrays: Mapping[str, Array], attributes: Attributes)
             )
             if array.size:
                 dataset[...] = array
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turn what HDF5 makes of a full disk into the system's own error.
+
+    A write that fails raises ``OSError``, but closing the file then fails, too, with
+    ``RuntimeError``; both carry the system's number in their text.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        found = re.search(r"errno = (\d+)", f"{error} {error.__context__}")
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from era_cache.types import Qrels
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Positives", "corpus_softmax", "positives_of"]
+__all__ = ["Positives", "corpus_softmax", "positives_of", "teacher_softmax", "teacher_targets"]
 
 
 class Positives(NamedTuple):
@@ -82,3 +82,44 @@ def corpus_softmax(
     entries = starts[local] + within
     wanted = scores[local, positives.docs[entries]] * positives.weights[entries]
     return (torch.logsumexp(scores, dim=1).sum() - wanted.sum()) / len(rows)
+
+
+def teacher_targets(
+    queries: torch.Tensor, documents: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """What the large model, on both sides, thinks of some documents for some queries.
+
+    Args:
+        queries: (b, d_large) unit vectors.
+        documents: (n, d_large) unit vectors.
+        temperature: of the softmax.
+
+    Returns:
+        (b, n) float32, rows that sum to 1.
+    """
+    import torch
+
+    return torch.softmax(queries @ documents.T / temperature, dim=1)
+
+
+def teacher_softmax(
+    mapped: torch.Tensor, wanted: torch.Tensor, small_documents: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Cross-entropy of the mapped ranking of some documents against the large model's own.
+
+    The large model says without any label which documents are near; mapped vectors should say the
+    same in the small space (distillation; Hinton, Vinyals and Dean 2015).
+
+    Args:
+        mapped: (b, d_small) unit vectors, the adapter's output.
+        wanted: (b, n) from ``teacher_targets``.
+        small_documents: (n, d_small) unit vectors of the same documents.
+        temperature: of the softmax.
+
+    Returns:
+        The mean over the batch.
+    """
+    import torch
+
+    found = torch.log_softmax(mapped @ small_documents.T / temperature, dim=1)
+    return -(wanted * found).sum(dim=1).mean()

@@ -1,7 +1,7 @@
 """Tensors of one collection and one pair of encoders, ready to fit or to evaluate.
 
 In: a store, a collection, a split. Out: unit float32 tensors on one device. ``load_fit_data`` reads
-training and validation queries and nothing of a test query; ``load_test_data`` reads the rest.
+training and validation queries and nothing of a test query; ``load_held_out`` reads the rest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "HeldOut",
     "QuerySet",
     "load_fit_data",
-    "load_test_data",
+    "load_held_out",
     "query_set",
     "resolve_device",
     "resolve_encoders",
@@ -363,10 +363,12 @@ def _align_rows(
     index = encoders.align.index(check=check)
     order = order[index.positions(collection.doc_keys[order]) >= 0]
     if collection.ignore_identical_ids:
-        # Where queries are documents, a test query's own text must not help to align.
+        # Where queries are documents, a test query's own text must not help to align; nor under
+        # the id of another document, hence by key.
         test_ids = {collection.query_ids[row] for row in split.test}
-        keep = [row for row in order.tolist() if collection.doc_ids[row] not in test_ids]
-        order = np.array(keep, dtype=np.int64)
+        is_test = np.array([doc_id in test_ids for doc_id in collection.doc_ids], dtype=bool)
+        keys = np.ascontiguousarray(collection.doc_keys).view("V16").reshape(-1)
+        order = order[~np.isin(keys[order], keys[is_test])]
     if not len(order):
         raise FitError(
             f"{collection.name}: no document is encoded by {encoders.align.spec.label()}, so the "
@@ -375,7 +377,7 @@ def _align_rows(
     return np.sort(order[:most]), index
 
 
-def load_test_data(
+def load_held_out(
     collection: Collection,
     split: Split,
     encoders: Encoders,

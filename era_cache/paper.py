@@ -107,7 +107,9 @@ def train_paper(data: FitData, aligned: Adapter, config: PaperConfig) -> Fitted:
     """
     rates = zip(config.learning_rates, config.weight_decays, strict=True)
     fits = [train_paper_at(data, aligned, config, rate, decay) for rate, decay in rates]
-    return max(fits, key=lambda fit: fit.mean)
+    best = max(fits, key=lambda fit: fit.mean)
+    run = sum(int(fit.options["epochs_run"]) for fit in fits)
+    return best._replace(options={**best.options, "epochs_all": run})
 
 
 def train_paper_at(

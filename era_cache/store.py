@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -306,7 +307,9 @@ class SegmentWriter:
 
     def __init__(self, encoder: StoredEncoder, provenance: dict[str, Any]) -> None:
         self.encoder = encoder
-        self._provenance = provenance
+        # Two processes that encode the same rows in the same second must not write the same file:
+        # the first to merge would take it away from the other.
+        self._provenance = {**provenance, "writer": uuid.uuid4().hex[:12]}
         self._written: list[Path] = []
         self._folder = encoder.folder / "segments"
         with os_errors("creating", self._folder):

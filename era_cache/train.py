@@ -1,6 +1,6 @@
 """Training with few labels: linear adapters by softmax over the corpus, held near their start.
 
-In: ``FitData`` and a starting adapter. Out: the adapter of the best validation epoch, where epoch
+In: ``FitData`` and a starting adapter. Out: the adapter of the best validation round, where round
 0 is the start itself, so that training never ends below where it began (on validation).
 
 Where the corpus is larger than ``FitConfig.pool_documents``, the softmax runs over a pool: all
@@ -9,6 +9,7 @@ positives, the best-scoring documents of each training query under the start, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,7 +17,13 @@ import numpy as np
 from era_cache.adapters import Adapter, unit
 from era_cache.config import FitConfig
 from era_cache.errors import FitError
-from era_cache.losses import Positives, corpus_softmax, positives_of
+from era_cache.losses import (
+    Positives,
+    corpus_softmax,
+    positives_of,
+    teacher_softmax,
+    teacher_targets,
+)
 from era_cache.measures import Measure, evaluate, parse_measure
 from era_cache.pairs import FitData, QuerySet
 from era_cache.search import search
@@ -32,7 +39,7 @@ __all__ = [
     "identity",
     "joined_start",
     "make_pool",
-    "train_adapter",
+    "train_adapters",
     "validation_values",
 ]
 
@@ -138,55 +145,139 @@ def _mined_rows(data: FitData, start: Adapter, config: FitConfig) -> IntArray:
     return np.sort(kept[: max(config.pool_documents, len(positives))])
 
 
-def train_adapter(
-    data: FitData, start: Adapter, pool: Pool, config: FitConfig, anchor: float, **options: float
-) -> Fitted:
-    """Train a linear adapter from ``start`` with Adam, keeping the best validation epoch.
+def train_adapters(
+    data: FitData,
+    start: Adapter,
+    pool: Pool,
+    config: FitConfig,
+    anchors: Sequence[float],
+    **options: float,
+) -> list[Fitted]:
+    """Train a linear adapter from ``start`` once for each anchor, all of them in the same products.
 
-    Loss: ``corpus_softmax`` + anchor * ||W - W_start||^2 (Frobenius).
+    Adam on ``corpus_softmax`` + anchor * ||W - W_start||^2 (Frobenius) and, where the adapter reads
+    the large view, ``config.teacher`` * ``teacher_softmax`` over the training queries and over as
+    many alignment documents. The weights share batches and nothing else.
 
     Args:
-        data: training and validation queries, corpus.
-        start: where W begins and what it is held to.
+        data: training and validation queries, corpus, alignment documents.
+        start: where each W begins and what it is held to.
         pool: from ``make_pool``.
         config: rates, batch size, patience, seed.
-        anchor: strength of the pull towards the start.
-        options: recorded with the result.
+        anchors: k strengths of the pull towards the start.
+        options: recorded with each result.
 
     Returns:
-        The best adapter on validation and its values; the start itself if nothing beat it.
+        For each anchor the adapter of its best validation round and its values; the start itself
+        if nothing beat it.
     """
     import torch
 
-    inputs = torch.cat([data.train.views[view] for view in start.views], dim=1)
-    held_out = torch.cat([data.validation.views[view] for view in start.views], dim=1)
+    held_out = _joined_views(data.validation.views, start)
     origin = start.weight
-    weight = origin.clone().requires_grad_()
-    optimizer = torch.optim.Adam([weight], lr=config.learning_rate)
-    generator = torch.Generator().manual_seed(config.seed)
-    best, best_epoch = _values(unit(held_out @ origin.T), data.validation, data), 0
-    best_weight = origin
-    for epoch in range(1, config.max_epochs + 1):
-        order = torch.randperm(len(inputs), generator=generator).to(inputs.device)
-        for rows in order.split(config.batch_queries):
-            excluded = None if pool.exclude is None else pool.exclude[rows]
-            loss = corpus_softmax(
-                unit(inputs[rows] @ weight.T),
-                pool.documents,
-                rows,
-                pool.positives,
-                config.temperature,
-                excluded,
-            )
-            loss = loss + anchor * (weight - origin).square().sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        with torch.no_grad():
-            values = _values(unit(held_out @ weight.T), data.validation, data)
-        if values.mean() > best.mean() + 1e-9:
-            best, best_weight, best_epoch = values, weight.detach().clone(), epoch
-        elif epoch - best_epoch >= config.patience:
+    steps = _Steps(data, start, pool, config, anchors)
+    first = _values(unit(held_out @ origin.T), data.validation, data)
+    best = [(first, origin, 0) for _ in anchors]
+    running = set(range(len(anchors)))
+    for number in range(1, config.max_rounds + 1):
+        steps.round()
+        weights = steps.weights.detach()
+        for i in sorted(running):
+            with torch.no_grad():
+                values = _values(unit(held_out @ weights[i].T), data.validation, data)
+            if values.mean() > best[i][0].mean() + 1e-9:
+                best[i] = (values, weights[i].clone(), number)
+            elif number - best[i][2] >= config.patience:
+                running.discard(i)
+        if not running:
             break
-    recorded = {**options, "anchor": anchor, "epochs": best_epoch, "pool": pool.rows}
-    return Fitted(Adapter(start.views, best_weight), best, dict(recorded))
+    return [
+        Fitted(
+            Adapter(start.views, weight),
+            values,
+            {**options, "anchor": anchor, "rounds": number, "pool": pool.rows},
+        )
+        for anchor, (values, weight, number) in zip(anchors, best, strict=True)
+    ]
+
+
+def _joined_views(views: Mapping[str, torch.Tensor], adapter: Adapter) -> torch.Tensor:
+    import torch
+
+    return torch.cat([views[view] for view in adapter.views], dim=1)
+
+
+class _Steps:
+    """The optimiser's side of training: k weights (k, d_out, d_in) moved together."""
+
+    def __init__(
+        self,
+        data: FitData,
+        start: Adapter,
+        pool: Pool,
+        config: FitConfig,
+        anchors: Sequence[float],
+    ) -> None:
+        import torch
+
+        self._inputs = _joined_views(data.train.views, start)
+        self._pool, self._config = pool, config
+        self._origin = start.weight
+        self._anchors = torch.tensor(anchors, device=start.weight.device)[:, None, None]
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self.weights = start.weight.repeat(len(anchors), 1, 1).requires_grad_()
+        self._optimizer = torch.optim.Adam([self.weights], lr=config.learning_rate)
+        self._teaches = bool(config.teacher) and "large" in start.views
+        if self._teaches:
+            large, self._small = (
+                view[: config.teacher_documents] for view in (data.align_large, data.align_small)
+            )
+            self._documents = _joined_views({"large": large, "small": self._small}, start)
+            self._wanted = teacher_targets(data.train.views["large"], large, config.temperature)
+            self._wanted_of = teacher_targets(large, large, config.temperature)
+
+    def round(self) -> None:
+        """Pass over the training queries, more than once where that is only a few steps."""
+        import torch
+
+        in_a_pass = -(-len(self._inputs) // self._config.batch_queries)
+        for _ in range(-(-self._config.round_steps // in_a_pass)):
+            order = torch.randperm(len(self._inputs), generator=self._generator)
+            for rows in order.to(self._inputs.device).split(self._config.batch_queries):
+                loss = self._loss(rows)
+                self._optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self._optimizer.step()
+
+    def _loss(self, rows: torch.Tensor) -> torch.Tensor:
+        """Sum over the k weights: their gradients, and so their paths, do not touch."""
+        import torch
+
+        count = len(self.weights)
+        inputs = self._inputs[rows]
+        if self._teaches:
+            drawn = torch.randint(len(self._documents), (len(rows),), generator=self._generator)
+            drawn = drawn.to(rows.device)
+            inputs = torch.cat([inputs, self._documents[drawn]])
+        d_out = self.weights.shape[1]
+        # One product for all weights: (b, d_in) x (d_in, k d_out), then k blocks of rows.
+        mapped = (inputs @ self.weights.reshape(count * d_out, -1).T).view(-1, count, d_out)
+        mapped = unit(mapped.transpose(0, 1).reshape(-1, d_out)).view(count, -1, d_out)
+        repeated = rows.repeat(count)
+        loss = count * corpus_softmax(
+            mapped[:, : len(rows)].reshape(-1, d_out),
+            self._pool.documents,
+            repeated,
+            self._pool.positives,
+            self._config.temperature,
+            None if self._pool.exclude is None else self._pool.exclude[repeated],
+        )
+        loss = loss + (self._anchors * (self.weights - self._origin).square()).sum()
+        if self._teaches:
+            wanted = torch.cat([self._wanted[rows], self._wanted_of[drawn]]).repeat(count, 1)
+            taught = teacher_softmax(
+                mapped.reshape(-1, d_out), wanted, self._small, self._config.temperature
+            )
+            # Twice: the mean is over queries and documents together, the weight is for each.
+            loss = loss + 2 * count * self._config.teacher * taught
+        return loss

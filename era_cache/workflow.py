@@ -39,7 +39,7 @@ from era_cache.pairs import (
     Encoders,
     QuerySet,
     load_fit_data,
-    load_test_data,
+    load_held_out,
     resolve_device,
     resolve_encoders,
 )
@@ -250,7 +250,7 @@ def evaluate_folder(
     config = load_config(folder)
     collection, split, encoders = _fitted_on(store, folder, config)
     where = resolve_device(device)
-    data = load_test_data(collection, split, encoders, device=where, check=check)
+    data = load_held_out(collection, split, encoders, device=where, check=check)
     measures = list(dict.fromkeys([PRIMARY, *measures]))
     adapters = {name: load_adapter(folder, name) for name in config["candidates"]}
     for other in others:
@@ -304,23 +304,35 @@ def _fitted_on(
     try:
         wanted, recorded = config["collection"], config["split"]
         name = f"{wanted['name']}-{wanted['digest'][:12]}"
-        fields = {f.name: recorded[f.name] for f in dataclasses.fields(SplitConfig)}
-        sides = {side: config["encoders"][side]["fingerprint"] for side in Encoders._fields}
+        split_config = _recorded_split(recorded)
+        sides = {side: str(config["encoders"][side]["fingerprint"]) for side in Encoders._fields}
         test_digest = recorded["test_digest"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{folder / 'config.json'}: incomplete: {error!r}.") from error
     collection = store.collection(name)
-    split = make_split(collection, SplitConfig(**fields))
+    split = make_split(collection, split_config)
     if collection.digest != wanted["digest"] or split.test_digest(collection) != test_digest:
         raise FingerprintError(
             f"{folder}: fitted on another version or split of {collection.name}; its test queries "
             "may be among this one's training queries. Fit again."
         )
     encoders = Encoders(**{side: store.encoder(print_) for side, print_ in sides.items()})
-    check_fingerprints(
-        folder, config, {s: e.spec.fingerprint for s, e in encoders._asdict().items()}
-    )
     return collection, split, encoders
+
+
+def _recorded_split(recorded: Mapping[str, Any]) -> SplitConfig:
+    """Read a split from ``config.json``, which anyone may have edited."""
+    config = SplitConfig(
+        rule=str(recorded["rule"]),
+        seed=int(recorded["seed"]),
+        labels=float(recorded["labels"]),
+        test=float(recorded["test"]),
+        validation=float(recorded["validation"]),
+    )
+    shares = (config.labels, config.test, config.validation)
+    if config.seed < 0 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"impossible {config}")
+    return config
 
 
 def _other(
@@ -344,7 +356,9 @@ def _other(
     name = str(other["chosen"])
     if name in taken:
         name = f"{name} ({folder.name})"
-    return name, load_adapter(folder)
+    # Folders of one name in different places: neither may replace the other's row.
+    same = sum(known == name or known.startswith(f"{name} #") for known in taken)
+    return f"{name} #{same + 1}" if same else name, load_adapter(folder)
 
 
 def _candidate_rows(table: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -410,10 +424,11 @@ def _costs(
     metrics: Mapping[str, Any], seconds: float, config: Mapping[str, Any], queries: int
 ) -> list[dict[str, str]]:
     spent = metrics.get("seconds", {})
+    trained = sum(value for name, value in spent.items() if name != "align")
     shape = config["candidates"][config["chosen"]]["shape"]
     return [
         {"what": "alignment", "value": f"{spent.get('align', 0.0):.2f} s"},
-        {"what": "training, all candidates", "value": f"{spent.get('train', 0.0):.1f} s"},
+        {"what": "training, all candidates", "value": f"{trained:.1f} s"},
         {"what": f"evaluation, {queries} test queries", "value": f"{seconds:.1f} s"},
         {"what": "adapter", "value": f"{shape[0]} x {shape[1]}, {shape[0] * shape[1] * 4:,} bytes"},
         {"what": "documents encoded again", "value": "0"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,7 +21,6 @@ __all__ = [
     "PathArgument",
     "ProgressBars",
     "check_option",
-    "check_option",
     "count",
     "device_option",
     "echo_json",
@@ -30,6 +30,10 @@ __all__ = [
     "percent",
     "version_option",
 ]
+
+# Read by OpenMP when torch is imported. Its threads otherwise spin while they wait, and a second
+# busy process on the machine then makes a fit ten times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 INTERRUPTED = "Interrupted. What was committed is kept; the same command goes on from there."
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from era_cache.report.records import BASELINE, Report, percent_text
-from era_cache.report.tables import Table, _stars, curve_names
+from era_cache.report.tables import Table, curve_names, stars_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ def _draw_differences(axes: Axes, report: Report) -> None:
         if estimate.difference_low is not None and estimate.difference_high is not None:
             interval = [estimate.difference_low, estimate.difference_high]
             axes.plot(interval, [row, row], color=look["color"], linewidth=2.5)
-        fill = look["color"] if _stars(estimate.p_shown) else _PAGE
+        fill = look["color"] if stars_of(estimate.p_shown) else _PAGE
         axes.plot(
             [estimate.difference or 0.0],
             [row],

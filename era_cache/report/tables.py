@@ -18,6 +18,7 @@ __all__ = [
     "Table",
     "blocks_of",
     "curve_names",
+    "stars_of",
     "summary_of",
 ]
 
@@ -72,7 +73,8 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _stars(p: float | None) -> str:
+def stars_of(p: float | None) -> str:
+    """Give the marks of a corrected p value, explained in ``MARKS_LEGEND``."""
     return "" if p is None else "*" * sum(p < level for level in (0.05, 0.01, 0.001))
 
 
@@ -90,7 +92,7 @@ def _estimate_cell(estimate: Estimate | None) -> Cell:
     if estimate is None:
         return Cell(MISSING)
     interval = interval_text(estimate.low, estimate.high)
-    return Cell(f"{estimate.mean:.3f}", interval, estimate.mean, _stars(estimate.p_shown))
+    return Cell(f"{estimate.mean:.3f}", interval, estimate.mean, stars_of(estimate.p_shown))
 
 
 def _candidate_table(report: Report) -> Table:
@@ -119,7 +121,7 @@ def _difference_table(report: Report) -> Table:
         if candidate.name == BASELINE or estimate.difference is None:
             continue
         interval = interval_text(estimate.difference_low, estimate.difference_high, "+.3f")
-        difference, stars = f"{estimate.difference:+.3f}", _stars(estimate.p_shown)
+        difference, stars = f"{estimate.difference:+.3f}", stars_of(estimate.p_shown)
         rows.append(
             (
                 Cell(candidate.name),

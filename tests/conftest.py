@@ -1,0 +1,49 @@
+"""What several test files share: the toy collection and a store of it without any real model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from era_cache.collections import TextCollection, read_beir
+from era_cache.config import EmbedConfig
+from era_cache.embed import embed_collection
+from era_cache.encoders import HashEncoder
+from era_cache.store import Store
+
+# The same examples on each run, and no failure because a machine is busy.
+settings.register_profile("era", deadline=None, derandomize=True)
+settings.load_profile("era")
+
+
+@pytest.fixture(scope="session")
+def toy() -> Path:
+    """The folder of the toy collection, in BEIR layout."""
+    return Path(__file__).parent.parent / "data" / "toy"
+
+
+@pytest.fixture(scope="session")
+def toy_texts(toy: Path) -> TextCollection:
+    return read_beir(toy)
+
+
+@pytest.fixture(scope="session")
+def built_hash_store(toy_texts: TextCollection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("built") / "store"
+    embed_collection(
+        Store.create(path),
+        toy_texts,
+        large=HashEncoder(32),
+        small=HashEncoder(16, seed="small"),
+        config=EmbedConfig(),
+    )
+    return path
+
+
+@pytest.fixture
+def hash_store(built_hash_store: Path, tmp_path: Path) -> Store:
+    """Toy, embedded by HashEncoder(32) (large) and HashEncoder(16, seed="small") (small)."""
+    return Store.open(shutil.copytree(built_hash_store, tmp_path / "hash_store"))

@@ -1,0 +1,344 @@
+"""Adapters: what they compute, and that a damaged or hostile folder is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from planted import normal
+from safetensors.numpy import save
+
+from era_cache.adapters import (
+    Adapter,
+    check_fingerprints,
+    load_adapter,
+    load_config,
+    read_tensors,
+    save_adapters,
+    unit,
+)
+from era_cache.errors import FingerprintError, FormatError, StoreError
+from era_cache.files import sha256_file
+
+ENCODERS = {
+    "query": {"name": "big", "fingerprint": "a" * 64},
+    "small_query": {"name": "little", "fingerprint": "b" * 64},
+    "document": {"name": "little", "fingerprint": "c" * 64},
+}
+
+
+def _adapters() -> dict[str, Adapter]:
+    return {
+        "small": Adapter(("small",), torch.eye(3)),
+        "era-dual": Adapter(("small", "large"), normal(3, 8)),
+        "small+": Adapter(("small",), normal(3, 3)),
+        "paper": Adapter(("large",), normal(3, 5), normal(3, seed=1)),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    path = tmp_path / "adapter"
+    metrics, card = {"primary": "RR"}, "# A card\n"
+    save_adapters(path, _adapters(), "era-dual", {"encoders": ENCODERS}, metrics, card)
+    return path
+
+
+def _edit(path: Path, change: Callable[[dict], object]) -> None:
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def _replace_chosen(folder: Path, data: bytes) -> None:
+    """Put other bytes where the chosen tensors are, and make the digest agree."""
+    path = folder / "adapter.safetensors"
+    path.write_bytes(data)
+    _edit(
+        folder / "config.json",
+        lambda c: c["candidates"]["era-dual"].update(sha256=sha256_file(path)),
+    )
+
+
+# What an adapter computes
+
+
+def test_units_have_length_one_and_zero_stays_zero() -> None:
+    vectors = unit(torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-3, 0.0]]))
+    assert vectors.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0], [1.0, 0.0]]
+
+
+def test_one_view_with_bias_by_hand() -> None:
+    adapter = Adapter(("large",), torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([0.0, 1.0]))
+    # (3, 4) -> (0.6, 0.8) -> (1.6, 0.6) + (0, 1) = (1.6, 1.6) -> (1, 1) / sqrt 2.
+    mapped = adapter.apply({"large": torch.tensor([[3.0, 4.0]]), "small": torch.ones(1, 9)})
+    assert mapped.tolist() == [[pytest.approx(0.5**0.5)] * 2]
+
+
+def test_two_views_are_scaled_one_by_one_and_joined_in_their_order() -> None:
+    small, large = 7 * normal(6, 3, seed=1), 0.01 * normal(6, 5, seed=2)
+    adapter = _adapters()["era-dual"]
+    views = [view.numpy() for view in (small, large)]
+    x = np.concatenate([v / np.linalg.norm(v, axis=1, keepdims=True) for v in views], axis=1)
+    y = x @ adapter.weight.numpy().T
+    expected = y / np.linalg.norm(y, axis=1, keepdims=True)
+    mapped = adapter.apply({"large": large, "small": small})
+    np.testing.assert_allclose(mapped.numpy(), expected, atol=1e-6)
+
+
+def test_a_missing_view_is_named() -> None:
+    with pytest.raises(FingerprintError, match=r"\['large'\] not given"):
+        _adapters()["era-dual"].apply({"small": torch.ones(1, 3)})
+
+
+def test_vectors_of_another_dimension_are_refused() -> None:
+    with pytest.raises(FingerprintError, match=r"expects 5 input dimensions.*have 4"):
+        _adapters()["paper"].apply({"large": torch.ones(1, 4)})
+
+
+# The folder
+
+
+def test_every_candidate_comes_back_as_it_was(folder) -> None:
+    for name, adapter in _adapters().items():
+        if name == "era-dual":
+            continue
+        read = load_adapter(folder, name)
+        assert read.views == adapter.views
+        assert torch.equal(read.weight, adapter.weight)
+        assert (read.bias is None) == (adapter.bias is None)
+    assert torch.equal(load_adapter(folder, "paper").bias, _adapters()["paper"].bias)
+
+
+def test_without_a_name_the_chosen_candidate_is_read(folder) -> None:
+    assert torch.equal(load_adapter(folder).weight, _adapters()["era-dual"].weight)
+    assert torch.equal(load_adapter(folder, "era-dual").weight, load_adapter(folder).weight)
+
+
+def test_the_folder_holds_what_the_format_says(folder) -> None:
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert files == {
+        "config.json",
+        "metrics.json",
+        "README.md",
+        "adapter.safetensors",
+        *(f"candidates/{name}.safetensors" for name in _adapters()),
+    }
+    config = load_config(folder)
+    assert (config["format"], config["version"], config["chosen"]) == ("era-adapter", 1, "era-dual")
+    entry = config["candidates"]["era-dual"]
+    assert entry["views"] == ["small", "large"]
+    assert entry["bias"] is False
+    assert entry["shape"] == [3, 8]
+    chosen = folder / "adapter.safetensors"
+    assert entry["sha256"] == sha256_file(chosen)
+    assert chosen.read_bytes() == (folder / "candidates/era-dual.safetensors").read_bytes()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics == {"format": "era-metrics", "version": 1, "primary": "RR"}
+    assert (folder / "README.md").read_text() == "# A card\n"
+
+
+def test_saving_again_replaces_the_adapter(folder) -> None:
+    other = Adapter(("small",), 2 * torch.eye(3))
+    save_adapters(folder, {"small": other}, "small", {"encoders": ENCODERS}, {}, "")
+    assert torch.equal(load_adapter(folder).weight, other.weight)
+    with pytest.raises(FormatError, match="no candidate 'paper'"):
+        load_adapter(folder, "paper")
+
+
+def test_a_half_written_folder_is_no_adapter(folder, monkeypatch) -> None:
+    def fail(*_args: object) -> None:
+        raise StoreError("disk full")
+
+    monkeypatch.setattr("era_cache.adapters.write_json", fail)
+    with pytest.raises(StoreError, match="disk full"):
+        save_adapters(folder, _adapters(), "small", {"encoders": ENCODERS}, {}, "")
+    with pytest.raises(FormatError, match="not an adapter folder"):
+        load_adapter(folder)
+
+
+def test_a_strided_weight_is_saved_by_value(tmp_path) -> None:
+    weight = normal(5, 3).T
+    save_adapters(tmp_path, {"small": Adapter(("large",), weight)}, "small", {}, {}, "")
+    assert torch.equal(load_adapter(tmp_path).weight, weight)
+
+
+# What is refused
+
+
+def test_a_changed_byte_is_refused(folder) -> None:
+    path = folder / "adapter.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"adapter\.safetensors: content and config"):
+        load_adapter(folder)
+
+
+def test_swapped_candidates_are_refused(folder) -> None:
+    shutil.copy(folder / "candidates/small.safetensors", folder / "candidates/small+.safetensors")
+    with pytest.raises(FormatError, match=r"content and config\.json differ"):
+        load_adapter(folder, "small+")
+
+
+def test_a_missing_tensor_file_is_reported(folder) -> None:
+    (folder / "adapter.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"adapter\.safetensors"):
+        load_adapter(folder)
+
+
+WEIGHT = np.ones((3, 8), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"weight": WEIGHT, "more": WEIGHT}, "expected float32"),
+        ({"other": WEIGHT}, "expected float32"),
+        ({"weight": WEIGHT, "bias": WEIGHT[:, 0].copy()}, "expected float32"),
+        ({"weight": WEIGHT.astype(np.float64)}, "F64"),
+        ({"weight": WEIGHT.astype(np.float16)}, "F16"),
+        ({"weight": np.where(np.eye(3, 8) > 0, np.nan, WEIGHT)}, "not finite"),
+        ({"weight": np.where(np.eye(3, 8) > 0, np.inf, WEIGHT)}, "not finite"),
+        ({"weight": WEIGHT.T.copy()}, "shapes differ"),
+        ({"weight": WEIGHT.reshape(1, 3, 8)}, "shapes differ"),
+        ({"weight": WEIGHT.reshape(24)}, "shapes differ"),
+    ],
+    ids=str,
+)
+def test_other_tensors_than_described_are_refused(folder, tensors, message) -> None:
+    tensors = {n: t.astype(np.float32) if "finite" in message else t for n, t in tensors.items()}
+    _replace_chosen(folder, save(tensors))
+    with pytest.raises(FormatError, match=message):
+        load_adapter(folder)
+
+
+def _file(header: bytes, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def _header(**entry: object) -> bytes:
+    return json.dumps({"weight": {"dtype": "F32", **entry}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "0 bytes is no adapter"),
+        (b"12345678", "8 bytes is no adapter"),
+        (struct.pack("<Q", 1 << 62) + b"{}", "header of 4611686018427387904 bytes"),
+        (struct.pack("<Q", 3) + b"{}", "header of 3 bytes"),
+        (_file(b" " * ((1 << 16) + 1)), "header of 65537 bytes"),
+        (_file(b"{"), "not a valid"),
+        (_file(b"[]"), "no JSON object"),
+        (_file(b'"weight"'), "no JSON object"),
+        (_file(b"\xff\xfe"), "not a valid"),
+        (_file(b'{"weight": 3}'), "not a valid"),
+        (_file(b'{"weight": {}}'), "not a valid"),
+        (_file(b'{"weight": {"dtype": ["F32"]}}'), "not a valid"),
+        (_file(b"[" * 60000), "not a valid"),
+        (_file(_header(shape=[2], data_offsets=[0, 800]), b"\0" * 8), "not a valid"),
+        (_file(_header(shape=[1 << 40], data_offsets=[0, 8]), b"\0" * 8), "not a valid"),
+        (_file(_header(shape=[2], data_offsets=[0, 8]), b"\0" * 9), "not a valid"),
+        (_file(_header(shape=[-2], data_offsets=[0, 8]), b"\0" * 8), "not a valid"),
+    ],
+)
+def test_hostile_tensor_files_are_refused(tmp_path, data, message) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=message):
+        read_tensors(path, {"weight"})
+
+
+def test_a_sound_tensor_file_is_read(tmp_path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(_file(_header(shape=[2], data_offsets=[0, 8]), struct.pack("<2f", 1, 2)))
+    assert read_tensors(path, {"weight"})["weight"].tolist() == [1.0, 2.0]
+
+
+def test_a_folder_without_configuration_is_no_adapter(tmp_path) -> None:
+    with pytest.raises(FormatError, match=r"not an adapter folder \(no config.json\)"):
+        load_adapter(tmp_path)
+
+
+def _entry(name: str, value: object) -> Callable[[dict], object]:
+    return lambda config: config["candidates"]["era-dual"].update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(version=2), "version"),
+        (lambda c: c.update(format="era-store"), "era-store|era-adapter"),
+        (lambda c: c.pop("candidates"), "no chosen candidate"),
+        (lambda c: c.update(candidates=[]), "no chosen candidate"),
+        (lambda c: c.update(chosen="nobody"), "no chosen candidate"),
+        (lambda c: c["candidates"].update({"era-dual": None}), "no candidate 'era-dual'"),
+        (lambda c: c["candidates"]["era-dual"].pop("sha256"), "incompletely described"),
+        (_entry("views", 3), "incompletely described"),
+        (_entry("shape", None), "incompletely described"),
+        (_entry("views", []), "unknown views"),
+        (_entry("views", ["small", "small"]), "unknown views"),
+        (_entry("views", ["other"]), "unknown views"),
+        (_entry("shape", [8, 3]), "shapes differ"),
+        (_entry("bias", True), "expected float32"),
+        (_entry("sha256", "0" * 64), "content and config.json differ"),
+    ],
+)
+def test_unsound_configurations_are_refused(folder, change, message) -> None:
+    _edit(folder / "config.json", change)
+    with pytest.raises(FormatError, match=message):
+        load_adapter(folder)
+
+
+@pytest.mark.parametrize("chosen", [[], {}, 3, None])
+def test_a_chosen_candidate_that_is_no_name_is_refused(folder, chosen) -> None:
+    _edit(folder / "config.json", lambda c: c.update(chosen=chosen))
+    with pytest.raises(FormatError, match="no chosen candidate"):
+        load_config(folder)
+
+
+@pytest.mark.parametrize("name", ["../../secret", "a/b", "/etc/x", "..", ""])
+def test_a_candidate_whose_name_is_a_path_is_refused(folder, name) -> None:
+    outside = folder.parent / "secret.safetensors"
+    shutil.copy(folder / "candidates/small.safetensors", outside)
+    _edit(
+        folder / "config.json",
+        lambda c: c["candidates"].update({name: c["candidates"]["small"]}),
+    )
+    if not name:  # as good as no name: the chosen one
+        assert load_adapter(folder, name).views == ("small", "large")
+        return
+    with pytest.raises(FormatError, match="not a plain name"):
+        load_adapter(folder, name)
+
+
+def test_an_unknown_candidate_is_refused_with_those_that_are_there(folder) -> None:
+    with pytest.raises(FormatError, match=r"no candidate 'era'; it has \['era-dual', 'paper'"):
+        load_adapter(folder, "era")
+
+
+def test_vectors_of_the_expected_encoders_are_accepted(folder) -> None:
+    given = {side: str(entry["fingerprint"]) for side, entry in ENCODERS.items()}
+    check_fingerprints(folder, load_config(folder), given)
+
+
+@pytest.mark.parametrize("side", list(ENCODERS))
+def test_vectors_of_another_encoder_are_refused_by_side_and_name(folder, side) -> None:
+    given = {s: str(e["fingerprint"]) for s, e in ENCODERS.items()} | {side: "d" * 64}
+    name, mine = ENCODERS[side]["name"], str(ENCODERS[side]["fingerprint"])[:12]
+    words = side.replace("_", " ")
+    message = rf"{words} side expects {name} \(fingerprint {mine}\).*fingerprint {'d' * 12}\. Fit"
+    with pytest.raises(FingerprintError, match=message):
+        check_fingerprints(folder, load_config(folder), given)
+
+
+def test_a_side_that_the_adapter_does_not_name_is_refused(folder) -> None:
+    with pytest.raises(FingerprintError, match="align side"):
+        check_fingerprints(folder, load_config(folder), {"align": "a" * 64})

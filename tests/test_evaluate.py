@@ -1,0 +1,204 @@
+"""Evaluation against pytrec_eval, through the run and qrels files that a user gets."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytrec_eval
+import torch
+from planted import embedded, planted_texts
+
+from era_cache.adapters import Adapter, unit
+from era_cache.config import SplitConfig
+from era_cache.evaluate import (
+    DEFAULT_MEASURES,
+    DEPTH,
+    Scored,
+    compare,
+    evaluation_record,
+    score_adapters,
+    score_large,
+)
+from era_cache.measures import Measure, Ranking, parse_measure
+from era_cache.pairs import HeldOut, QuerySet, load_held_out, resolve_encoders
+from era_cache.splits import make_split
+from era_cache.trec import write_qrels, write_run
+from era_cache.types import Qrels
+
+THEIR_NAMES = {
+    "nDCG@10": "ndcg_cut_10",
+    "R@100": "recall_100",
+    "RR": "recip_rank",
+    "AP": "map",
+}
+
+
+def _adapters() -> dict[str, Adapter]:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        "small": Adapter(("small",), torch.eye(16)),
+        "mapped": Adapter(("large",), torch.randn(16, 24, generator=generator), torch.ones(16)),
+        "both": Adapter(("small", "large"), torch.randn(16, 40, generator=generator)),
+    }
+
+
+def _held_out(
+    path: Path, *, queries_are_documents: bool = False, large_corpus: bool = False
+) -> tuple[HeldOut, list[str]]:
+    texts = planted_texts(queries_are_documents=queries_are_documents)
+    store, collection = embedded(path, texts, large_corpus=large_corpus)
+    split = make_split(collection, SplitConfig())
+    data = load_held_out(collection, split, resolve_encoders(store, collection))
+    return data, collection.doc_ids
+
+
+def _columns(path: Path) -> list[list[str]]:
+    return [line.split() for line in path.read_text().splitlines()]
+
+
+def _their_values(
+    folder: Path, data: HeldOut, doc_ids: list[str], scored: Scored
+) -> dict[str, dict[str, float]]:
+    """Write run and qrels, read them as any other program would, and ask pytrec_eval."""
+    write_run(folder / "run", data.queries.ids, doc_ids, scored.ranking, "tag")
+    write_qrels(folder / "qrels", data.queries.ids, doc_ids, data.queries.qrels)
+    run: dict[str, dict[str, float]] = {}
+    for query, _, doc, _, score, _ in _columns(folder / "run"):
+        run.setdefault(query, {})[doc] = float(score)
+    qrels: dict[str, dict[str, int]] = {}
+    for query, _, doc, grade in _columns(folder / "qrels"):
+        qrels.setdefault(query, {})[doc] = int(grade)
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, set(THEIR_NAMES.values()))
+    return evaluator.evaluate(run)
+
+
+@pytest.mark.parametrize("queries_are_documents", [False, True])
+def test_values_equal_those_of_pytrec_eval_on_the_written_files(
+    tmp_path, queries_are_documents
+) -> None:
+    data, doc_ids = _held_out(tmp_path / "store", queries_are_documents=queries_are_documents)
+    assert [str(m) for m in DEFAULT_MEASURES] == list(THEIR_NAMES)
+    scored = score_adapters(data, _adapters(), DEFAULT_MEASURES)
+    seen = set()
+    for one in scored.values():
+        theirs = _their_values(tmp_path, data, doc_ids, one)
+        assert len(theirs) == len(data.queries.ids) == 30
+        for measure in DEFAULT_MEASURES:
+            expected = [theirs[query][THEIR_NAMES[str(measure)]] for query in data.queries.ids]
+            np.testing.assert_allclose(one.values[measure], expected, atol=1e-6, rtol=0)
+            seen |= set(expected)
+    assert len(seen) > 50  # not all zeros and ones
+
+
+def test_ties_count_as_pytrec_eval_counts_them_on_the_written_files(tmp_path) -> None:
+    # Documents 118 and 119 have one text, so that they tie; each query wants one of them.
+    texts = planted_texts(qrels=lambda query: [(118 + query % 2, 1)])
+    store, collection = embedded(tmp_path / "store", texts)
+    split = make_split(collection, SplitConfig())
+    data = load_held_out(collection, split, resolve_encoders(store, collection))
+    for one in score_adapters(data, _adapters(), DEFAULT_MEASURES).values():
+        theirs = _their_values(tmp_path, data, collection.doc_ids, one)
+        expected = [theirs[query]["recip_rank"] for query in data.queries.ids]
+        np.testing.assert_allclose(one.values[Measure("RR")], expected, atol=1e-6, rtol=0)
+
+
+def test_a_query_that_is_a_document_does_not_find_itself(tmp_path) -> None:
+    data, doc_ids = _held_out(tmp_path / "store", queries_are_documents=True)
+    ranking = score_adapters(data, _adapters(), DEFAULT_MEASURES)["small"].ranking
+    found = [{doc_ids[row] for row in rows if row >= 0} for rows in ranking.doc_rows]
+    for query, docs in zip(data.queries.ids, found, strict=True):
+        assert query in doc_ids
+        assert docs == set(doc_ids) - {query}
+
+
+def test_where_ids_may_coincide_a_query_finds_the_document_of_its_id(tmp_path) -> None:
+    texts = planted_texts(queries_are_documents=True)._replace(ignore_identical_ids=False)
+    store, collection = embedded(tmp_path / "store", texts)
+    split = make_split(collection, SplitConfig())
+    data = load_held_out(collection, split, resolve_encoders(store, collection))
+    assert data.queries.exclude is None
+    ranking = score_adapters(data, _adapters(), DEFAULT_MEASURES)["small"].ranking
+    first = [collection.doc_ids[row] for row in ranking.doc_rows[:, 0]]
+    # As queries and as documents the texts have the same vectors here.
+    assert first == data.queries.ids
+
+
+def test_large_is_scored_only_where_all_documents_are_stored(tmp_path) -> None:
+    some, _ = _held_out(tmp_path / "some")
+    assert some.large_corpus is None
+    assert score_large(some, DEFAULT_MEASURES) is None
+    everything, _ = _held_out(tmp_path / "all", large_corpus=True)
+    scored = score_large(everything, DEFAULT_MEASURES)
+    assert scored is not None
+    # The best document by plain numpy; few ties at the top.
+    queries = everything.queries.views["large"].numpy()
+    corpus = everything.large_corpus.numpy()
+    assert corpus.shape == (120, 24)
+    best = (queries @ corpus.T).max(axis=1)
+    np.testing.assert_allclose(scored.ranking.scores[:, 0], best, atol=1e-6)
+
+
+def test_rankings_are_cut_at_the_usual_depth() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corpus = unit(torch.randn(1100, 4, generator=generator))
+    qrels = Qrels(np.zeros(1, np.int64), np.array([1], np.int64), np.ones(1, np.int64))
+    queries = QuerySet(["q"], {"small": -corpus[1:2]}, qrels, None)
+    data = HeldOut(queries, corpus, torch.arange(1100), None)
+    adapter = Adapter(("small",), torch.eye(4))
+    recall = parse_measure("R@1100")
+    scored = score_adapters(data, {"small": adapter}, [recall])["small"]
+    # The only relevant document is the last of 1,100, so that the ranking does not reach it.
+    assert scored.ranking.doc_rows.shape == (1, DEPTH) == (1, 1000)
+    assert scored.values[recall].tolist() == [0.0]
+
+
+def _scored(*values: float) -> Scored:
+    measure = parse_measure("RR")
+    empty = Ranking(np.empty((len(values), 0), np.int64), np.empty((len(values), 0), np.float32))
+    return Scored(empty, {measure: np.array(values)})
+
+
+def test_comparison_gives_means_differences_and_corrected_p() -> None:
+    low, high = [0.1, 0.2, 0.3, 0.4] * 4, [0.3, 0.4, 0.5, 0.6] * 4
+    table = compare(
+        {"small": _scored(*low), "better": _scored(*high), "same": _scored(*low)},
+        [Measure("RR")],
+        baseline="small",
+        seed=0,
+    )
+    small, better, same = (table[name]["RR"] for name in ("small", "better", "same"))
+    assert set(small) == {"mean", "low", "high"}
+    assert set(better) == {
+        *small,
+        "difference",
+        "difference_low",
+        "difference_high",
+        "p",
+        "p_holm",
+    }
+    assert math.isclose(small["mean"], 0.25)
+    assert small["low"] < 0.25 < small["high"]
+    assert math.isclose(better["mean"], 0.45)
+    # Every query gains 0.2, so that no resample differs.
+    for name in ("difference", "difference_low", "difference_high"):
+        assert math.isclose(better[name], 0.2)
+    # All 16 differences have one sign: p is near 2 / 2^16, and Holm doubles the smaller of two.
+    assert better["p"] < 0.001
+    assert math.isclose(better["p_holm"], 2 * better["p"])
+    assert same["difference"] == 0
+    assert same["p"] == same["p_holm"] == 1
+
+
+def test_comparison_without_its_baseline_gives_means_only() -> None:
+    table = compare({"one": _scored(0.5, 1.0)}, [Measure("RR")], baseline="small", seed=0)
+    assert set(table["one"]["RR"]) == {"mean", "low", "high"}
+    assert table["one"]["RR"]["mean"] == 0.75
+
+
+def test_record_names_its_format_first() -> None:
+    record = evaluation_record(primary="RR", notes=[])
+    assert list(record.items())[:2] == [("format", "era-evaluation"), ("version", 1)]
+    assert record["primary"] == "RR"

@@ -1,0 +1,570 @@
+"""The store: rows come back by key whatever wrote them, and nothing damaged is believed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from era_cache import store as store_module
+from era_cache.collections import TextCollection, row_keys
+from era_cache.encoders import HashEncoder
+from era_cache.errors import EncoderError, EraError, FingerprintError, FormatError, StoreError
+from era_cache.files import TEMPORARY_PREFIX, sha256_file
+from era_cache.store import KeyIndex, Segment, SegmentWriter, Store, check_vectors
+from era_cache.types import Role
+
+DIM = 3
+SPEC = HashEncoder(DIM).spec
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "store")
+
+
+@pytest.fixture
+def encoder(store):
+    return store.add_encoder(SPEC, Role.DOCUMENT, DIM)
+
+
+def numbered(*numbers):
+    """Distinct keys, (n, 16) uint8."""
+    return row_keys(Role.DOCUMENT, [f"text {number}" for number in numbers])
+
+
+def rows(*numbers, dtype="float32", add=0.0):
+    """A recognisable vector for each number; not of unit length."""
+    return np.array([[n + add, n + 0.5, -1] for n in numbers], dtype=dtype)
+
+
+def write(encoder, keys, vectors):
+    return SegmentWriter(encoder, {}).commit(keys, vectors)
+
+
+# Reading back
+
+
+def test_rows_come_back_in_the_order_asked_for_with_repeats(encoder):
+    write(encoder, numbered(1, 2, 3), rows(1, 2, 3))
+    write(encoder, numbered(4, 5), rows(4, 5))
+    order = (5, 1, 1, 4, 3, 2, 5)
+    found = encoder.vectors(numbered(*order))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, rows(*order))
+    np.testing.assert_array_equal(encoder.vectors(numbered(2, 3)), rows(2, 3))
+
+
+def test_rows_are_written_into_an_array_that_is_given(encoder):
+    write(encoder, numbered(1, 2), rows(1, 2))
+    out = np.full((2, DIM), np.nan, dtype=np.float32)
+    assert encoder.vectors(numbered(2, 1), out=out) is out
+    np.testing.assert_array_equal(out, rows(2, 1))
+
+
+def test_blocks_do_not_change_what_is_read(encoder, monkeypatch):
+    monkeypatch.setattr(store_module, "_BLOCK_ROWS", 3)
+    numbers = list(range(20))
+    write(encoder, numbered(*numbers), rows(*numbers))
+    order = [0, 1, 2, 3, 4, 5, 9, 8, 7, 11, 13, 12, 12, 12, 19]
+    np.testing.assert_array_equal(encoder.vectors(numbered(*order)), rows(*order))
+
+
+def test_asking_for_no_row_gives_no_row(encoder):
+    write(encoder, numbered(1), rows(1))
+    assert encoder.vectors(numbered()[:0]).shape == (0, DIM)
+
+
+def test_float16_rows_come_back_as_float32(encoder):
+    write(encoder, numbered(1), np.array([[0.1, 1e-7, 60000]], dtype="float16"))
+    found = encoder.vectors(numbered(1))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.float32(np.float16([[0.1, 1e-7, 60000]])))
+
+
+def test_missing_rows_are_counted_and_the_encoder_named(encoder):
+    write(encoder, numbered(1, 2), rows(1, 2))
+    with pytest.raises(StoreError, match=r"2 of 3 rows are not encoded by hash-3 \(document"):
+        encoder.vectors(numbered(1, 7, 8))
+
+
+@pytest.mark.parametrize("float32_first", [True, False])
+def test_float32_rows_win_over_float16_whatever_the_order_of_writing(encoder, float32_first):
+    parts = [(numbered(1, 2), rows(1, 2, add=10)), (numbered(2, 3), rows(2, 3, dtype="float16"))]
+    for keys, vectors in parts if float32_first else reversed(parts):
+        write(encoder, keys, vectors)
+    expected = np.concatenate([rows(1, 2, add=10), rows(3)])
+    np.testing.assert_array_equal(encoder.vectors(numbered(1, 2, 3)), expected)
+    assert len(encoder.index()) == 3
+    assert len(encoder.index(dtype="float16")) == 2
+
+
+def test_of_equal_precision_the_segment_whose_name_sorts_first_wins(encoder):
+    names = {write(encoder, numbered(1), rows(1, add=n)).name: n for n in range(6)}
+    expected = rows(1, add=names[min(names)])
+    np.testing.assert_array_equal(encoder.vectors(numbered(1)), expected)
+
+
+def test_names_that_are_not_segments_are_ignored(encoder):
+    path = write(encoder, numbered(1), rows(1))
+    for name in (f"{TEMPORARY_PREFIX}x-1-2.h5", "notes.txt", "a" * 63 + ".h5", "A" * 64 + ".h5"):
+        (path.parent / name).write_bytes(b"not a segment")
+    np.testing.assert_array_equal(encoder.vectors(numbered(1), check=True), rows(1))
+
+
+# The index
+
+halves = st.sampled_from([0, 1, 2, 255, 256, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+keys_of = st.lists(st.tuples(halves, halves), max_size=12, unique=True)
+
+
+def as_keys(pairs):
+    return np.array(pairs, dtype="<u8").reshape(-1, 2).view(np.uint8).reshape(-1, 16)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(keys_of, max_size=4), st.lists(st.tuples(halves, halves), max_size=20))
+def test_the_index_finds_what_a_dictionary_finds(parts, asked):
+    segments, oracle = [], {}
+    for number, pairs in enumerate(parts):
+        vectors = np.arange(len(pairs), dtype="f4")[:, None] + 100 * number + 1
+        segments.append(Segment(Path(f"{number}.h5"), as_keys(pairs), vectors, ""))
+        for pair, vector in zip(pairs, vectors, strict=True):
+            oracle.setdefault(pair, vector[0])
+    index = KeyIndex(segments)
+    assert len(index) == len(oracle)
+    asked = [*asked, *oracle]
+    positions = index.positions(as_keys(asked))
+    assert [position >= 0 for position in positions] == [pair in oracle for pair in asked]
+    found = positions[positions >= 0]
+    out = np.empty((len(found), 1), np.float32)
+    index.read(found, out)
+    assert out[:, 0].tolist() == [oracle[pair] for pair in asked if pair in oracle]
+
+
+def test_keys_that_share_their_first_eight_bytes_are_told_apart():
+    shared = [(7, low) for low in (5, 0, 2**64 - 1, 3)]
+    vectors = np.array([[5.0], [0.0], [9.0], [3.0]], np.float32)
+    index = KeyIndex([Segment(Path("a"), as_keys([*shared, (8, 0)]), np.r_[vectors, [[8.0]]], "")])
+    asked = as_keys([(7, 3), (7, 4), (7, 2**64 - 1), (8, 0), (8, 1), (6, 5), (7, 0)])
+    positions = index.positions(asked)
+    assert (positions >= 0).tolist() == [True, False, True, True, False, False, True]
+    out = np.empty((4, 1), np.float32)
+    index.read(positions[positions >= 0], out)
+    assert out[:, 0].tolist() == [3, 9, 8, 0]
+
+
+# Segments: their names, their damage
+
+
+def test_a_segment_is_named_by_the_digest_of_its_file(encoder):
+    path = write(encoder, numbered(1), rows(1))
+    assert path.name == f"{sha256_file(path)}.h5"
+    assert path.parent == encoder.folder / "segments"
+
+
+def test_every_flipped_byte_is_found_by_check(encoder):
+    path = write(encoder, numbered(1, 2), rows(1, 2))
+    content = path.read_bytes()
+    for position in range(0, len(content), 37):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError, match=path.name[:12]):
+            encoder.vectors(numbered(1, 2), check=True)
+
+
+def test_a_segment_under_another_name_is_found_by_check(encoder):
+    path = write(encoder, numbered(1), rows(1))
+    path.rename(path.with_name("0" * 64 + ".h5"))
+    with pytest.raises(FormatError, match="the segment is damaged"):
+        encoder.vectors(numbered(1), check=True)
+
+
+def test_a_segment_in_the_folder_of_another_encoder_is_refused(store, encoder):
+    path = write(encoder, numbered(1), rows(1))
+    other = store.add_encoder(HashEncoder(DIM, seed="other").spec, Role.DOCUMENT, DIM)
+    (other.folder / "segments").mkdir()
+    path.rename(other.folder / "segments" / path.name)
+    with pytest.raises(FormatError, match="lies in the folder of"):
+        other.vectors(numbered(1))
+
+
+def rewrite(path, change):
+    """Apply a change to a segment and give it the name that its digest asks for."""
+    with h5py.File(path, "r+") as file:
+        change(file)
+    path.rename(path.with_name(f"{sha256_file(path)}.h5"))
+
+
+def replace(name, data):
+    def change(file):
+        del file[name]
+        file.create_dataset(name, data=data)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: file.attrs.modify("count", np.int64(3)),
+        lambda file: file.attrs.modify("dim", np.int64(4)),
+        lambda file: file.attrs.modify("dtype", np.bytes_(b"float16")),
+        lambda file: file.attrs.modify("format", np.bytes_(b"era-collection")),
+        lambda file: file.attrs.modify("version", np.int64(2)),
+        lambda file: file.attrs.modify("version", np.int64(0)),
+        lambda file: file.attrs.__delitem__("version"),
+        lambda file: file.attrs.__delitem__("fingerprint"),
+        lambda file: file.create_dataset("extra", data=np.zeros(1)),
+        lambda file: file.__delitem__("keys"),
+        replace("keys", np.zeros((2, 16), np.int8)),
+        replace("keys", np.zeros((2, 15), np.uint8)),
+        replace("keys", np.zeros(32, np.uint8)),
+        replace("keys", np.zeros((1, 16), np.uint8)),
+        replace("keys", np.zeros((0, 16), np.uint8)),
+        replace("vectors", np.zeros((2, DIM), np.float64)),
+        replace("vectors", np.zeros((2, DIM), np.int32)),
+        replace("vectors", np.zeros((2, DIM), ">f4")),
+        replace("vectors", np.zeros((2, 4), np.float32)),
+        replace("vectors", np.zeros((3, DIM), np.float32)),
+        replace("vectors", np.zeros((2, 0), np.float32)),
+    ],
+)
+def test_a_segment_that_contradicts_itself_is_refused_without_check(encoder, change):
+    rewrite(write(encoder, numbered(1, 2), rows(1, 2)), change)
+    with pytest.raises(FormatError, match=r"[0-9a-f]{64}\.h5: "):
+        encoder.segments()
+
+
+def test_a_stored_value_that_is_not_finite_is_refused_when_read(encoder):
+    vectors = rows(1, 2)
+    path = write(encoder, numbered(1, 2), vectors)
+
+    def change(file):
+        file["vectors"][1, 0] = np.nan
+
+    rewrite(path, change)
+    np.testing.assert_array_equal(encoder.vectors(numbered(1)), rows(1))
+    with pytest.raises(FormatError, match="not finite"):
+        encoder.vectors(numbered(2))
+
+
+def test_what_is_read_back_wrong_is_not_committed(encoder, monkeypatch):
+    original = store_module.write_plain
+
+    def rot(path, arrays, attributes):
+        original(path, {**arrays, "vectors": arrays["vectors"] + 1}, attributes)
+
+    monkeypatch.setattr(store_module, "write_plain", rot)
+    with pytest.raises(FormatError, match="read back other bytes"):
+        write(encoder, numbered(1), rows(1))
+    assert list((encoder.folder / "segments").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "vectors"),
+    [
+        (numbered(1), rows(1, 2)),
+        (numbered(1), np.zeros((1, DIM + 1), "f4")),
+        (numbered(1)[:, :8], rows(1)),
+        (numbered(1)[:0], rows()[:0].reshape(0, DIM)),
+    ],
+)
+def test_a_wrong_shape_is_a_programming_mistake(encoder, keys, vectors):
+    with pytest.raises(ValueError, match="dim 3"):
+        write(encoder, keys, vectors)
+
+
+def test_a_provenance_that_is_too_long_is_left_out(encoder):
+    SegmentWriter(encoder, {"note": "x" * 20_000}).commit(numbered(1), rows(1))
+    (segment,) = encoder.segments()
+    assert json.loads(segment.provenance)["note"] == "provenance too long"
+
+
+# Vectors that must not be stored
+
+
+def check(vectors, dtype="float32"):
+    return check_vectors(np.array(vectors, "f4"), np.dtype(dtype), lambda row: f"text {row}", "M")
+
+
+def test_good_vectors_are_converted_and_nothing_else():
+    stored = check([[3, 4], [0, -2]], "float16")
+    assert stored.dtype == np.float16
+    assert stored.tolist() == [[3, 4], [0, -2]]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([np.nan, 1], "M returned NaN or infinite values for text 1"),
+        ([1, -np.inf], "M returned NaN or infinite values for text 1"),
+        ([0, 0], "M returned a vector of zeros for text 1"),
+        ([70000, 1], "M returned values too large for float16 for text 1.*float32"),
+    ],
+)
+def test_a_bad_vector_names_its_row(bad, message):
+    with pytest.raises(EncoderError, match=message):
+        check([[1, 2], bad, [3, 4]], "float16")
+
+
+def test_a_large_value_is_fine_in_float32():
+    assert check([[70000, 1]]).tolist() == [[70000, 1]]
+
+
+def test_bad_vectors_are_counted():
+    with pytest.raises(EncoderError, match=r"text 0 \(2 such rows"):
+        check([[0, 0], [1, 1], [np.nan, 1]])
+
+
+# Merging
+
+
+def test_leaving_the_writer_merges_its_segments_and_keeps_all_rows(encoder):
+    other = write(encoder, numbered(9), rows(9))
+    with SegmentWriter(encoder, {"device": "x"}) as writer:
+        for number in range(4):
+            writer.commit(numbered(number), rows(number))
+    paths = encoder.segment_paths()
+    assert len(paths) == 2
+    assert other in paths
+    order = (3, 9, 0, 2, 1)
+    np.testing.assert_array_equal(encoder.vectors(numbered(*order), check=True), rows(*order))
+    merged = next(s for s in encoder.segments() if s.path != other)
+    assert json.loads(merged.provenance)["merged"] == 4
+    assert json.loads(merged.provenance)["device"] == "x"
+
+
+def test_leaving_the_writer_by_an_error_keeps_the_segments_as_they_are(encoder):
+    writer = SegmentWriter(encoder, {})
+    writer.commit(numbered(1), rows(1))
+    writer.commit(numbered(2), rows(2))
+    with pytest.raises(KeyboardInterrupt), writer:
+        raise KeyboardInterrupt
+    assert len(encoder.segment_paths()) == 2
+    np.testing.assert_array_equal(encoder.vectors(numbered(2, 1)), rows(2, 1))
+
+
+def test_large_segments_are_not_merged(encoder, monkeypatch):
+    monkeypatch.setattr(SegmentWriter, "merge_bytes", 2 * DIM * 4 - 1)
+    with SegmentWriter(encoder, {}) as writer:
+        writer.commit(numbered(1), rows(1))
+        writer.commit(numbered(2), rows(2))
+    assert len(encoder.segment_paths()) == 2
+
+
+def test_two_writers_of_the_same_rows_do_not_take_each_others_segments(encoder):
+    with SegmentWriter(encoder, {}) as first, SegmentWriter(encoder, {}) as second:
+        for writer in (first, second):
+            writer.commit(numbered(1), rows(1))
+            writer.commit(numbered(2), rows(2))
+    np.testing.assert_array_equal(encoder.vectors(numbered(2, 1), check=True), rows(2, 1))
+
+
+def test_a_merge_does_not_remove_what_it_could_not_replace(encoder, monkeypatch):
+    original = store_module.write_plain
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = SegmentWriter(encoder, {})
+    writer.commit(numbered(1), rows(1))
+    writer.commit(numbered(2), rows(2))
+    monkeypatch.setattr(store_module, "write_plain", full)
+    with pytest.raises(StoreError, match="disk is full"):
+        writer.__exit__(None, None, None)
+    monkeypatch.setattr(store_module, "write_plain", original)
+    np.testing.assert_array_equal(encoder.vectors(numbered(2, 1), check=True), rows(2, 1))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_reader_that_listed_segments_before_a_merge_looks_again(encoder, monkeypatch, late):
+    writer = SegmentWriter(encoder, {})
+    first = writer.commit(numbered(1), rows(1))
+    writer.commit(numbered(2), rows(2))
+    if late:
+        # Gone between the check of the first bytes and the opening by HDF5.
+        original, merged = h5py.File, []
+
+        def opened(path, *args, **options):
+            if not merged:
+                merged.append(True)
+                writer.__exit__(None, None, None)
+                assert not first.exists()
+            return original(path, *args, **options)
+
+        monkeypatch.setattr(h5py, "File", opened)
+    else:
+        stale = encoder.segment_paths()
+        writer.__exit__(None, None, None)
+        answers = [stale]
+        listing = encoder.segment_paths
+        monkeypatch.setattr(
+            encoder, "segment_paths", lambda: answers.pop() if answers else listing()
+        )
+    np.testing.assert_array_equal(encoder.vectors(numbered(2, 1)), rows(2, 1))
+
+
+def test_segments_that_keep_vanishing_are_an_error_not_a_loop(encoder, monkeypatch):
+    ghost = encoder.folder / "segments" / ("0" * 64 + ".h5")
+    monkeypatch.setattr(encoder, "segment_paths", lambda: [ghost])
+    with pytest.raises(StoreError, match="keep vanishing"):
+        encoder.segments()
+
+
+def test_rows_that_are_open_stay_readable_after_a_merge(encoder):
+    writer = SegmentWriter(encoder, {})
+    writer.commit(numbered(1), rows(1))
+    writer.commit(numbered(2), rows(2))
+    index = encoder.index()
+    writer.__exit__(None, None, None)
+    np.testing.assert_array_equal(encoder.vectors(numbered(2, 1), index=index), rows(2, 1))
+
+
+# The store itself
+
+
+def test_creating_twice_opens_the_same_store(store):
+    store.add_encoder(SPEC, Role.QUERY, DIM)
+    assert [e.spec.role for e in Store.create(store.path).encoders()] == [Role.QUERY]
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path):
+    with pytest.raises(StoreError, match=r"not a store \(no store.json\)"):
+        Store.open(tmp_path)
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(StoreError, match=r"thesis\.tex.*not a store"):
+        Store.create(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_place_of_the_store_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="file: creating the store failed"):
+        Store.create(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"format": "era-store", "version": 2}', "version 2, but this ERA Cache reads up to 1"),
+        ('{"format": "other", "version": 1}', "not an era-store file"),
+        ('{"format": "era-store", "version": true}', "no valid format version"),
+        ('{"format": "era-store"}', "no valid format version"),
+        ("[]", "not an era-store file"),
+        ("{", "not valid JSON"),
+    ],
+)
+def test_a_store_file_that_cannot_be_trusted_is_refused(store, content, message):
+    (store.path / "store.json").write_text(content)
+    for opening in (Store.open, Store.create):
+        with pytest.raises(FormatError, match=message):
+            opening(store.path)
+
+
+def test_an_unwritable_place_is_a_store_error(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StoreError, match=r"Permission denied\. Check the owner"):
+        Store.create(tmp_path / "new")
+
+
+def test_an_unknown_fingerprint_lists_what_the_store_holds(store, encoder):
+    with pytest.raises(FingerprintError, match=r"fingerprint 0{12}; it holds hash-3 \(document"):
+        store.encoder("0" * 64)
+    assert store.encoder(SPEC.fingerprint(Role.DOCUMENT)).folder == encoder.folder
+
+
+def test_an_encoder_folder_whose_name_lies_is_refused(store, encoder):
+    encoder.folder.rename(encoder.folder.with_name("hash-3-query-" + "0" * 12))
+    with pytest.raises(FormatError, match="its name contradicts"):
+        store.encoders()
+
+
+def test_an_encoder_folder_without_its_file_is_passed_over(store):
+    (store.path / "encoders" / ("x-query-" + "0" * 12)).mkdir()
+    assert store.encoders() == []
+
+
+def test_another_dimension_for_the_same_fingerprint_is_refused(store, encoder):
+    with pytest.raises(EncoderError, match="4 dimensions, but the store has 3"):
+        store.add_encoder(SPEC, Role.DOCUMENT, 4)
+
+
+def test_a_bare_name_means_the_version_embedded_last(store, toy_texts: TextCollection):
+    first = store.add_collection(toy_texts)
+    changed = toy_texts._replace(doc_texts=["other", *toy_texts.doc_texts[1:]])
+    second = store.add_collection(changed)
+    assert store.collection("toy").digest == second.digest
+    assert store.collection(f"toy-{first.version}").digest == first.digest
+    assert set(store.versions("toy")) == {first.version, second.version}
+    store.add_collection(toy_texts)
+    assert store.collection("toy").digest == first.digest
+    assert len(store.versions("toy")) == 2
+
+
+def test_an_unknown_collection_lists_the_known(hash_store):
+    with pytest.raises(StoreError, match="no collection 'tot'; it holds: toy"):
+        hash_store.collection("tot")
+
+
+def test_a_collection_under_a_wrong_name_is_refused(hash_store):
+    ((_, _, path),) = hash_store.collection_paths()
+    path.rename(path.with_name("toy-" + "0" * 12 + ".h5"))
+    with pytest.raises(FormatError, match="holds toy-"):
+        hash_store.collection("toy")
+
+
+def test_pairs_of_another_collection_are_not_given(hash_store, toy_texts):
+    stored = hash_store.collection("toy")
+    (pair,) = hash_store.pairs(stored)
+    assert {e.spec.fingerprint for e in hash_store.encoders()} == set(pair.values())
+    other = hash_store.add_collection(toy_texts._replace(domain="other"))
+    assert hash_store.pairs(other) == []
+
+
+@pytest.mark.parametrize("sides", ['{"query": "a"}', "[]", "null"])
+def test_a_damaged_pair_is_refused(hash_store, sides):
+    stored = hash_store.collection("toy")
+    (path,) = (hash_store.path / "pairs").iterdir()
+    path.write_text(f'{{"format": "era-pair", "version": 1, "sides": {sides}}}')
+    with pytest.raises(FormatError, match=r"damaged\. Remove it"):
+        hash_store.pairs(stored)
+
+
+def test_two_stores_merge_by_copying_files(tmp_path, store, encoder):
+    other = Store.create(tmp_path / "other")
+    elsewhere = other.add_encoder(SPEC, Role.DOCUMENT, DIM)
+    write(encoder, numbered(1, 2), rows(1, 2))
+    path = write(elsewhere, numbered(2, 3), rows(2, 3))
+    path.rename(encoder.folder / "segments" / path.name)
+    np.testing.assert_array_equal(encoder.vectors(numbered(3, 2, 1), check=True), rows(3, 2, 1))
+
+
+def test_threads_that_create_one_store_at_once_all_succeed(tmp_path):
+    errors = []
+
+    def create():
+        try:
+            Store.create(tmp_path / "new").add_encoder(SPEC, Role.QUERY, DIM)
+        except (EraError, OSError) as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(Store.open(tmp_path / "new").encoders()) == 1
