@@ -26,16 +26,16 @@ help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 $(VENV)/torch.stamp:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CPython 3.11 or newer is needed: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CPython 3.11 or newer is needed: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
 	@echo "installing $(TORCH) (make TORCH=... chooses another) …"
-	$(PIP) "$(TORCH)"
+	@$(PIP) "$(TORCH)"
 	@touch $@
 
 $(VENV)/project.stamp: setup.cfg pyproject.toml $(VENV)/torch.stamp
 	@echo "installing ERA Cache and what it needs …"
-	$(PIP) -e ".[test]"
-	$(PIP) --no-deps $(DEMO_PACKAGES)
+	@$(PIP) -e ".[test]"
+	@$(PIP) --no-deps $(DEMO_PACKAGES)
 	@touch $@
 
 demo: $(VENV)/project.stamp ## Real data, real encoders: table and report (about 6 minutes at first)

@@ -129,6 +129,8 @@ def check_vectors(
         what, mend = "values too large for float16", "Store with --dtype float32."
     elif not finite[row]:
         what, mend = "NaN or infinite values", "Nothing of it is stored. Look at that text."
+    elif vectors[row].any():
+        what, mend = "values too small for float16", "Store with --dtype float32."
     else:
         what, mend = "a vector of zeros", "No direction can be compared; remove or mend that text."
     raise EncoderError(f"{encoder} returned {what} for {name_of(row)}{others}. {mend}")
@@ -490,6 +492,7 @@ class Store:
         if known is None:
             with os_errors("creating", folder):
                 folder.mkdir(parents=True, exist_ok=True)
+            remove_stale_temporaries(folder)
             write_json(folder / "encoder.json", encoder_record(spec, role, dim))
             known = StoredEncoder(folder)
         if known.spec.dim != dim:

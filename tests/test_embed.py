@@ -139,6 +139,28 @@ def test_one_model_on_both_sides_encodes_once(tmp_path):
     assert len(store.encoders()) == 2
 
 
+def test_one_model_on_both_sides_is_reported_once_for_each_role(tmp_path):
+    encoder = HashEncoder(8)
+    texts = collection(["a b", "c d", "e f"])
+    _, reports, _, _ = embed(Store.create(tmp_path / "s"), texts, large=encoder, small=encoder)
+    assert [(r.what, r.cached) for r in reports] == [("documents", 0), ("queries", 0)]
+
+
+def test_a_bad_vector_in_the_alignment_sample_names_the_document_of_the_corpus(tmp_path):
+    documents = [f"doc {n}" for n in range(19)] + ["bad doc"]
+    sample = alignment_order(row_keys(Role.DOCUMENT, documents), EmbedConfig().align_seed)
+    taken = sample.tolist().index(19) + 1
+    assert taken < 20, "the sample must leave documents out, or places and rows agree"
+    with pytest.raises(EncoderError, match="document 'd19'"):
+        embed(
+            Store.create(tmp_path / "s"),
+            collection(documents),
+            large=Replacing(4, np.nan),
+            small=HashEncoder(4, seed="s"),
+            config=EmbedConfig(align_documents=taken),
+        )
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_every_key_holds_the_vector_of_its_own_text(tmp_path, dtype):
     rng = random.Random(0)
@@ -279,6 +301,7 @@ class Replacing(HashEncoder):
         (np.nan, r"NaN or infinite values for document 'd5'"),
         (np.inf, r"NaN or infinite values for document 'd5'"),
         (0.0, r"zeros for document 'd5'"),
+        (1e-12, r"too small for float16 for document 'd5'.*--dtype float32"),
         (1e6, r"too large for float16 for document 'd5'.*--dtype float32"),
     ],
 )

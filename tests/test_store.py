@@ -78,6 +78,12 @@ def test_blocks_do_not_change_what_is_read(encoder, monkeypatch):
     np.testing.assert_array_equal(encoder.vectors(numbered(*order)), rows(*order))
 
 
+@pytest.mark.parametrize("order", [(0, 2, 1, 3), (0, 1, 1, 3), (0, 0, 3, 3), (0, 3, 0, 3)])
+def test_rows_whose_ends_look_contiguous_are_not_read_as_a_slice(encoder, order):
+    write(encoder, numbered(0, 1, 2, 3), rows(0, 1, 2, 3))
+    np.testing.assert_array_equal(encoder.vectors(numbered(*order)), rows(*order))
+
+
 def test_asking_for_no_row_gives_no_row(encoder):
     write(encoder, numbered(1), rows(1))
     assert encoder.vectors(numbered()[:0]).shape == (0, DIM)
