@@ -56,7 +56,7 @@ th button::after{content:"";display:inline-block;width:1em;text-align:right}
 th[aria-sort=ascending] button::after{content:"\\2191"}
 th[aria-sort=descending] button::after{content:"\\2193"}
 figure{margin:.5rem 0 1rem}
-figure svg{display:block;width:100%;min-width:30rem;max-width:48rem;height:auto}
+figure svg{display:block;width:100%;min-width:20rem;max-width:48rem;height:auto}
 svg text{font-family:inherit!important}
 figcaption{font-size:.9rem}
 pre{background:var(--band);padding:.8rem 1rem;overflow-x:auto;margin:.5rem 0;border-radius:.3rem;
