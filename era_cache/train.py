@@ -171,26 +171,27 @@ def train_adapters(
         For each anchor the adapter of its best validation round and its values; the start itself
         if nothing beat it.
     """
-    import torch
-
     held_out = _joined_views(data.validation.views, start)
     origin = start.weight
     steps = _Steps(data, start, pool, config, anchors)
     first = _values(unit(held_out @ origin.T), data.validation, data)
     best = [(first, origin, 0) for _ in anchors]
-    running = set(range(len(anchors)))
+    running = list(range(len(anchors)))
     for number in range(1, config.max_rounds + 1):
         steps.round()
-        weights = steps.weights.detach()
-        for i in sorted(running):
-            with torch.no_grad():
-                values = _values(unit(held_out @ weights[i].T), data.validation, data)
+        going = []
+        for place, i in enumerate(running):
+            weight = steps.weights.detach()[place]
+            values = _values(unit(held_out @ weight.T), data.validation, data)
             if values.mean() > best[i][0].mean() + 1e-9:
-                best[i] = (values, weights[i].clone(), number)
-            elif number - best[i][2] >= config.patience:
-                running.discard(i)
-        if not running:
+                best[i] = (values, weight.clone(), number)
+            if number - best[i][2] < config.patience:
+                going.append(place)
+        if not going:
             break
+        if len(going) < len(running):
+            steps.keep(going)
+            running = [running[place] for place in going]
     return [
         Fitted(
             Adapter(start.views, weight),
@@ -235,6 +236,19 @@ class _Steps:
             self._documents = _joined_views({"large": large, "small": self._small}, start)
             self._wanted = teacher_targets(data.train.views["large"], large, config.temperature)
             self._wanted_of = teacher_targets(large, large, config.temperature)
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with some of the weights only, from where they and their momenta are."""
+        import torch
+
+        state = self._optimizer.state[self.weights]
+        self._anchors = self._anchors[places]
+        self.weights = self.weights.detach()[places].clone().requires_grad_()
+        self._optimizer = torch.optim.Adam([self.weights], lr=self._config.learning_rate)
+        self._optimizer.state[self.weights] = {
+            name: value[places].clone() if value.dim() == 3 else value
+            for name, value in state.items()
+        }
 
     def round(self) -> None:
         """Pass over the training queries, more than once where that is only a few steps."""
