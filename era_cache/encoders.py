@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -42,6 +43,8 @@ _IGNORED_FILES = re.compile(
     r"(^|/)(\.[^/]*|[^/]*\.(md|txt\.lock|png|jpg|svg|onnx|onnx_data|h5|msgpack|ot|xml|gguf|lock)"
     r"|LICEN[CS]E[^/]*|NOTICE[^/]*|tf_model[^/]*|flax_model[^/]*|rust_model[^/]*)$|^(onnx|openvino)/"
 )
+_SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_MOST_MODEL_FILES = 10_000
 _PLACEHOLDER = re.compile(r"\{(text|instruction)\}")
 _QUERY_PROMPTS = ("query",)
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -416,6 +419,7 @@ def _locate_model(model: str, revision: str | None) -> tuple[Path, dict[str, Any
         found = snapshot_download(model, revision=revision, ignore_patterns=ignored)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = reason.rstrip(".") + "."
         raise EncoderError(
             f"{model}: no such folder, and the model hub did not give it: {reason} "
             "Check the name, or download the model elsewhere and pass its folder."
@@ -426,12 +430,11 @@ def _locate_model(model: str, revision: str | None) -> tuple[Path, dict[str, Any
 def _hash_model(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of the model folder that loading can touch."""
     with os_errors("reading the model", folder):
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        names = [path.relative_to(folder).as_posix() for path in paths]
-        safe = {Path(name).parent for name in names if name.endswith(".safetensors")}
+        names = _model_files(folder)
+        safe = {Path(name).parent for name in names if Path(name).name in _SAFE_WEIGHTS}
         files = {
-            name: sha256_file(path)
-            for name, path in zip(names, paths, strict=True)
+            name: sha256_file(folder / name)
+            for name in names
             if not _IGNORED_FILES.search(name)
             # A pickled twin of safetensors weights is never loaded.
             and not (name.endswith(".bin") and Path(name).parent in safe)
@@ -443,7 +446,23 @@ def _hash_model(folder: Path) -> dict[str, str]:
             f"{folder}: neither modules.json nor config.json; not a sentence-transformers or "
             "transformers model."
         )
+    if any(Path(name).name == "adapter_config.json" for name in files):
+        raise EncoderError(
+            f"{folder}: adapter_config.json means that part of the weights lies elsewhere, where a "
+            "change would go unnoticed. Merge the adapter into its base model and save the whole."
+        )
     return files
+
+
+def _model_files(folder: Path) -> list[str]:
+    """All files below a model folder, links to files and folders followed, as sorted names."""
+    names: list[str] = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        names += [(Path(parent) / name).relative_to(folder).as_posix() for name in files]
+        if len(names) > _MOST_MODEL_FILES or len(Path(parent).relative_to(folder).parts) > 8:
+            raise EncoderError(f"{folder}: too many files or folders for a model; check the path.")
+    return sorted(name for name in names if (folder / name).is_file())
 
 
 def _model_prompts(folder: Path) -> dict[str, str]:
@@ -494,8 +513,6 @@ def _load_model(folder: Path, precision: str, truncate_dim: int | None, device: 
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Keep transformers' loading bars and notes off the terminal; ours are enough."""
-    import os
-
     before = os.environ.get("TRANSFORMERS_VERBOSITY")
     os.environ["TRANSFORMERS_VERBOSITY"] = before or "error"
     try:

@@ -496,3 +496,50 @@ def test_a_shorter_limit_of_tokens_cuts_and_counts(models):
     assert encoder.truncated == 2
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
     np.testing.assert_allclose(found[2], found[0], atol=1e-5)
+
+
+def _folder(path, **files):
+    for name, text in {"config.json": "{}", "modules.json": "[]", **files}.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    return path
+
+
+def test_files_behind_links_are_part_of_the_model(tmp_path):
+    _folder(tmp_path / "a", **{"1_Pooling/config.json": "mean"})
+    _folder(tmp_path / "elsewhere", **{"1_Pooling/config.json": "mean"})
+    linked = _folder(tmp_path / "b")
+    (linked / "1_Pooling").symlink_to(tmp_path / "elsewhere" / "1_Pooling")
+    spaces = [SentenceTransformerEncoder(str(tmp_path / name)).spec.space for name in ("a", "b")]
+    assert spaces[0] == spaces[1]
+    (tmp_path / "elsewhere" / "1_Pooling" / "config.json").write_text("cls")
+    assert SentenceTransformerEncoder(str(linked)).spec.space != spaces[0]
+
+
+def test_a_model_folder_that_contains_itself_is_refused(tmp_path):
+    folder = _folder(tmp_path / "loop")
+    (folder / "again").symlink_to(folder)
+    with pytest.raises(EncoderError, match="too many files or folders"):
+        SentenceTransformerEncoder(str(folder))
+
+
+def test_weights_that_lie_elsewhere_are_refused(tmp_path):
+    folder = _folder(tmp_path / "peft", **{"adapter_config.json": "{}"})
+    with pytest.raises(EncoderError, match=r"adapter_config\.json"):
+        SentenceTransformerEncoder(str(folder))
+
+
+def test_pickled_weights_count_unless_safetensors_replace_them(tmp_path):
+    spaces = []
+    for name, files in {
+        "bin": {"pytorch_model.bin": "1"},
+        "other bin": {"pytorch_model.bin": "2"},
+        "variant": {"pytorch_model.bin": "1", "model.fp16.safetensors": "x"},
+        "other variant": {"pytorch_model.bin": "2", "model.fp16.safetensors": "x"},
+        "both": {"pytorch_model.bin": "1", "model.safetensors": "x"},
+        "other both": {"pytorch_model.bin": "2", "model.safetensors": "x"},
+    }.items():
+        folder = _folder(tmp_path / name, **files)
+        spaces.append(SentenceTransformerEncoder(str(folder)).spec.space)
+    assert len(set(spaces[:4])) == 4
+    assert spaces[4] == spaces[5]
