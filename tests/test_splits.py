@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from era_cache.collections import Collection, row_keys
 from era_cache.config import SplitConfig
 from era_cache.errors import FitError, InputError
-from era_cache.splits import make_split
+from era_cache.splits import Split, make_split
 from era_cache.types import Qrels, Role
 
 
@@ -103,6 +103,13 @@ def test_queries_without_a_positive_judgement_are_in_no_part() -> None:
 GROUPS = st.lists(st.integers(0, 12), min_size=12, max_size=80)
 
 
+def _no_text_is_in_two_parts(split: Split, groups: list[int]) -> None:
+    train, validation, test = ({groups[row] for row in part.tolist()} for part in split[:3])
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+
+
 @given(GROUPS, st.sampled_from([0.1, 0.2, 0.4]), st.integers(0, 5))
 @settings(max_examples=150, deadline=None)
 def test_equal_texts_are_in_one_part_and_test_does_not_depend_on_the_share(
@@ -114,10 +121,7 @@ def test_equal_texts_are_in_one_part_and_test_does_not_depend_on_the_share(
         largest = make_split(collection, SplitConfig(labels=0.4, seed=seed))
     except FitError:
         return
-    texts = [{groups[row] for row in part.tolist()} for part in split[:3]]
-    assert not texts[0] & texts[1]
-    assert not texts[0] & texts[2]
-    assert not texts[1] & texts[2]
+    _no_text_is_in_two_parts(split, groups)
     assert split.test.tolist() == largest.test.tolist()
     assert split.validation.tolist() == largest.validation.tolist()
     assert set(split.train.tolist()) <= set(largest.train.tolist())
@@ -141,10 +145,7 @@ def test_equal_texts_are_in_one_part_by_the_source_rule(groups, numbers, labels,
         split = make_split(collection, SplitConfig(rule="source", labels=labels))
     except FitError:
         return
-    texts = [{groups[row] for row in part.tolist()} for part in split[:3]]
-    assert not texts[0] & texts[1]
-    assert not texts[0] & texts[2]
-    assert not texts[1] & texts[2]
+    _no_text_is_in_two_parts(split, groups)
     assert split.test.tolist() == [row for row, n in enumerate(numbers) if n == 2]
     assert all(numbers[row] == 0 for row in split.train.tolist())
 
