@@ -7,6 +7,8 @@ the existing index. Files are safetensors and JSON (docs/format.md); nothing is 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "OWN_FILES",
     "VIEWS",
     "Adapter",
     "check_fingerprints",
@@ -34,6 +37,10 @@ __all__ = [
 
 FORMAT, VERSION = "era-adapter", 1
 VIEWS = ("large", "small")
+OWN_FILES = frozenset(
+    {"README.md", "adapter.safetensors", "candidates", "config.json", "curve", "evaluation"}
+    | {"metrics.json"}
+)
 _TENSOR_LIMIT = 1 << 32
 _HEADER_LIMIT = 1 << 16
 
@@ -107,8 +114,8 @@ def save_adapters(
 ) -> None:
     """Write an adapter folder (docs/format.md).
 
-    ``config.json`` is written last and names the digests of the tensor files, so that a folder of
-    which some files are old and some new is refused, never served.
+    All of it is written beside the folder and put in its place at the end, together with the label
+    curve and the evaluation of an older adapter, which the new one outdates.
 
     Args:
         folder: made where it is missing; an older adapter in it is replaced.
@@ -121,12 +128,40 @@ def save_adapters(
     Raises:
         StoreError: a file cannot be written.
     """
+    staging = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
+    with os_errors("creating", staging):
+        shutil.rmtree(staging, ignore_errors=True)
+        (staging / "candidates").mkdir(parents=True)
+    try:
+        _write_adapters(staging, adapters, chosen, config, metrics, card)
+        _put_in_place(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put_in_place(staging: Path, folder: Path) -> None:
+    """Exchange an older adapter for the new one; files that are not ours stay where they were."""
+    old = staging.with_name(staging.name + "-old")
+    with os_errors("replacing", folder):
+        if folder.exists():
+            for path in folder.iterdir():
+                if path.name not in OWN_FILES:
+                    path.replace(staging / path.name)
+            folder.replace(old)
+        staging.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_adapters(
+    folder: Path,
+    adapters: Mapping[str, Adapter],
+    chosen: str,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    card: str,
+) -> None:
     from safetensors.numpy import save
 
-    with os_errors("creating", folder):
-        (folder / "candidates").mkdir(parents=True, exist_ok=True)
-        # Without its configuration the folder is not an adapter, until the new one is complete.
-        (folder / "config.json").unlink(missing_ok=True)
     candidates = {}
     for name, adapter in adapters.items():
         path = folder / "candidates" / f"{name}.safetensors"

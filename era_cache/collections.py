@@ -46,6 +46,7 @@ _ARRAYS = (
     ("doc_ids", np.uint8),
     ("doc_id_ends", np.int64),
     ("query_keys", np.uint8),
+    ("query_text_keys", np.uint8),
     ("query_ids", np.uint8),
     ("query_id_ends", np.int64),
     ("qrels_query", np.int64),
@@ -96,7 +97,8 @@ class TextCollection(NamedTuple):
 class Collection(NamedTuple):
     """A stored collection: ids, keys and judgements, no text and no vector.
 
-    ``doc_keys`` (n, 16) and ``query_keys`` (q, 16) are uint8; ``qrels`` holds the judgements of all
+    ``doc_keys`` (n, 16) and ``query_keys`` (q, 16) are uint8; ``query_text_keys`` (q, 16) leave
+    the instruction out, so that equal texts can be told; ``qrels`` holds the judgements of all
     splits, ``qrels_split`` (m,) uint8 says which of ``splits`` each one came from.
     """
 
@@ -107,6 +109,7 @@ class Collection(NamedTuple):
     doc_keys: Keys
     query_ids: list[str]
     query_keys: Keys
+    query_text_keys: Keys
     qrels: Qrels
     qrels_split: Array
     splits: list[str]
@@ -320,6 +323,8 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise InputError(str(error)) from error
     if not isinstance(meta, dict):
         raise InputError(f"{path}: expected a JSON object.")
+    if not isinstance(meta.get("ignore_identical_ids", False), bool):
+        raise InputError(f"{path}: 'ignore_identical_ids' must be true or false.")
     return meta
 
 
@@ -528,6 +533,7 @@ def write_collection(folder: Path, texts: TextCollection) -> Collection:
         "doc_ids": doc_ids,
         "doc_id_ends": doc_ends,
         "query_keys": row_keys(Role.QUERY, texts.query_texts, texts.instructions),
+        "query_text_keys": row_keys(Role.QUERY, texts.query_texts),
         "query_ids": query_ids,
         "query_id_ends": query_ends,
         "qrels_query": qrels.query_rows,
@@ -592,6 +598,7 @@ def read_collection(path: Path) -> Collection:
         doc_keys=arrays["doc_keys"],
         query_ids=_unpack_strings(path, arrays["query_ids"], arrays["query_id_ends"]),
         query_keys=arrays["query_keys"],
+        query_text_keys=arrays["query_text_keys"],
         qrels=Qrels(arrays["qrels_query"], arrays["qrels_doc"], arrays["qrels_relevance"]),
         qrels_split=arrays["qrels_split"],
         splits=splits,
@@ -617,7 +624,8 @@ def _check_rows(path: Path, c: Collection) -> None:
     lengths = {len(c.qrels.query_rows), len(c.qrels.doc_rows), len(c.qrels.relevance)}
     if len(lengths | {len(c.qrels_split)}) != 1:
         raise FormatError(f"{path}: columns of judgements have different lengths.")
-    if len(c.doc_ids) != len(c.doc_keys) or len(c.query_ids) != len(c.query_keys):
+    queries = {len(c.query_ids), len(c.query_keys), len(c.query_text_keys)}
+    if len(c.doc_ids) != len(c.doc_keys) or len(queries) != 1:
         raise FormatError(f"{path}: numbers of ids and keys differ.")
     bounds = (
         (c.qrels.query_rows, len(c.query_ids)),

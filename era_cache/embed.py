@@ -76,6 +76,13 @@ def embed_collection(
     """
     # First, so that an interrupted run shows in `era-store info` as incomplete, not as nothing.
     collection = store.add_collection(texts)
+    sides = (
+        large.spec.fingerprint(Role.QUERY),
+        small.spec.fingerprint(Role.QUERY),
+        small.spec.fingerprint(Role.DOCUMENT),
+        large.spec.fingerprint(Role.DOCUMENT),
+    )
+    store.add_pair(collection, dict(zip(SIDES, sides, strict=True)))
     sample = alignment_order(collection.doc_keys, config.align_seed)
     if not large_corpus:
         sample = sample[: config.align_documents]
@@ -98,13 +105,6 @@ def embed_collection(
         reports.append(
             _encode_part(store, collection, texts, what, encoder, role, rows, config, progress)
         )
-    sides = (
-        large.spec.fingerprint(Role.QUERY),
-        small.spec.fingerprint(Role.QUERY),
-        small.spec.fingerprint(Role.DOCUMENT),
-        large.spec.fingerprint(Role.DOCUMENT),
-    )
-    store.add_pair(collection, dict(zip(SIDES, sides, strict=True)))
     return collection, reports
 
 

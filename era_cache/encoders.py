@@ -40,14 +40,13 @@ FORMAT, VERSION = "era-encoder", 1
 PRECISIONS = ("float32", "float16", "bfloat16")
 # Files that no PyTorch encoder reads: documentation, licences, other runtimes' copies.
 _IGNORED_FILES = re.compile(
-    r"(^|/)(\.[^/]*|[^/]*\.(md|txt\.lock|png|jpg|svg|onnx|onnx_data|h5|msgpack|ot|xml|gguf|lock)"
+    r"(^|/)\.|^eval/|(^|/)([^/]*\.(md|txt\.lock|png|jpg|svg|onnx|onnx_data|h5|msgpack|ot|xml|gguf|lock)"
     r"|LICEN[CS]E[^/]*|NOTICE[^/]*|tf_model[^/]*|flax_model[^/]*|rust_model[^/]*)$|^(onnx|openvino)/"
 )
+_PICKLED_TWIN = re.compile(r"(^|/)pytorch_model[^/]*\.bin$")
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _MOST_MODEL_FILES = 10_000
 _PLACEHOLDER = re.compile(r"\{(text|instruction)\}")
-_QUERY_PROMPTS = ("query",)
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 _logger = logging.getLogger(__name__)
 
 
@@ -253,10 +252,14 @@ class SentenceTransformerEncoder:
             raise InputError(f"Precision '{precision}': expected one of {', '.join(PRECISIONS)}.")
         self.folder, source = _locate_model(model, revision)
         files = _hash_model(self.folder)
-        prompts = _model_prompts(self.folder)
+        config = _model_config(self.folder)
+        prompts = {
+            str(k): str(v) for k, v in (config.get("prompts") or {}).items() if v is not None
+        }
+        source["similarity"] = str(config.get("similarity_fn_name") or "cosine")
         templates = {
-            Role.QUERY: _template(query_template, prompts, _QUERY_PROMPTS),
-            Role.DOCUMENT: _template(document_template, prompts, _DOCUMENT_PROMPTS),
+            Role.QUERY: _template(query_template, prompts, "query"),
+            Role.DOCUMENT: _template(document_template, prompts, "document"),
         }
         identity = {
             "kind": "sentence-transformers",
@@ -322,17 +325,22 @@ class SentenceTransformerEncoder:
 
     def _load(self) -> Any:
         if self._model is None:
-            self._model = _load_model(
-                self.folder, self._precision, self._truncate_dim, self._device
-            )
+            model = _load_model(self.folder, self._precision, self._truncate_dim, self._device)
             if self._max_seq_length is not None:
-                self._model.max_seq_length = self._max_seq_length
-            self._refuse_unsupported()
+                model.max_seq_length = self._max_seq_length
+            # The fingerprint was taken when this run began, perhaps long ago.
+            if _hash_model(self.folder) != self.spec.identity["files"]:
+                raise EncoderError(
+                    f"{self.folder}: the model's files changed after this run began. Nothing of "
+                    "the new model was stored; run the command again."
+                )
+            self._refuse_unsupported(model)
+            self._model = model
         return self._model
 
-    def _refuse_unsupported(self) -> None:
+    def _refuse_unsupported(self, model: Any) -> None:
         prompted = any(template != "{text}" for template in self.spec.templates.values())
-        for module in self._model.modules():
+        for module in model.modules():
             if prompted and getattr(module, "include_prompt", True) is False:
                 raise EncoderError(
                     f"{self.spec.name} leaves the prompt out of pooling (include_prompt false), "
@@ -384,11 +392,15 @@ def _batches(
         start += size
 
 
-def _template(given: str | None, prompts: Mapping[str, str], names: Sequence[str]) -> str:
+def _template(given: str | None, prompts: Mapping[str, str], name: str) -> str:
+    """The template given, else what ``encode_query`` and ``encode_document`` would apply.
+
+    These take the prompts named ``query`` and ``document``; a model's prompts of other names
+    (``passage``) and its default prompt are theirs only where a caller asks for them.
+    """
     if given is not None:
         return check_template(given)
-    default = prompts.get("", "")
-    prompt = next((prompts[name] for name in names if name in prompts), default)
+    prompt = prompts.get(name, "")
     # A brace in a model's own prompt is text, not a placeholder of ours.
     if "{text}" in prompt or "{instruction}" in prompt:
         raise EncoderError(
@@ -437,7 +449,7 @@ def _hash_model(folder: Path) -> dict[str, str]:
             for name in names
             if not _IGNORED_FILES.search(name)
             # A pickled twin of safetensors weights is never loaded.
-            and not (name.endswith(".bin") and Path(name).parent in safe)
+            and not (_PICKLED_TWIN.search(name) and Path(name).parent in safe)
         }
     if not files:
         raise EncoderError(f"{folder}: no model in this folder (no modules.json or config.json).")
@@ -465,20 +477,18 @@ def _model_files(folder: Path) -> list[str]:
     return sorted(name for name in names if (folder / name).is_file())
 
 
-def _model_prompts(folder: Path) -> dict[str, str]:
-    """The model's own prompts; key ``""`` is its default prompt."""
+def _model_config(folder: Path) -> dict[str, Any]:
+    """The model's own prompts and similarity, where it has them."""
     path = folder / "config_sentence_transformers.json"
     if not path.is_file():
         return {}
     try:
         config = json.loads(path.read_bytes())
-        prompts = {
-            str(k): str(v) for k, v in (config.get("prompts") or {}).items() if v is not None
-        }
-        default = config.get("default_prompt_name")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EncoderError(f"{path}: cannot be read: {error}") from error
-    return {**prompts, "": prompts.get(str(default), "")}
+    if not isinstance(config, dict) or not isinstance(config.get("prompts") or {}, dict):
+        raise EncoderError(f"{path}: not a sentence-transformers configuration.")
+    return config
 
 
 def _load_model(folder: Path, precision: str, truncate_dim: int | None, device: str | None) -> Any:

@@ -147,9 +147,9 @@ def resolve_encoders(
     Raises:
         StoreError: nothing fits, or several do; the message lists them.
     """
-    recorded = _recorded_pairs(store, collection, query, document)
-    if len(recorded) == 1:
-        return recorded[0]
+    recorded = _recorded_pair(store, collection, query, document)
+    if recorded is not None:
+        return recorded
     coverage = _Coverage(store)
     if not coverage.encoders:
         raise StoreError(f"{store.path}: no vectors yet. Run era-embed first.")
@@ -162,7 +162,7 @@ def resolve_encoders(
     queries = _matching(coverage.of_role(Role.QUERY), query)
     full = len(collection.query_keys)
     queries = [e for e in queries if coverage.count(e, collection.query_keys) == full]
-    pairs = recorded or [
+    pairs = [
         pair
         for d in complete
         for q in queries
@@ -176,18 +176,40 @@ def resolve_encoders(
     return pairs[0]
 
 
-def _recorded_pairs(
+def _recorded_pair(
     store: Store, collection: Collection, query: str | None, document: str | None
-) -> list[Encoders]:
-    found = []
-    for sides in store.pairs(collection):
+) -> Encoders | None:
+    """The pair that the collection was last embedded for, among those asked for."""
+    recorded = store.pairs(collection)
+    for sides in recorded:
         encoders = {side: store.find_encoder(fingerprint) for side, fingerprint in sides.items()}
-        if not all(encoders.values()):
-            continue  # its vectors were removed, or not copied along
+        chosen = ((encoders["query"], query), (encoders["document"], document))
+        if any(wanted and not (e and _matching([e], wanted)) for e, wanted in chosen):
+            continue
+        missing = [side for side, encoder in encoders.items() if encoder is None]
+        if missing:
+            raise StoreError(
+                f"{store.path}: {collection.name} was last embedded for a pair of encoders, of "
+                f"which nothing is stored for: {', '.join(missing)}. Run era-embed again to "
+                "complete it, or name another pair with --query-encoder and --doc-encoder."
+            )
         pair = Encoders(**{side: e for side, e in encoders.items() if e is not None})
-        if _matching([pair.query], query) and _matching([pair.document], document):
-            found.append(pair)
-    return found
+        _check_pair(store, pair)
+        return pair
+    return None
+
+
+def _check_pair(store: Store, pair: Encoders) -> None:
+    """Refuse a record that mixes up roles or models."""
+    roles = [encoder.spec.role for encoder in pair]
+    spaces = [encoder.spec.space for encoder in pair]
+    expected = [Role.QUERY, Role.QUERY, Role.DOCUMENT, Role.DOCUMENT]
+    if roles != expected or spaces[0] != spaces[3] or spaces[1] != spaces[2]:
+        raise FormatError(
+            f"{store.path}: the record of the pair {pair.query.spec.label()} and "
+            f"{pair.document.spec.label()} mixes up roles or models. Remove the folder 'pairs' and "
+            "run era-embed again."
+        )
 
 
 def _matching(encoders: list[StoredEncoder], wanted: str | None) -> list[StoredEncoder]:

@@ -212,15 +212,18 @@ class StoredEncoder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.others: list[Path] = []
+        """Folders of the same fingerprint under another name, as merging two stores can give."""
         self.spec: StoredSpec = read_encoder_record(folder / "encoder.json")
 
     def segment_paths(self) -> list[Path]:
         """The committed segments, by name."""
-        folder = self.folder / "segments"
-        if not folder.is_dir():
-            return []
-        with os_errors("listing", folder):
-            return sorted(path for path in folder.iterdir() if _SEGMENT_NAME.fullmatch(path.name))
+        paths = []
+        for folder in (parent / "segments" for parent in (self.folder, *self.others)):
+            if folder.is_dir():
+                with os_errors("listing", folder):
+                    paths += [p for p in folder.iterdir() if _SEGMENT_NAME.fullmatch(p.name)]
+        return sorted(paths, key=lambda path: (path.name, path))
 
     def segments(self, *, check: bool = False) -> list[Segment]:
         """Open all segments, the preferred first: float32 before float16, then by name.
@@ -444,7 +447,7 @@ class Store:
         folder = self.path / "encoders"
         if not folder.is_dir():
             return []
-        found = []
+        found: list[StoredEncoder] = []
         with os_errors("listing", folder):
             names = sorted(p.name for p in folder.iterdir() if _ENCODER_NAME.fullmatch(p.name))
         for name in names:
@@ -457,7 +460,11 @@ class Store:
                     f"{folder / name}: holds the encoder {encoder.spec.label()}, which its name "
                     "contradicts. Rename it back or remove it."
                 )
-            found.append(encoder)
+            known = next((e for e in found if e.spec.fingerprint == encoder.spec.fingerprint), None)
+            if known is not None and known.spec.dim == encoder.spec.dim:
+                known.others.append(encoder.folder)
+            else:
+                found.append(encoder)
         return found
 
     def find_encoder(self, fingerprint: str) -> StoredEncoder | None:
@@ -550,11 +557,12 @@ class Store:
             folder.mkdir(exist_ok=True)
         remove_stale_temporaries(folder)
         record = {"format": PAIR_FORMAT, "version": VERSION, "collection": collection.digest}
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
         name = f"{collection.digest[:12]}-{json_digest(dict(sides))[:12]}.json"
-        write_json(folder / name, {**record, "sides": dict(sides)})
+        write_json(folder / name, {**record, "sides": dict(sides), "created": created})
 
     def pairs(self, collection: Collection) -> list[dict[str, str]]:
-        """The pairs that a collection was embedded for: side to fingerprint, in order of names.
+        """The pairs that a collection was embedded for: side to fingerprint, the newest first.
 
         Raises:
             FormatError: a record is damaged.
@@ -562,17 +570,22 @@ class Store:
         folder = self.path / "pairs"
         if not folder.is_dir():
             return []
-        found = []
+        found: list[tuple[str, dict[str, str]]] = []
         with os_errors("listing", folder):
             paths = sorted(p for p in folder.iterdir() if _PAIR_NAME.fullmatch(p.name))
         for path in paths:
             record = read_json(path, PAIR_FORMAT, VERSION)
             sides = record.get("sides")
-            if not isinstance(sides, dict) or set(sides) != set(SIDES):
-                raise FormatError(f"{path}: damaged. Remove it and run era-embed again.")
+            named = path.name[13:25]
+            if (
+                not isinstance(sides, dict)
+                or set(sides) != set(SIDES)
+                or (json_digest(sides)[:12] != named)
+            ):
+                raise FormatError(f"{path}: damaged or edited. Remove it and run era-embed again.")
             if record.get("collection") == collection.digest:
-                found.append({side: str(sides[side]) for side in SIDES})
-        return found
+                found.append((str(record.get("created", "")), {s: str(sides[s]) for s in SIDES}))
+        return [sides for _, sides in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     def versions(self, name: str) -> list[str]:
         """The stored versions of a collection's name."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import era_cache
 from era_cache.adapters import (
+    OWN_FILES,
     Adapter,
     check_fingerprints,
     load_adapter,
@@ -164,8 +165,7 @@ def _check_target(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: this is a file; an adapter is a folder.")
     names = {path.name for path in folder.iterdir()}
-    ours = {"config.json", "metrics.json", "README.md", "candidates", "adapter.safetensors"}
-    if names and not names & (ours | {"curve", "evaluation"}):
+    if names and not names & OWN_FILES:
         raise InputError(
             f"{folder}: holds other files ({sorted(names)[0]}, …). Give a new folder, or one that "
             "holds an adapter to replace."
@@ -289,7 +289,7 @@ def evaluate_folder(
         curve=_curve(store, folder, config, data, table, seed, len(split.train)),
         costs=_costs(metrics, time.monotonic() - start, config, len(data.queries.ids)),
         commands=list(commands),
-        notes=_notes(data.queries, large is not None),
+        notes=_notes(data.queries, len(split.validation), large is not None),
         environment=environment(),
     )
     if not record["curve"]:
@@ -402,6 +402,11 @@ def _curve(
         other = load_config(path.parent)
         if other["split"].get("labels") == config["split"]["labels"]:
             continue
+        if any(other.get(part) != config[part] for part in ("collection", "recipe")):
+            raise FingerprintError(
+                f"{path.parent}: fitted on another collection or with another recipe than "
+                f"{folder}. Remove it, or fit again with --curve."
+            )
         _, split, _ = _fitted_on(store, path.parent, other)
         if other["split"]["test_digest"] != config["split"]["test_digest"]:
             raise FingerprintError(
@@ -435,7 +440,7 @@ def _costs(
     ]
 
 
-def _notes(queries: QuerySet, has_large: bool) -> list[str]:
+def _notes(queries: QuerySet, validation: int, has_large: bool) -> list[str]:
     notes = [
         "Intervals are 95 % bootstrap intervals over test queries; p values are of the paired "
         "randomisation test against small, corrected over candidates by Holm's method.",
@@ -443,6 +448,7 @@ def _notes(queries: QuerySet, has_large: bool) -> list[str]:
     ]
     if not has_large:
         notes.append("No row 'large': era-embed --large-corpus stores what it needs.")
-    if len(queries.ids) < 50:
-        notes.append(f"Only {len(queries.ids)} test queries: differences of a point are noise.")
+    for name, number in (("test", len(queries.ids)), ("validation", validation)):
+        if number < 50:
+            notes.append(f"Only {number} {name} queries: differences of a few points are noise.")
     return notes

@@ -152,15 +152,29 @@ def test_saving_again_replaces_the_adapter(folder) -> None:
         load_adapter(folder, "paper")
 
 
-def test_a_half_written_folder_is_no_adapter(folder, monkeypatch) -> None:
+def test_a_fit_that_cannot_be_written_keeps_the_adapter_that_was_there(folder, monkeypatch) -> None:
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
     def fail(*_args: object) -> None:
         raise StoreError("disk full")
 
     monkeypatch.setattr("era_cache.adapters.write_json", fail)
     with pytest.raises(StoreError, match="disk full"):
         save_adapters(folder, _adapters(), "small", {"encoders": ENCODERS}, {}, "")
-    with pytest.raises(FormatError, match="not an adapter folder"):
-        load_adapter(folder)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_new_adapter_outdates_curve_and_evaluation_and_leaves_other_files(folder) -> None:
+    for name in ("curve/10/config.json", "evaluation/report.html", "notes/mine.txt"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("x")
+    save_adapters(folder, _adapters(), "small", {"encoders": ENCODERS}, {}, "")
+    assert not (folder / "curve").exists()
+    assert not (folder / "evaluation").exists()
+    assert (folder / "notes" / "mine.txt").read_text() == "x"
+    assert load_config(folder)["chosen"] == "small"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_a_strided_weight_is_saved_by_value(tmp_path) -> None:

@@ -390,11 +390,11 @@ def test_fit_and_eval_say_what_to_do_when_nothing_can_be_written(
     def refuse(_descriptor):
         raise OSError(number, os.strerror(number))
 
+    before = {p: p.read_bytes() for p in adapter.rglob("*.json")}
     monkeypatch.setattr("era_cache.files.os.fsync", refuse)
     result = run(fit.main, built_hash_store, "toy", "--labels", "40", "--out", adapter)
-    assert_fails(result, adapter, advice)
-    # A folder with parts of two adapters must not pass for one.
-    assert not (adapter / "config.json").exists()
+    assert_fails(result, adapter.name, advice)
+    assert {p: p.read_bytes() for p in adapter.rglob("*.json")} == before
     result = run(evaluate.main, built_hash_store, built_adapter, "--out", tmp_path / "evaluated")
     assert_fails(result, tmp_path / "evaluated", advice)
     assert list(tmp_path.rglob(".tmp-*")) == []
@@ -422,7 +422,8 @@ def test_fit_ships_the_candidate_that_was_asked_for(built_hash_store, tmp_path):
 
 
 def test_eval_writes_the_report_next_to_the_adapter(built_hash_store, adapter):
-    result = run(evaluate.main, built_hash_store, adapter, "--json", "--measures", "RR, P@5")
+    options = ["--json", "--runs", "--measures", "RR, P@5"]
+    result = run(evaluate.main, built_hash_store, adapter, *options)
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
     assert record["measures"] == ["nDCG@10", "RR", "P@5"]
@@ -431,7 +432,26 @@ def test_eval_writes_the_report_next_to_the_adapter(built_hash_store, adapter):
     names = {path.name for path in out.iterdir()}
     assert names == {"evaluation.json", "report.html", "runs", "table.csv", "table.md"}
     runs = {path.stem for path in (out / "runs").iterdir()}
-    assert runs == {candidate["name"] for candidate in record["candidates"]}
+    assert runs == {"qrels", *(candidate["name"] for candidate in record["candidates"])}
+
+
+def test_eval_writes_no_runs_unless_asked(built_hash_store, adapter):
+    assert run(evaluate.main, built_hash_store, adapter).exit_code == 0
+    assert not (adapter / "evaluation" / "runs").exists()
+
+
+@pytest.mark.parametrize("options", [["--split-seed", "-1"], ["--seed", "99999999999999999999"]])
+def test_seeds_out_of_range_are_usage_errors(built_hash_store, tmp_path, options):
+    result = run(fit.main, built_hash_store, "toy", "--out", tmp_path / "a", *options)
+    assert result.exit_code == 2
+
+
+def test_an_impossible_share_of_the_curve_is_said_before_anything_is_fitted(
+    built_hash_store, tmp_path
+):
+    options = ["--labels", "20", "--curve", "20,100", "--out", tmp_path / "a"]
+    assert_fails(run(fit.main, built_hash_store, "toy", *options), "at most 40%")
+    assert not (tmp_path / "a").exists()
 
 
 def test_eval_prints_a_table_and_where_the_report_is(built_hash_store, built_adapter, tmp_path):

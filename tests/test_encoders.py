@@ -169,16 +169,54 @@ def test_the_models_own_prompts_become_templates_and_an_argument_wins(tiny):
     config = {"prompts": {"query": "Q: ", "passage": "P: ", "other": "O: "}}
     (tiny / "config_sentence_transformers.json").write_text(json.dumps(config))
     templates = SentenceTransformerEncoder(str(tiny)).spec.templates
-    assert templates == {Role.QUERY: "Q: {text}", Role.DOCUMENT: "P: {text}"}
+    assert templates == {Role.QUERY: "Q: {text}", Role.DOCUMENT: "{text}"}
     given_one = SentenceTransformerEncoder(str(tiny), query_template="{text}").spec.templates
-    assert given_one == {Role.QUERY: "{text}", Role.DOCUMENT: "P: {text}"}
+    assert given_one == {Role.QUERY: "{text}", Role.DOCUMENT: "{text}"}
 
 
-def test_the_models_default_prompt_serves_both_roles(tiny):
-    config = {"prompts": {"other": "O: "}, "default_prompt_name": "other"}
-    (tiny / "config_sentence_transformers.json").write_text(json.dumps(config))
-    templates = SentenceTransformerEncoder(str(tiny)).spec.templates
-    assert templates == {Role.QUERY: "O: {text}", Role.DOCUMENT: "O: {text}"}
+@pytest.mark.encoders
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"prompts": {"query": "ask: ", "document": "read: "}},
+        {"prompts": {"query": "ask: ", "passage": "read: "}},
+        {"prompts": {"query": "ask: ", "corpus": "read: "}},
+        {"prompts": {"other": "other: "}, "default_prompt_name": "other"},
+        {},
+    ],
+)
+def test_prompts_are_those_of_encode_query_and_encode_document(models, tmp_path, config):
+    from sentence_transformers import SentenceTransformer
+
+    folder = shutil.copytree(models["small"], tmp_path / "model")
+    path = folder / "config_sentence_transformers.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**before, **config}))
+    model = SentenceTransformer(str(folder), device="cpu")
+    encoder = SentenceTransformerEncoder(str(folder))
+    for role, encode in ((Role.QUERY, model.encode_query), (Role.DOCUMENT, model.encode_document)):
+        rendered = render(encoder.spec.templates[role], ["a leaking tap"], None)
+        ((_, vectors),) = encoder.encode(rendered, role)
+        np.testing.assert_allclose(vectors, encode(["a leaking tap"]), atol=1e-6)
+
+
+@pytest.mark.encoders
+@pytest.mark.usefixtures("offline")
+def test_a_model_that_changes_after_it_was_hashed_is_refused(models, tmp_path):
+    folder = shutil.copytree(models["small"], tmp_path / "model")
+    encoder = SentenceTransformerEncoder(str(folder))
+    (folder / "extra.json").write_text("{}")
+    with pytest.raises(EncoderError, match="changed after this run began"):
+        list(encoder.encode(["text"], Role.DOCUMENT))
+
+
+def test_what_tools_leave_beside_a_model_does_not_change_it(tiny):
+    before = SentenceTransformerEncoder(str(tiny)).spec.space
+    for name in (".cache/huggingface/download/a.metadata", ".git/index", "eval/scores.csv"):
+        (tiny / name).parent.mkdir(parents=True)
+        (tiny / name).write_text("x")
+    assert SentenceTransformerEncoder(str(tiny)).spec.space == before
 
 
 # Templates
@@ -374,7 +412,7 @@ def test_a_broken_prompt_file_is_an_encoder_error(tiny, content):
     if content == '{"prompts": []}':  # nothing in it, and nothing wrong
         assert SentenceTransformerEncoder(str(tiny)).spec.templates[Role.QUERY] == "{text}"
         return
-    with pytest.raises(EncoderError, match=r"cannot be read|holds a placeholder"):
+    with pytest.raises(EncoderError, match=r"cannot be read|holds a placeholder|not a sentence"):
         SentenceTransformerEncoder(str(tiny))
 
 

@@ -79,8 +79,26 @@ def test_the_pair_of_a_store_is_found_with_and_without_its_record(
     assert record["query"]["space"] == record["align"]["space"] != record["document"]["space"]
 
 
-def test_of_several_pairs_none_is_guessed(store, collection, texts) -> None:
+def test_of_several_pairs_the_last_one_embedded_counts(store, collection, texts) -> None:
+    third = HashEncoder(20, "third")
+    for large in (third, LARGE, third):
+        embedded(store.path, texts, large=large, small=SMALL)
+        assert resolve_encoders(store, collection).query.spec.name == large.spec.name
+
+
+def test_a_new_template_of_the_small_queries_is_the_pair_that_counts(
+    store, collection, texts
+) -> None:
+    prompted = HashEncoder(16, "small", template="query: {text}")
+    prompted.spec = SMALL.spec._replace(templates=prompted.spec.templates)
+    embedded(store.path, texts, large=LARGE, small=prompted)
+    found = resolve_encoders(store, collection)
+    assert found.small_query.spec.template == "query: {text}"
+
+
+def test_of_several_pairs_that_nobody_recorded_none_is_guessed(store, collection, texts) -> None:
     embedded(store.path, texts, large=HashEncoder(20, "third"), small=SMALL)
+    shutil.rmtree(store.path / "pairs")
     with pytest.raises(StoreError, match=r"several encoder pairs.*--query-encoder") as caught:
         resolve_encoders(store, collection)
     assert "hash-24" in str(caught.value)
@@ -111,10 +129,18 @@ def test_an_encoder_that_the_store_lacks_is_reported_with_those_it_has(store, co
         resolve_encoders(store, collection, query="other")
 
 
-def test_a_pair_whose_vectors_are_gone_is_not_offered(store, collection) -> None:
+def test_a_recorded_pair_whose_vectors_are_gone_is_an_error_not_a_guess(store, collection) -> None:
     (folder,) = (store.path / "encoders").glob(f"hash-16-document-{EXPECTED[2][:12]}")
     shutil.rmtree(folder)
-    with pytest.raises(StoreError, match=r"hash-24.*60 of 120.*Run era-embed again"):
+    with pytest.raises(StoreError, match=r"nothing is stored for: document\. Run era-embed again"):
+        resolve_encoders(store, collection)
+
+
+def test_a_record_that_mixes_up_roles_is_refused(store, collection) -> None:
+    (pair,) = store.pairs(collection)
+    shutil.rmtree(store.path / "pairs")
+    store.add_pair(collection, {**pair, "query": pair["small_query"], "small_query": pair["query"]})
+    with pytest.raises(FormatError, match="mixes up roles or models"):
         resolve_encoders(store, collection)
 
 

@@ -36,6 +36,7 @@ def _collection(
         doc_keys=row_keys(Role.DOCUMENT, ["d"]),
         query_ids=[f"q{row}" for row in range(count)],
         query_keys=row_keys(Role.QUERY, texts, instructions),
+        query_text_keys=row_keys(Role.QUERY, texts),
         qrels=Qrels(
             rows,
             np.zeros(count, dtype=np.int64),
@@ -150,13 +151,13 @@ def test_equal_texts_are_in_one_part_by_the_source_rule(groups, numbers, labels,
     assert all(numbers[row] == 0 for row in split.train.tolist())
 
 
-def test_the_same_text_under_another_instruction_is_another_query() -> None:
-    texts = ["one text"] * 40
-    split = make_split(
-        _collection(texts, instructions=[f"instruction {r}" for r in range(40)]),
-        SplitConfig(labels=0.4),
-    )
-    assert [len(part) for part in split[:3]] == [16, 4, 20]
+def test_the_same_text_under_another_instruction_moves_along() -> None:
+    groups = [row // 4 for row in range(40)]
+    instructions = [f"instruction {row}" for row in range(40)]
+    collection = _collection([f"text {group}" for group in groups], instructions=instructions)
+    for seed in range(5):
+        split = make_split(collection, SplitConfig(labels=0.4, seed=seed))
+        _no_text_is_in_two_parts(split, groups)
 
 
 def test_source_rule_takes_the_parts_of_the_collection() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -545,8 +546,29 @@ def test_a_damaged_pair_is_refused(hash_store, sides):
     stored = hash_store.collection("toy")
     (path,) = (hash_store.path / "pairs").iterdir()
     path.write_text(f'{{"format": "era-pair", "version": 1, "sides": {sides}}}')
-    with pytest.raises(FormatError, match=r"damaged\. Remove it"):
+    with pytest.raises(FormatError, match=r"damaged or edited\. Remove it"):
         hash_store.pairs(stored)
+
+
+def test_an_edited_pair_is_refused(hash_store):
+    stored = hash_store.collection("toy")
+    (path,) = (hash_store.path / "pairs").iterdir()
+    record = json.loads(path.read_text())
+    sides = record["sides"]
+    sides["query"], sides["small_query"] = sides["small_query"], sides["query"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(FormatError, match=r"edited\. Remove it"):
+        hash_store.pairs(stored)
+
+
+def test_stores_that_name_one_encoder_differently_merge_by_copying(tmp_path, store, encoder):
+    other = Store.create(tmp_path / "other")
+    alias = other.add_encoder(SPEC._replace(name="alias"), Role.DOCUMENT, DIM)
+    write(encoder, numbered(1, 2), rows(1, 2))
+    write(alias, numbered(2, 3), rows(2, 3))
+    shutil.copytree(other.path, store.path, dirs_exist_ok=True)
+    (merged,) = store.encoders()
+    np.testing.assert_array_equal(merged.vectors(numbered(3, 2, 1), check=True), rows(3, 2, 1))
 
 
 def test_two_stores_merge_by_copying_files(tmp_path, store, encoder):

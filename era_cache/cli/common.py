@@ -28,6 +28,7 @@ __all__ = [
     "json_option",
     "note",
     "percent",
+    "seed_number",
     "version_option",
 ]
 
@@ -56,6 +57,9 @@ def _guarded(invoke: Callable[[], Any]) -> Any:
         # The reader of our output went away (`| head`): nothing is wrong.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        what = error.filename or "standard output"
+        raise click.ClickException(f"{what}: {error.strerror}.") from error
 
 
 class EraCommand(click.Command):
@@ -87,6 +91,7 @@ check_option = click.option(
     help="Compare every stored segment with its SHA-256 first.",
 )
 count = click.IntRange(min=1)
+seed_number = click.IntRange(0, 2**63 - 1)
 
 
 def percent(value: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -160,7 +161,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
     for message in texts.dropped.messages():
         note(f"{texts.name}: {message}.")
     large, small = _encoders(options)
-    _mention_instructions(texts.instructions, large)
+    _mention_prompts(texts.instructions, large, small)
     bars = ProgressBars()
     config = replace(DEFAULTS, align_documents=options["align_documents"], dtype=options["dtype"])
     try:
@@ -217,9 +218,19 @@ def _encoders(options: dict[str, Any]) -> tuple[Any, Any]:
     return large, small
 
 
-def _mention_instructions(instructions: list[str], large: Any) -> None:
+def _mention_prompts(instructions: list[str], large: Any, small: Any) -> None:
     from era_cache.types import Role
 
+    for side, encoder in (("large", large), ("small", small)):
+        for role, template in encoder.spec.templates.items():
+            if template != "{text}":
+                note(f"Prompt of the {side} model for each {role.value}: {template!r}")
+        similarity = encoder.spec.source.get("similarity", "cosine")
+        if similarity != "cosine":
+            note(
+                f"{encoder.spec.name} asks for {similarity} similarity; everything here is "
+                "compared by cosine, so 'small' may differ from an index of dot products."
+            )
     if any(instructions) and "{instruction}" not in large.spec.templates[Role.QUERY]:
         note(
             "Queries carry instructions, which this template leaves out. If the large model was "
@@ -248,4 +259,5 @@ def _render(store_path: Path, stored: Any, reports: list[Any]) -> None:
         total = sum(report.rows for report in reports)
         click.echo(f"Nothing to encode: all {total:,} texts were in the store already.")
     click.echo(f"Collection {stored.name}-{stored.version} is in {store_path}.")
-    click.echo(f"Next: era-fit {store_path} {stored.name} --out adapters/{stored.name}")
+    out = f"adapters/{stored.name}"
+    click.echo(f"Next: era-fit {quote(str(store_path))} {stored.name} --out {out}")

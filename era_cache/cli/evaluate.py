@@ -17,6 +17,7 @@ from era_cache.cli.common import (
     echo_json,
     json_option,
     note,
+    seed_number,
     version_option,
 )
 
@@ -46,10 +47,14 @@ __all__ = ["main"]
 )
 @click.option(
     "--seed",
-    type=int,
+    type=seed_number,
+    metavar="N",
     default=0,
     show_default=True,
     help="Seed of the bootstrap and the significance tests.",
+)
+@click.option(
+    "--runs", is_flag=True, help="Also write TREC files: a run for each candidate, and the qrels."
 )
 @check_option
 @device_option
@@ -58,8 +63,7 @@ __all__ = ["main"]
 def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None:
     """Measure every candidate of ADAPTER on its test queries, from the vectors in STORE.
 
-    Prints a table and writes report.html, table.md, table.csv, evaluation.json and a TREC run for
-    each candidate.
+    Prints a table and writes report.html, table.md, table.csv and evaluation.json.
 
     \b
     Example:
@@ -83,7 +87,7 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
         commands=["era-eval " + shlex.join(sys.argv[1:])],
     )
     out = options["out"] or adapter / "evaluation"
-    _write(out, evaluation)
+    _write(out, evaluation, options["runs"])
     if as_json:
         echo_json(evaluation.record)
         return
@@ -91,19 +95,24 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     click.echo(f"Report: {out / 'report.html'}")
 
 
-def _write(out: Path, evaluation: Any) -> None:
+def _write(out: Path, evaluation: Any, runs: bool) -> None:
     from era_cache.files import os_errors, write_bytes, write_json
     from era_cache.report import render_csv, render_html, render_markdown
-    from era_cache.trec import write_run
+    from era_cache.trec import write_qrels, write_run
 
-    with os_errors("creating", out):
-        (out / "runs").mkdir(parents=True, exist_ok=True)
     record = evaluation.record
+    with os_errors("creating", out):
+        out.mkdir(parents=True, exist_ok=True)
     write_json(out / "evaluation.json", record)
     write_bytes(out / "report.html", render_html(record).encode("utf-8"))
     write_bytes(out / "table.md", render_markdown(record).encode("utf-8"))
     write_bytes(out / "table.csv", render_csv(record).encode("utf-8"))
+    if not runs:
+        return
+    with os_errors("creating", out):
+        (out / "runs").mkdir(exist_ok=True)
+    ids = evaluation.queries.ids
+    write_qrels(out / "runs" / "qrels.trec", ids, evaluation.doc_ids, evaluation.queries.qrels)
     for name, scored in evaluation.scored.items():
         tag = "".join(c if c.isalnum() or c in "+-_" else "-" for c in name)
-        path = out / "runs" / f"{tag}.trec"
-        write_run(path, evaluation.queries.ids, evaluation.doc_ids, scored.ranking, tag)
+        write_run(out / "runs" / f"{tag}.trec", ids, evaluation.doc_ids, scored.ranking, tag)

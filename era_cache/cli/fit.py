@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from era_cache.cli.common import (
     json_option,
     note,
     percent,
+    seed_number,
     version_option,
 )
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
@@ -77,12 +79,15 @@ def _shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 )
 @click.option(
     "--split-seed",
-    type=int,
+    type=seed_number,
+    metavar="N",
     default=SPLIT.seed,
     show_default=True,
     help="Seed that shuffles queries before the split.",
 )
-@click.option("--seed", type=int, help="Seed of training.  [default: the recipe's]")
+@click.option(
+    "--seed", type=seed_number, metavar="N", help="Seed of training.  [default: the recipe's]"
+)
 @click.option(
     "--align-documents",
     type=count,
@@ -114,6 +119,7 @@ def main(store_path: Path, collection: str, as_json: bool, **options: Any) -> No
     Example:
       era-fit stores/mine toy --labels 20 --out adapters/toy
     """
+    from era_cache.splits import make_split
     from era_cache.store import Store
     from era_cache.workflow import fit_to_folder
 
@@ -136,6 +142,8 @@ def main(store_path: Path, collection: str, as_json: bool, **options: Any) -> No
     if len(versions) > 1:
         newest = store.collection(collection).version
         note(f"{len(versions)} versions of {collection} are stored; using the newest, {newest}.")
+    for share in options["curve"]:  # an impossible share must not surface after the main fit
+        make_split(store.collection(collection), replace(split, labels=share))
     report = fit_to_folder(
         store,
         collection,
@@ -185,6 +193,9 @@ def _render(store_path: Path, out: Path, report: Any) -> None:
         f"test queries; queries by {report.encoders.query.spec.name}, documents by "
         f"{report.encoders.document.spec.name}."
     )
+    for encoder in dict.fromkeys(report.encoders):
+        if encoder.spec.template != "{text}":
+            click.echo(f"Prompt of {encoder.spec.label()}: {encoder.spec.template!r}")
     rows = [
         [
             name,
@@ -198,4 +209,4 @@ def _render(store_path: Path, out: Path, report: Any) -> None:
     click.echo(f"Chosen: {result.choice.name} ({result.choice.reason}).")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
     click.echo(f"Adapter written to {out} ({spent}, in all {report.seconds:.1f} s).")
-    click.echo(f"Next: era-eval {store_path} {out}")
+    click.echo(f"Next: era-eval {quote(str(store_path))} {quote(str(out))}")
