@@ -156,7 +156,7 @@ def test_no_file_names_a_place_on_one_machine():
     assert found == []
 
 
-@pytest.mark.parametrize("text", ["in /root/models", "'/work/main'", "=/tmp/x", "see /home/ann/x"])
+@pytest.mark.parametrize("text", ["in /root/models", "'/work/x'", "=/tmp/x", "see /home/ann/x"])
 def test_machine_paths_are_recognised(text):
     assert MACHINE_PATH.search(text)
 
