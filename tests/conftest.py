@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from era_cache.collections import TextCollection, read_beir
+from era_cache.beir import read_beir
+from era_cache.collections import TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.demo_models import build_large, build_small, demo_models_dir
 from era_cache.embed import embed_collection

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from era_cache import bfcl_source
+from era_cache.beir import read_beir
 from era_cache.bfcl import build_bfcl
-from era_cache.collections import read_beir
 from era_cache.errors import InputError, StoreError
 
 CITY = {"type": "dict", "properties": {"city": {"type": "string", "description": "The city."}}}

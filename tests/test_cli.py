@@ -18,10 +18,10 @@ import h5py
 import pytest
 from click.testing import CliRunner
 
+from era_cache.beir import read_beir
 from era_cache.cli import embed, evaluate, fit
 from era_cache.cli import store as store_command
 from era_cache.cli.common import INTERRUPTED
-from era_cache.collections import read_beir
 from era_cache.config import EmbedConfig
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder

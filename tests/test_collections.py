@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from era_cache.beir import read_beir
 from era_cache.collections import (
     Dropped,
     alignment_order,
     collection_digest,
     distinct_rows,
-    read_beir,
     read_collection,
     row_keys,
     write_collection,

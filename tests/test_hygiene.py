@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from planted import QUICK, QUICK_PAPER, Meddled, default_qrels, embedded, planted_texts
 
-from era_cache.collections import Collection, TextCollection, read_beir
+from era_cache.beir import read_beir
+from era_cache.collections import Collection, TextCollection
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder

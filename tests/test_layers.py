@@ -20,7 +20,7 @@ LAYERS = [
     ["files", "measures", "statistics", "losses", "bfcl_source", "report.records"],
     ["hdf5", "search", "encoders", "demo_models", "adapters", "bfcl", "report.tables"],
     ["collections", "trec", "align", "report.charts", "report.text"],
-    ["store", "splits", "report.page"],
+    ["beir", "store", "splits", "report.page"],
     ["embed", "pairs", "inventory"],
     ["train", "evaluate"],
     ["paper"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from era_cache.collections import read_beir
+from era_cache.beir import read_beir
 from era_cache.measures import evaluate, parse_measure
 from era_cache.search import search, tie_order
 from era_cache.types import Qrels

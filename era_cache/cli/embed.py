@@ -147,7 +147,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
       era-embed data/toy --store stores/mine \\
           --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
     """
-    from era_cache.collections import read_beir
+    from era_cache.beir import read_beir
     from era_cache.embed import embed_collection
     from era_cache.store import Store
 
