@@ -128,6 +128,7 @@ def save_adapters(
     Raises:
         StoreError: a file cannot be written.
     """
+    folder = folder.resolve()  # behind a link, the folder is exchanged and not the link
     staging = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
     with os_errors("creating", staging):
         shutil.rmtree(staging, ignore_errors=True)
@@ -140,15 +141,24 @@ def save_adapters(
 
 
 def _put_in_place(staging: Path, folder: Path) -> None:
-    """Exchange an older adapter for the new one; files that are not ours stay where they were."""
+    """Exchange an older adapter for the new one; files that are not ours stay where they were.
+
+    Nothing of the old folder is deleted, and nobody's files are moved, before the new one stands.
+    """
     old = staging.with_name(staging.name + "-old")
     with os_errors("replacing", folder):
-        if folder.exists():
-            for path in folder.iterdir():
-                if path.name not in OWN_FILES:
-                    path.replace(staging / path.name)
-            folder.replace(old)
-        staging.replace(folder)
+        if not folder.exists():
+            staging.replace(folder)
+            return
+        folder.replace(old)
+        try:
+            staging.replace(folder)
+        except BaseException:
+            old.replace(folder)
+            raise
+        for path in old.iterdir():
+            if path.name not in OWN_FILES:
+                path.replace(folder / path.name)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -177,6 +177,27 @@ def test_a_new_adapter_outdates_curve_and_evaluation_and_leaves_other_files(fold
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+@pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt()])
+def test_an_exchange_that_fails_leaves_the_old_folder_with_everything_in_it(
+    folder, monkeypatch, error
+) -> None:
+    (folder / "notes.txt").write_text("mine")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    rename = Path.replace
+
+    def fail(path: Path, target: Path) -> Path:
+        # Only the step that puts the new folder in place.
+        if target == folder and not path.name.endswith("-old"):
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises((StoreError, KeyboardInterrupt)):
+        save_adapters(folder, _adapters(), "small", {"encoders": ENCODERS}, {}, "")
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
 def test_a_strided_weight_is_saved_by_value(tmp_path) -> None:
     weight = normal(5, 3).T
     save_adapters(tmp_path, {"small": Adapter(("large",), weight)}, "small", {}, {}, "")
