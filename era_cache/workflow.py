@@ -60,6 +60,8 @@ class FitReport(NamedTuple):
     result: FitResult
     split: Split
     encoders: Encoders
+    alignment_documents: int
+    """How many documents the alignment had; fewer than asked for after an interrupted embed."""
     seconds: float
 
 
@@ -156,7 +158,8 @@ def fit_to_folder(
     adapters = {name: fit.adapter for name, fit in result.candidates.items()}
     card = _model_card(result, config, split)
     save_adapters(folder, adapters, result.choice.name, config, metrics, card)
-    return FitReport(folder, result, split, encoders, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return FitReport(folder, result, split, encoders, len(data.align_large), seconds)
 
 
 def _check_target(folder: Path) -> None:

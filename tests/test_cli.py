@@ -406,6 +406,7 @@ def test_fit_prints_its_result_on_stdout_and_progress_on_stderr(built_hash_store
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert summary["queries"] == {"train": 8, "validation": 2, "test": 10}
+    assert summary["alignment_documents"] == 30
     assert summary["chosen"] in summary["validation"]
     assert set(summary["validation"]) == {"small", "aligned", "era", "era-dual", "small+"}
     assert "fitting era" in result.stderr

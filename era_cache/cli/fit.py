@@ -182,6 +182,7 @@ def _summary(report: Any) -> dict[str, Any]:
             "validation": len(report.split.validation),
             "test": len(report.split.test),
         },
+        "alignment_documents": report.alignment_documents,
         "seconds": {**result.seconds, "total": report.seconds},
     }
 
@@ -191,7 +192,8 @@ def _render(store_path: Path, out: Path, report: Any) -> None:
     click.echo(
         f"{len(split.train)} training, {len(split.validation)} validation and {len(split.test)} "
         f"test queries; queries by {report.encoders.query.spec.name}, documents by "
-        f"{report.encoders.document.spec.name}."
+        f"{report.encoders.document.spec.name}; aligned on {report.alignment_documents:,} "
+        "documents."
     )
     for encoder in dict.fromkeys(report.encoders):
         if encoder.spec.template != "{text}":
