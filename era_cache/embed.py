@@ -19,8 +19,9 @@ from era_cache.collections import (
     distinct_rows,
 )
 from era_cache.config import EmbedConfig
-from era_cache.encoders import Encoder, render
+from era_cache.encoders import Encoder
 from era_cache.errors import EncoderError
+from era_cache.specs import render
 from era_cache.store import SIDES, SegmentWriter, Store, StoredEncoder, check_vectors
 from era_cache.types import Array, FloatArray, IntArray, Keys, Role
 

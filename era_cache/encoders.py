@@ -8,162 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from era_cache.errors import EncoderError, FormatError, InputError
-from era_cache.files import json_digest, os_errors, read_json, sha256_file
+from era_cache.errors import EncoderError, InputError
+from era_cache.model_files import hash_model, locate_model, model_config, model_name
+from era_cache.specs import EncoderSpec, check_template
 from era_cache.types import FloatArray, Role
 
 __all__ = [
     "Encoder",
-    "EncoderSpec",
     "HashEncoder",
     "SentenceTransformerEncoder",
-    "StoredSpec",
-    "check_template",
-    "encoder_record",
-    "read_encoder_record",
-    "render",
 ]
 
-FORMAT, VERSION = "era-encoder", 1
 PRECISIONS = ("float32", "float16", "bfloat16")
-# Files that no PyTorch encoder reads: documentation, licences, other runtimes' copies.
-_IGNORED_FILES = re.compile(
-    r"(^|/)\.|^eval/|(^|/)([^/]*\.(md|txt\.lock|png|jpg|svg|onnx|onnx_data|h5|msgpack|ot|xml|gguf|lock)"
-    r"|LICEN[CS]E[^/]*|NOTICE[^/]*|tf_model[^/]*|flax_model[^/]*|rust_model[^/]*)$|^(onnx|openvino)/"
-)
-_PICKLED_TWIN = re.compile(r"(^|/)pytorch_model[^/]*\.bin$")
-_SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_MOST_MODEL_FILES = 10_000
-_PLACEHOLDER = re.compile(r"\{(text|instruction)\}")
 _logger = logging.getLogger(__name__)
-
-
-class EncoderSpec(NamedTuple):
-    """What an encoder is: everything that changes its vectors, and names for people.
-
-    ``identity`` (JSON) describes the model; ``templates`` says what each role's text is put into;
-    ``source`` (JSON) is where the model came from and changes nothing.
-    """
-
-    name: str
-    identity: dict[str, Any]
-    templates: dict[Role, str]
-    source: dict[str, Any]
-
-    @property
-    def space(self) -> str:
-        """Digest of the model itself, the same for both roles and all templates (64 hex)."""
-        return json_digest(self.identity)
-
-    def fingerprint(self, role: Role) -> str:
-        """Digest of all that changes the vectors of one role (64 hex; docs/format.md)."""
-        return _fingerprint(self.space, role, self.templates[role])
-
-
-def _fingerprint(space: str, role: Role, template: str) -> str:
-    return json_digest({"role": role.value, "space": space, "template": template})
-
-
-class StoredSpec(NamedTuple):
-    """One ``encoder.json``: the encoder of one role, as a store describes it."""
-
-    name: str
-    role: Role
-    dim: int
-    fingerprint: str
-    space: str
-    identity: dict[str, Any]
-    template: str
-    source: dict[str, Any]
-
-    def label(self) -> str:
-        """Name and short fingerprint, for messages."""
-        return f"{self.name} ({self.role.value}, fingerprint {self.fingerprint[:12]})"
-
-
-def encoder_record(spec: EncoderSpec, role: Role, dim: int) -> dict[str, Any]:
-    """The content of ``encoder.json`` (docs/format.md)."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": spec.name,
-        "role": role.value,
-        "dim": dim,
-        "fingerprint": spec.fingerprint(role),
-        "space": spec.space,
-        "identity": spec.identity,
-        "template": spec.templates[role],
-        "source": spec.source,
-    }
-
-
-def read_encoder_record(path: Path) -> StoredSpec:
-    """Read an ``encoder.json`` and recompute its digests.
-
-    Raises:
-        FormatError: not such a file, damaged, newer, or its digests are not its content's.
-        StoreError: it cannot be read.
-    """
-    record = read_json(path, FORMAT, VERSION)
-    try:
-        role, identity, template = Role(record["role"]), record["identity"], record["template"]
-        stored = StoredSpec(
-            name=str(record["name"]),
-            role=role,
-            dim=int(record["dim"]),
-            fingerprint=str(record["fingerprint"]),
-            space=str(record["space"]),
-            identity=dict(identity),
-            template=str(template),
-            source=dict(record.get("source") or {}),
-        )
-        space = json_digest(stored.identity)
-        fingerprint = _fingerprint(space, role, stored.template)
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise FormatError(f"{path}: incomplete or damaged: {error!r}") from error
-    if (space, fingerprint) != (stored.space, stored.fingerprint):
-        raise FormatError(f"{path}: the fingerprint does not match the description; damaged.")
-    if not 1 <= stored.dim <= 1 << 20:
-        raise FormatError(f"{path}: dimension {stored.dim}.")
-    return stored
-
-
-def check_template(template: str) -> str:
-    """Check a prompt template: it must hold ``{text}`` once, and may hold ``{instruction}``.
-
-    Raises:
-        InputError: it does not.
-    """
-    if template.count("{text}") != 1 or template.count("{instruction}") > 1:
-        raise InputError(
-            f"Prompt template {template!r}: it must contain {{text}} exactly once and "
-            "{instruction} at most once, for example 'Instruct: {instruction}\\nQuery: {text}'."
-        )
-    return template
-
-
-def render(template: str, texts: Sequence[str], instructions: Sequence[str] | None) -> list[str]:
-    """Put each text (and its instruction, else nothing) into the template."""
-    if template == "{text}":
-        return list(texts)
-    filled = []
-    for row, text in enumerate(texts):
-        values = {"text": text, "instruction": instructions[row] if instructions else ""}
-        # One pass, so that braces inside a text are never taken for placeholders.
-        filled.append(_PLACEHOLDER.sub(lambda match: values[match[1]], template))  # noqa: B023
-    return filled
 
 
 class Encoder(Protocol):
@@ -250,9 +117,9 @@ class SentenceTransformerEncoder:
     ) -> None:
         if precision not in PRECISIONS:
             raise InputError(f"Precision '{precision}': expected one of {', '.join(PRECISIONS)}.")
-        self.folder, source = _locate_model(model, revision)
-        files = _hash_model(self.folder)
-        config = _model_config(self.folder)
+        self.folder, source = locate_model(model, revision)
+        files = hash_model(self.folder)
+        config = model_config(self.folder)
         prompts = {
             str(k): str(v) for k, v in (config.get("prompts") or {}).items() if v is not None
         }
@@ -269,7 +136,7 @@ class SentenceTransformerEncoder:
             "max_seq_length": max_seq_length,
             "truncate_dim": truncate_dim,
         }
-        self.spec = EncoderSpec(_model_name(model), identity, templates, source)
+        self.spec = EncoderSpec(model_name(model), identity, templates, source)
         self.truncated = 0
         self._precision, self._max_seq_length = precision, max_seq_length
         self._truncate_dim, self._device = truncate_dim, device
@@ -329,7 +196,7 @@ class SentenceTransformerEncoder:
             if self._max_seq_length is not None:
                 model.max_seq_length = self._max_seq_length
             # The fingerprint was taken when this run began, perhaps long ago.
-            if _hash_model(self.folder) != self.spec.identity["files"]:
+            if hash_model(self.folder) != self.spec.identity["files"]:
                 raise EncoderError(
                     f"{self.folder}: the model's files changed after this run began. Nothing of "
                     "the new model was stored; run the command again."
@@ -407,88 +274,6 @@ def _template(given: str | None, prompts: Mapping[str, str], name: str) -> str:
             f"The model's own prompt {prompt!r} holds a placeholder; give a template."
         )
     return prompt + "{text}"
-
-
-def _model_name(model: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name or "model").strip(".-")
-    return (name or "model")[:48]
-
-
-def _locate_model(model: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder, {"model": folder.name}
-    if folder.exists():
-        raise EncoderError(f"{model}: this is a file; a model is a folder or a hub name.")
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise EncoderError(f"{model}: no such folder. Give a model folder or a hub name.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        # Only what PyTorch loads; the ignored patterns mirror _IGNORED_FILES.
-        ignored = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf"]
-        found = snapshot_download(model, revision=revision, ignore_patterns=ignored)
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        reason = reason.rstrip(".") + "."
-        raise EncoderError(
-            f"{model}: no such folder, and the model hub did not give it: {reason} "
-            "Check the name, or download the model elsewhere and pass its folder."
-        ) from error
-    return Path(found), {"model": model, "revision": Path(found).name}
-
-
-def _hash_model(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of the model folder that loading can touch."""
-    with os_errors("reading the model", folder):
-        names = _model_files(folder)
-        safe = {Path(name).parent for name in names if Path(name).name in _SAFE_WEIGHTS}
-        files = {
-            name: sha256_file(folder / name)
-            for name in names
-            if not _IGNORED_FILES.search(name)
-            # A pickled twin of safetensors weights is never loaded.
-            and not (_PICKLED_TWIN.search(name) and Path(name).parent in safe)
-        }
-    if not files:
-        raise EncoderError(f"{folder}: no model in this folder (no modules.json or config.json).")
-    if "modules.json" not in files and "config.json" not in files:
-        raise EncoderError(
-            f"{folder}: neither modules.json nor config.json; not a sentence-transformers or "
-            "transformers model."
-        )
-    if any(Path(name).name == "adapter_config.json" for name in files):
-        raise EncoderError(
-            f"{folder}: adapter_config.json means that part of the weights lies elsewhere, where a "
-            "change would go unnoticed. Merge the adapter into its base model and save the whole."
-        )
-    return files
-
-
-def _model_files(folder: Path) -> list[str]:
-    """All files below a model folder, links to files and folders followed, as sorted names."""
-    names: list[str] = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        names += [(Path(parent) / name).relative_to(folder).as_posix() for name in files]
-        if len(names) > _MOST_MODEL_FILES or len(Path(parent).relative_to(folder).parts) > 8:
-            raise EncoderError(f"{folder}: too many files or folders for a model; check the path.")
-    return sorted(name for name in names if (folder / name).is_file())
-
-
-def _model_config(folder: Path) -> dict[str, Any]:
-    """The model's own prompts and similarity, where it has them."""
-    path = folder / "config_sentence_transformers.json"
-    if not path.is_file():
-        return {}
-    try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise EncoderError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("prompts") or {}, dict):
-        raise EncoderError(f"{path}: not a sentence-transformers configuration.")
-    return config
 
 
 def _load_model(folder: Path, precision: str, truncate_dim: int | None, device: str | None) -> Any:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from era_cache.collections import Collection, TextCollection, read_collection, write_collection
-from era_cache.encoders import EncoderSpec, StoredSpec, encoder_record, read_encoder_record
 from era_cache.errors import EncoderError, FingerprintError, FormatError, StoreError
 from era_cache.files import (
     canonical_json,
@@ -29,6 +28,7 @@ from era_cache.files import (
     write_json,
 )
 from era_cache.hdf5 import PlainFile, open_plain, write_plain
+from era_cache.specs import EncoderSpec, StoredSpec, encoder_record, read_encoder_record
 from era_cache.types import Array, FloatArray, IntArray, Keys, Role
 
 __all__ = ["SIDES", "KeyIndex", "SegmentWriter", "Store", "StoredEncoder", "check_vectors"]

@@ -22,8 +22,9 @@ from era_cache import store as store_module
 from era_cache.collections import Dropped, TextCollection, alignment_order, row_keys
 from era_cache.config import EmbedConfig
 from era_cache.embed import embed_collection
-from era_cache.encoders import HashEncoder, render
+from era_cache.encoders import HashEncoder
 from era_cache.errors import EncoderError, EraError, StoreError
+from era_cache.specs import render
 from era_cache.store import SIDES, Store
 from era_cache.types import Qrels, Role
 

@@ -12,17 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from era_cache import encoders
-from era_cache.encoders import (
+from era_cache.encoders import HashEncoder, SentenceTransformerEncoder
+from era_cache.errors import EncoderError, FormatError, InputError
+from era_cache.files import json_digest, write_json
+from era_cache.specs import (
     EncoderSpec,
-    HashEncoder,
-    SentenceTransformerEncoder,
     check_template,
     encoder_record,
     read_encoder_record,
     render,
 )
-from era_cache.errors import EncoderError, FormatError, InputError
-from era_cache.files import json_digest, write_json
 from era_cache.types import Role
 
 WORDS = ["[UNK]", "a", "b", "c", "d"]

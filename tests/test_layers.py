@@ -18,7 +18,8 @@ PACKAGE = Path(era_cache.__file__).parent
 LAYERS = [
     ["errors", "types", "config"],
     ["files", "measures", "statistics", "losses", "bfcl_source", "report.records"],
-    ["hdf5", "search", "encoders", "demo_models", "adapters", "bfcl", "report.tables"],
+    ["hdf5", "search", "specs", "model_files", "demo_models", "adapters", "bfcl", "report.tables"],
+    ["encoders"],
     ["collections", "trec", "align", "report.charts", "report.text"],
     ["beir", "store", "splits", "report.page"],
     ["embed", "pairs", "inventory"],

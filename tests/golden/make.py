@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from era_cache.collections import Dropped, TextCollection
-from era_cache.encoders import EncoderSpec
+from era_cache.specs import EncoderSpec
 from era_cache.store import SIDES, SegmentWriter, Store
 from era_cache.types import Qrels, Role
 

@@ -1,0 +1,144 @@
+"""Encoder specs: what an encoder is, as a digest that changes whenever a vector would.
+
+In: a model's identity and prompt templates. Out: fingerprints, and the ``encoder.json`` that says
+what produced the rows of one folder of a store (docs/format.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from era_cache.errors import FormatError, InputError
+from era_cache.files import json_digest, read_json
+from era_cache.types import Role
+
+__all__ = [
+    "EncoderSpec",
+    "StoredSpec",
+    "check_template",
+    "encoder_record",
+    "read_encoder_record",
+    "render",
+]
+
+FORMAT, VERSION = "era-encoder", 1
+_PLACEHOLDER = re.compile(r"\{(text|instruction)\}")
+
+
+class EncoderSpec(NamedTuple):
+    """What an encoder is: everything that changes its vectors, and names for people.
+
+    ``identity`` (JSON) describes the model; ``templates`` says what each role's text is put into;
+    ``source`` (JSON) is where the model came from and changes nothing.
+    """
+
+    name: str
+    identity: dict[str, Any]
+    templates: dict[Role, str]
+    source: dict[str, Any]
+
+    @property
+    def space(self) -> str:
+        """Digest of the model itself, the same for both roles and all templates (64 hex)."""
+        return json_digest(self.identity)
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of all that changes the vectors of one role (64 hex; docs/format.md)."""
+        return _fingerprint(self.space, role, self.templates[role])
+
+
+def _fingerprint(space: str, role: Role, template: str) -> str:
+    return json_digest({"role": role.value, "space": space, "template": template})
+
+
+class StoredSpec(NamedTuple):
+    """One ``encoder.json``: the encoder of one role, as a store describes it."""
+
+    name: str
+    role: Role
+    dim: int
+    fingerprint: str
+    space: str
+    identity: dict[str, Any]
+    template: str
+    source: dict[str, Any]
+
+    def label(self) -> str:
+        """Name and short fingerprint, for messages."""
+        return f"{self.name} ({self.role.value}, fingerprint {self.fingerprint[:12]})"
+
+
+def encoder_record(spec: EncoderSpec, role: Role, dim: int) -> dict[str, Any]:
+    """The content of ``encoder.json`` (docs/format.md)."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": spec.name,
+        "role": role.value,
+        "dim": dim,
+        "fingerprint": spec.fingerprint(role),
+        "space": spec.space,
+        "identity": spec.identity,
+        "template": spec.templates[role],
+        "source": spec.source,
+    }
+
+
+def read_encoder_record(path: Path) -> StoredSpec:
+    """Read an ``encoder.json`` and recompute its digests.
+
+    Raises:
+        FormatError: not such a file, damaged, newer, or its digests are not its content's.
+        StoreError: it cannot be read.
+    """
+    record = read_json(path, FORMAT, VERSION)
+    try:
+        role, identity, template = Role(record["role"]), record["identity"], record["template"]
+        stored = StoredSpec(
+            name=str(record["name"]),
+            role=role,
+            dim=int(record["dim"]),
+            fingerprint=str(record["fingerprint"]),
+            space=str(record["space"]),
+            identity=dict(identity),
+            template=str(template),
+            source=dict(record.get("source") or {}),
+        )
+        space = json_digest(stored.identity)
+        fingerprint = _fingerprint(space, role, stored.template)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise FormatError(f"{path}: incomplete or damaged: {error!r}") from error
+    if (space, fingerprint) != (stored.space, stored.fingerprint):
+        raise FormatError(f"{path}: the fingerprint does not match the description; damaged.")
+    if not 1 <= stored.dim <= 1 << 20:
+        raise FormatError(f"{path}: dimension {stored.dim}.")
+    return stored
+
+
+def check_template(template: str) -> str:
+    """Check a prompt template: it must hold ``{text}`` once, and may hold ``{instruction}``.
+
+    Raises:
+        InputError: it does not.
+    """
+    if template.count("{text}") != 1 or template.count("{instruction}") > 1:
+        raise InputError(
+            f"Prompt template {template!r}: it must contain {{text}} exactly once and "
+            "{instruction} at most once, for example 'Instruct: {instruction}\\nQuery: {text}'."
+        )
+    return template
+
+
+def render(template: str, texts: Sequence[str], instructions: Sequence[str] | None) -> list[str]:
+    """Put each text (and its instruction, else nothing) into the template."""
+    if template == "{text}":
+        return list(texts)
+    filled = []
+    for row, text in enumerate(texts):
+        values = {"text": text, "instruction": instructions[row] if instructions else ""}
+        # One pass, so that braces inside a text are never taken for placeholders.
+        filled.append(_PLACEHOLDER.sub(lambda match: values[match[1]], template))  # noqa: B023
+    return filled
