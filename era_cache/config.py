@@ -18,7 +18,7 @@ class EmbedConfig:
     batch_tokens: int = 8192
     """Tokens of one batch, padding included."""
     dtype: str = "float16"
-    """Stored precision: float16 or float32."""
+    """Stored precision: float32, float16 or int8."""
     seal_seconds: float = 30.0
     """Longest stretch of encoding that a killed process can lose, roughly."""
     seal_bytes: int = 64 << 20

@@ -21,9 +21,11 @@ from era_cache.collections import (
 from era_cache.config import EmbedConfig
 from era_cache.encoders import Encoder
 from era_cache.errors import EncoderError
+from era_cache.segments import StoredRows, check_vectors
 from era_cache.specs import render
-from era_cache.store import SIDES, SegmentWriter, Store, StoredEncoder, check_vectors
-from era_cache.types import Array, FloatArray, IntArray, Keys, Role
+from era_cache.store import SIDES, Store, StoredEncoder
+from era_cache.types import FloatArray, IntArray, Keys, Role
+from era_cache.writer import SegmentWriter
 
 __all__ = ["EncodedRows", "embed_collection", "encode_missing"]
 
@@ -213,8 +215,7 @@ def _missing_rows(
     if known is None:
         return distinct
     # float16 rows do not satisfy a run that asks for float32; the other way round they do.
-    index = known.index(dtype="float32" if dtype == "float32" else None)
-    return distinct[index.positions(keys[distinct]) < 0]
+    return distinct[known.index().missing(keys[distinct], dtype)]
 
 
 class _Job:
@@ -231,7 +232,7 @@ class _Job:
     ) -> None:
         self._store, self._encoder, self._role = store, encoder, role
         self._keys, self._name_of, self._config = keys, name_of, config
-        self._dtype = np.dtype(config.dtype)
+        self._dtype = config.dtype
         self._writer: SegmentWriter | None = None
         self._target: StoredEncoder | None = None
         self._group_rows = 1024
@@ -245,7 +246,7 @@ class _Job:
             start += size
             seconds = max(time.monotonic() - begun, 1e-6)
             dim = self._target.spec.dim if self._target else 1
-            most = max(1024, self._config.seal_bytes // (dim * self._dtype.itemsize))
+            most = max(1024, self._config.seal_bytes // (dim * np.dtype(self._dtype).itemsize))
             wanted = int(size * self._config.seal_seconds / seconds)
             # At most four times as many: a first group of short texts must not mislead.
             self._group_rows = max(256, min(most, wanted, 4 * size))
@@ -254,27 +255,27 @@ class _Job:
         self, group: IntArray, rendered: Sequence[str], tell: Callable[[int], None]
     ) -> None:
         """Encode one group and commit it."""
-        vectors: Array | None = None
+        stored: StoredRows | None = None
         done = np.zeros(len(group), dtype=bool)
         try:
             for rows, batch in self._encoder.encode(rendered, self._role):
-                stored = self._checked(group, rows, batch)
-                if vectors is None:
-                    vectors = np.empty((len(group), stored.shape[1]), dtype=self._dtype)
-                vectors[rows] = stored
+                checked = self._checked(group, rows, batch)
+                if stored is None:
+                    stored = StoredRows.empty(len(group), batch.shape[1], self._dtype)
+                stored.put(rows, checked)
                 done[rows] = True
                 tell(int(done.sum()))
         finally:
             # Also on the way out of an error or Ctrl-C: finished rows are worth keeping.
-            if vectors is not None:
-                self._commit(group[done], vectors[done])
+            if stored is not None and done.any():
+                self._commit(group[done], stored.take(done))
         if not done.all():
             raise EncoderError(
                 f"{self._encoder.spec.name} returned {int(done.sum())} vectors for "
                 f"{len(group)} texts."
             )
 
-    def _checked(self, group: IntArray, rows: list[int], batch: FloatArray) -> Array:
+    def _checked(self, group: IntArray, rows: list[int], batch: FloatArray) -> StoredRows:
         name = self._encoder.spec.name
         if batch.ndim != 2 or len(batch) != len(rows):
             raise EncoderError(f"{name} returned shape {batch.shape} for {len(rows)} texts.")
@@ -282,12 +283,12 @@ class _Job:
             batch, self._dtype, lambda row: self._name_of(int(group[rows[row]])), name
         )
 
-    def _commit(self, rows: IntArray, vectors: Array) -> None:
+    def _commit(self, rows: IntArray, stored: StoredRows) -> None:
         if self._writer is None:
-            spec = self._encoder.spec
-            self._target = self._store.add_encoder(spec, self._role, vectors.shape[1])
+            spec, dim = self._encoder.spec, stored.values.shape[1]
+            self._target = self._store.add_encoder(spec, self._role, dim)
             self._writer = SegmentWriter(self._target, self._encoder.provenance())
-        self._writer.commit(self._keys[rows], vectors)
+        self._writer.commit(self._keys[rows], stored)
 
     def finish(self) -> None:
         """Merge what this job wrote."""

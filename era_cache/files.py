@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ __all__ = [
     "canonical_json",
     "json_digest",
     "loads_json",
+    "make_folder",
     "os_errors",
     "read_json",
     "remove_stale_temporaries",
@@ -153,9 +155,31 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its missing parents, durably. Raises ``StoreError``."""
+    with os_errors("creating", folder):
+        if folder.is_dir():
+            return
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _fsync_folder(folder.parent)
+
+
 def _temporary_name(suffix: str) -> str:
-    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
-    return f"{TEMPORARY_PREFIX}{host}-{os.getpid()}-{uuid.uuid4().hex[:12]}{suffix}"
+    return f"{TEMPORARY_PREFIX}{_process_space()}-{os.getpid()}-{uuid.uuid4().hex[:12]}{suffix}"
+
+
+@functools.cache
+def _process_space() -> str:
+    """Tell where a process number means something: this host since its start, in this container.
+
+    Two containers may share a host's name, but not the numbers of their processes.
+    """
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager
@@ -210,15 +234,14 @@ def write_json(path: Path, value: Any) -> None:
 def remove_stale_temporaries(folder: Path) -> int:
     """Delete temporary files that a killed writer left in ``folder``.
 
-    A file goes when its process is gone (same host), or when it is a day old (another host's
-    processes cannot be seen). Returns how many went.
+    A file goes when its process is gone, or when it is a day old (processes of another host or
+    container cannot be seen). Returns how many went.
     """
     removed = 0
-    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         parts = path.name[len(TEMPORARY_PREFIX) :].split("-")
         with contextlib.suppress(OSError):
-            ours = len(parts) >= 3 and parts[0] == host and parts[1].isdecimal()
+            ours = len(parts) >= 3 and parts[0] == _process_space() and parts[1].isdecimal()
             dead = ours and not _process_lives(int(parts[1]))
             if dead or time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink()

@@ -1,8 +1,8 @@
 """HDF5 files that hold a few plain arrays and scalar attributes, and nothing else.
 
-In: arrays and attributes. Out: contiguous, unfiltered datasets that can be memory-mapped. A file
-from a stranger is checked completely before anything is allocated for it: HDF5 can link to other
-files, decompress without bound and declare any shape, and none of that is accepted here.
+In: arrays and attributes. Out: contiguous, unfiltered datasets that can be memory-mapped, or read
+and written row by row. The library h5py lays a new file out; rows are then written, and files read,
+past it: opening a file from a stranger runs none of libhdf5's code (see ``hdf5_parse``).
 """
 
 from __future__ import annotations
@@ -11,83 +11,267 @@ import contextlib
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from era_cache.errors import FormatError, StoreError
 from era_cache.files import os_errors
+from era_cache.hdf5_messages import ATTRIBUTE_LIMIT, DTYPES, NAME
+from era_cache.hdf5_parse import MAX_MEMBERS, ArraySlot, Attributes, parse_plain
 from era_cache.types import Array
 
-__all__ = ["ArraySlot", "Attributes", "PlainFile", "inspect", "open_plain", "write_plain"]
+__all__ = [
+    "ArraySlot",
+    "Attributes",
+    "Layout",
+    "PlainFile",
+    "PlainReader",
+    "PlainWriter",
+    "inspect",
+    "open_plain",
+    "plain_writer",
+    "write_plain",
+]
 
-Attributes = dict[str, int | str]
-_MAX_ATTRIBUTE_BYTES = 60_000
-_MAX_ATTRIBUTES = 32
-
-
-class ArraySlot(NamedTuple):
-    """Where one dataset lies in the file: enough to memory-map it."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    offset: int
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the data in bytes."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""Dtype and shape of each dataset of a file to be written."""
+# HDF5 keeps up to 8 members or attributes in an object header. Attributes beyond go where
+# ``hdf5_parse`` does not look; links into a heap, of which it reads the first block only.
+_COMPACT = 8
+_MAX_LINK_BYTES = 480
 
 
 class PlainFile(NamedTuple):
-    """A checked file: its attributes and the places of its datasets."""
+    """A checked file: its attributes, the places of its datasets, and its size in bytes."""
 
     path: Path
     attributes: Attributes
     slots: Mapping[str, ArraySlot]
+    size: int
 
     def array(self, name: str) -> Array:
-        """Memory-map a dataset read-only; a dataset of no elements gives an empty array.
+        """Memory-map a dataset read-only: ``PlainReader.array``, the file opened for it."""
+        with self.opened() as reader:
+            return reader.array(name)
+
+    def read_rows(self, name: str, start: int, out: Array) -> None:
+        """Read rows without mapping them: ``PlainReader.read``, the file opened for it."""
+        with self.opened() as reader:
+            reader.read(name, start, out)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[PlainReader]:
+        """Hold the file open for many reads; several threads may share the reader.
 
         Raises:
-            StoreError: the file is gone or cannot be mapped.
+            StoreError: the file is gone, changed, or cannot be opened.
         """
-        slot = self.slots[name]
+        with contextlib.ExitStack() as stack:
+            # Only around the opening: errors of the caller's block are not this file's.
+            with os_errors("opening", self.path):
+                descriptor, size = stack.enter_context(_regular_file(self.path))
+            if size != self.size:
+                raise StoreError(
+                    f"{self.path}: has {size} bytes, but had {self.size} when it was checked. "
+                    "Another program changes it; stop that and run the command again."
+                )
+            reader = PlainReader(self, descriptor)
+            try:
+                yield reader
+            finally:
+                reader.close()
+
+
+class PlainReader:
+    """Reads rows of an open file by position; made by ``PlainFile.opened``."""
+
+    def __init__(self, plain: PlainFile, descriptor: int) -> None:
+        self._plain, self._descriptor = plain, descriptor
+
+    def close(self) -> None:
+        """Forget the descriptor: its number may soon mean another file."""
+        self._descriptor = -1
+
+    def array(self, name: str, mode: Literal["r", "c"] = "r") -> Array:
+        """Memory-map a dataset; one of no elements gives an empty array. The map may stay longer.
+
+        Args:
+            name: the dataset.
+            mode: "r" read-only; "c" on private pages, so that a write stays in this process.
+
+        Raises:
+            StoreError: it cannot be mapped.
+        """
+        slot = self._plain.slots[name]
         if slot.nbytes == 0:
             return np.empty(slot.shape, slot.dtype)
-        with os_errors("mapping", self.path):
-            return np.memmap(
-                self.path, dtype=slot.dtype, mode="r", offset=slot.offset, shape=slot.shape
-            )
+        with (
+            os_errors("mapping", self._plain.path),
+            os.fdopen(self._descriptor, "rb", closefd=False) as file,
+        ):
+            return np.memmap(file, slot.dtype, mode, slot.offset, slot.shape)
+
+    def read(self, name: str, start: int, out: Array) -> None:
+        """Fill ``out`` with rows of a dataset; other threads run meanwhile.
+
+        Args:
+            name: the dataset.
+            start: number of the first row.
+            out: (k,) or (k, d) of the dataset's dtype and row length, contiguous, writable.
+
+        Raises:
+            ValueError: ``out`` does not fit, or there are fewer rows.
+            StoreError: the file cannot be read, or has become shorter.
+        """
+        slot = self._plain.slots[name]
+        offset = _position(name, slot, start, out)
+        if not (out.flags.c_contiguous and out.flags.writeable):
+            raise ValueError(f"'{name}': out is not contiguous, or read-only")
+        path, left = self._plain.path, out.reshape(-1).view(np.uint8).data
+        with os_errors("reading", path):
+            while len(left):
+                count = os.preadv(self._descriptor, [left], offset)
+                if not count:
+                    raise StoreError(f"{path}: reading failed: it was cut off meanwhile.")
+                left, offset = left[count:], offset + count
 
 
-def write_plain(path: Path, arrays: Mapping[str, Array], attributes: Attributes) -> None:
-    """Write arrays and attributes to a new HDF5 file (not staged: see ``files.staged``).
+class PlainWriter:
+    """Writes the rows of a new file in any order; made by ``plain_writer``."""
+
+    def __init__(self, slots: Mapping[str, ArraySlot], descriptor: int) -> None:
+        self._slots, self._descriptor = slots, descriptor
+        # Ranges of rows written, a range that goes on where the last one ended joined with it.
+        self._written: dict[str, list[tuple[int, int]]] = {name: [] for name in slots}
+
+    def write(self, name: str, start: int, block: Array) -> None:
+        """Write ``block`` to the rows from ``start`` on.
+
+        Args:
+            name: the dataset.
+            start: number of the first row.
+            block: (k,) or (k, d) of the dataset's dtype and row length.
+
+        Raises:
+            ValueError: the block does not fit.
+            OSError: the disk is full or fails.
+        """
+        offset, stop = _position(name, self._slots[name], start, block), start + len(block)
+        left = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+        while len(left):
+            count = os.pwrite(self._descriptor, left, offset)
+            left, offset = left[count:], offset + count
+        ranges = self._written[name]
+        if ranges and ranges[-1][1] == start:
+            start = ranges.pop()[0]
+        if start < stop:
+            ranges.append((start, stop))
+
+    def close(self) -> None:
+        """Forget the descriptor: its number may soon mean another file."""
+        self._descriptor = -1
+
+    def check_complete(self) -> None:
+        """Raise ``ValueError`` unless each row of each dataset was written exactly once."""
+        for name, ranges in self._written.items():
+            rows = self._slots[name].shape[0]
+            end = 0
+            for start, stop in [*sorted(ranges), (rows, rows)]:
+                if start != end:
+                    what = "not written" if start > end else "written twice"
+                    raise ValueError(f"'{name}': row {min(start, end)} of {rows} was {what}")
+                end = stop
+
+
+def _position(name: str, slot: ArraySlot, start: int, block: Array) -> int:
+    """Check rows against a dataset and give the place of the first in the file."""
+    if block.dtype != slot.dtype or block.shape[1:] != slot.shape[1:] or not block.ndim:
+        raise ValueError(
+            f"'{name}' has dtype {slot.dtype} and shape {slot.shape}; "
+            f"given are {block.dtype} and {block.shape}"
+        )
+    if start < 0 or start + len(block) > slot.shape[0]:
+        raise ValueError(f"'{name}' has {slot.shape[0]} rows, not {start} to {start + len(block)}")
+    return slot.offset + start * (slot.nbytes // max(1, slot.shape[0]))
+
+
+@contextlib.contextmanager
+def plain_writer(path: Path, layout: Layout, attributes: Attributes) -> Iterator[PlainWriter]:
+    """Create an HDF5 file whose rows the block writes (not staged: see ``files.staged``).
 
     Args:
         path: the file to create.
-        arrays: name to array; each is written contiguous, in its own dtype.
-        attributes: text (stored as fixed-length UTF-8) or 64-bit integers.
+        layout: dtype and shape, of one or two dimensions, of each dataset.
+        attributes: text (stored as fixed-length UTF-8) or 64-bit integers, at most 8.
+
+    Yields:
+        The writer. Each row of each dataset must be written exactly once; rows may be fewer at a
+        time than memory holds. Nothing is fsynced here.
 
     Raises:
+        ValueError: what is asked for cannot be stored, or a row is missing or written twice.
         OSError: the disk is full or the path cannot be written.
     """
+    _check_storable(layout, attributes)
+    _lay_out(path, layout, attributes)
+    with _regular_file(path, os.O_RDWR) as (descriptor, size):
+        _, slots = parse_plain(path, descriptor, size)
+        if {name: (slot.dtype, slot.shape) for name, slot in slots.items()} != dict(layout):
+            raise FormatError(f"{path}: HDF5 laid out other datasets than asked for.")
+        writer = PlainWriter(slots, descriptor)
+        try:
+            yield writer
+        finally:
+            writer.close()
+        writer.check_complete()
+
+
+def _check_storable(layout: Layout, attributes: Attributes) -> None:
+    """Refuse what ``inspect`` would refuse to read."""
+    names = [*layout, *attributes]
+    if wrong := [name for name in names if not NAME.fullmatch(name)]:
+        raise ValueError(f"'{wrong[0]}' cannot be the name of a dataset or attribute")
+    link_bytes = sum(11 + len(name) for name in layout)
+    if len(layout) > MAX_MEMBERS or (len(layout) > _COMPACT and link_bytes > _MAX_LINK_BYTES):
+        raise ValueError(f"{len(layout)} datasets are too many, or their names too long together")
+    if len(attributes) > _COMPACT:
+        raise ValueError(f"{len(attributes)} attributes; at most {_COMPACT} can be stored")
+    for name, (dtype, shape) in layout.items():
+        if dtype not in DTYPES or len(shape) not in (1, 2):
+            raise ValueError(f"'{name}' cannot be stored: dtype {dtype}, shape {shape}")
+    for name, value in attributes.items():
+        if isinstance(value, int):
+            if not -(1 << 63) <= value < 1 << 63:
+                raise ValueError(f"attribute '{name}' is not a 64-bit integer")
+        elif value.endswith("\0") or len(value.encode("utf-8")) > ATTRIBUTE_LIMIT:
+            raise ValueError(f"attribute '{name}' ends with NUL or is too long")
+
+
+def _lay_out(path: Path, layout: Layout, attributes: Attributes) -> None:
+    """Create the file with room for all data, and close it."""
     import h5py
 
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     # Locking off: locks fail on network file systems (h5py issue 1101), and nobody else can know
-    # the temporary name.
-    with _system_errors(), h5py.File(path, "w", libver="v110", locking=False) as file:
+    # the temporary name. Orders are not tracked, whatever the user's settings of h5py say.
+    with (
+        _system_errors(),
+        h5py.File(path, "w", libver="v110", locking=False, track_order=False) as file,
+    ):
         for key, value in attributes.items():
             data = np.int64(value) if isinstance(value, int) else np.bytes_(value.encode("utf-8"))
             file.attrs.create(key, data)
-        for name, array in arrays.items():
-            dataset = file.create_dataset(
-                name, shape=array.shape, dtype=array.dtype, track_times=False
+        for name, (dtype, shape) in layout.items():
+            file.create_dataset(
+                name, shape, dtype, track_times=False, track_order=False, dcpl=plist.copy()
             )
-            if array.size:
-                dataset[...] = array
 
 
 @contextlib.contextmanager
@@ -105,18 +289,33 @@ def _system_errors() -> Iterator[None]:
         raise OSError(number, os.strerror(number)) from error
 
 
+def write_plain(path: Path, arrays: Mapping[str, Array], attributes: Attributes) -> None:
+    """Write whole arrays to a new HDF5 file: ``plain_writer``, for what memory holds."""
+    layout = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    with plain_writer(path, layout, attributes) as writer:
+        for name, array in arrays.items():
+            writer.write(name, 0, array)
+
+
 @contextlib.contextmanager
-def _hdf5_errors(path: Path) -> Iterator[None]:
-    """HDF5 reports damage in many ways; all of them mean the file is not one of ours."""
+def _regular_file(path: Path, access: int = os.O_RDONLY) -> Iterator[tuple[int, int]]:
+    """Open a regular file that is no link, without waiting; give descriptor and size."""
     try:
-        yield
-    except FormatError:
+        # A FIFO that nobody writes to would block for ever.
+        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
+            raise FormatError(f"{path}: a symbolic link; links are refused.") from error
         raise
-    except FileNotFoundError as error:
-        # Not damage: another process merged the file away after the first look at it.
-        raise StoreError(f"{path}: opening failed: it was removed meanwhile.") from error
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError) as error:
-        raise FormatError(f"{path}: damaged or not an HDF5 file: {error}") from error
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError(f"{path}: not a regular file.")
+        yield descriptor, status.st_size
+    finally:
+        os.close(descriptor)
 
 
 def open_plain(path: Path, expected_format: str, version: int) -> PlainFile:
@@ -152,65 +351,6 @@ def inspect(path: Path) -> PlainFile:
         FormatError: anything but plain contiguous datasets that lie inside the file.
         StoreError: the file cannot be opened.
     """
-    import h5py
-
-    with os_errors("opening", path):
-        size = path.stat().st_size
-        with path.open("rb") as probe:
-            if probe.read(8) != b"\x89HDF\r\n\x1a\n":
-                raise FormatError(f"{path}: not an HDF5 file.")
-    with _hdf5_errors(path), h5py.File(path, "r", locking=False) as file:
-        attributes = _read_attributes(path, file)
-        slots = {}
-        if len(file) > _MAX_ATTRIBUTES:
-            raise FormatError(f"{path}: {len(file)} members, more than any format here has.")
-        for name in file:
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                raise FormatError(f"{path}: '{name}' is a link to elsewhere; links are refused.")
-            slots[str(name)] = _slot(path, size, file[name])
-        return PlainFile(path, attributes, slots)
-
-
-def _slot(path: Path, size: int, dataset: Any) -> ArraySlot:
-    import h5py
-
-    name = dataset.name
-    if not isinstance(dataset, h5py.Dataset):
-        raise FormatError(f"{path}: '{name}' is not a dataset.")
-    plist = dataset.id.get_create_plist()
-    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count():
-        raise FormatError(f"{path}: '{name}' is not stored in one piece inside the file.")
-    if plist.get_nfilters():
-        raise FormatError(f"{path}: '{name}' is filtered (compressed); filters are refused.")
-    dtype = dataset.dtype
-    if dtype.hasobject or dtype.kind not in "uif" or dtype.byteorder == ">":
-        raise FormatError(f"{path}: '{name}' has dtype {dtype}, which no format here uses.")
-    if dataset.shape is None or len(dataset.shape) > 2:
-        raise FormatError(f"{path}: '{name}' has shape {dataset.shape}.")
-    slot = ArraySlot(dtype, tuple(int(n) for n in dataset.shape), int(dataset.id.get_offset() or 0))
-    if slot.nbytes and (slot.offset <= 0 or slot.offset + slot.nbytes > size):
-        raise FormatError(
-            f"{path}: '{name}' claims {slot.nbytes} bytes at {slot.offset}, "
-            f"but the file has {size}."
-        )
-    return slot
-
-
-def _read_attributes(path: Path, file: Any) -> Attributes:
-    import h5py
-
-    count = h5py.h5a.get_num_attrs(file.id)
-    if count > _MAX_ATTRIBUTES:
-        raise FormatError(f"{path}: {count} attributes, more than any format here has.")
-    attributes: Attributes = {}
-    for index in range(count):
-        attribute = h5py.h5a.open(file.id, index=index)
-        name, dtype = attribute.name.decode("utf-8"), attribute.dtype
-        if attribute.shape != () or attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
-            raise FormatError(f"{path}: attribute '{name}' is not a small scalar.")
-        if dtype.kind not in "Si" or dtype.hasobject:
-            raise FormatError(f"{path}: attribute '{name}' has dtype {dtype}.")
-        buffer = np.empty((), dtype=dtype)
-        attribute.read(buffer)
-        attributes[name] = int(buffer) if dtype.kind == "i" else bytes(buffer[()]).decode("utf-8")
-    return attributes
+    with os_errors("opening", path), _regular_file(path) as (descriptor, size):
+        attributes, slots = parse_plain(path, descriptor, size)
+    return PlainFile(path, attributes, slots, size)

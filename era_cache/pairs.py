@@ -15,9 +15,10 @@ from era_cache.adapters import unit
 from era_cache.collections import Collection, alignment_order
 from era_cache.config import EmbedConfig
 from era_cache.errors import FitError, FormatError, StoreError
+from era_cache.keyindex import KeyIndex
 from era_cache.search import tie_order
 from era_cache.splits import Split
-from era_cache.store import KeyIndex, Store, StoredEncoder
+from era_cache.store import Store, StoredEncoder
 from era_cache.types import IntArray, Keys, Qrels, Role
 
 if TYPE_CHECKING:

@@ -1,207 +1,60 @@
 """The store: vectors in immutable segments that any number of processes read and write.
 
-In: keys and vectors from ``embed``. Out: the rows that were asked for, as float32, in the order
-they were asked for. docs/format.md is the specification; nothing is ever changed in place.
+In: keys and vectors from ``embed``, or anyone's own. Out: the rows that were asked for, as float32,
+in the order they were asked for. docs/format.md is the specification; nothing is ever changed in
+place.
 """
 
 from __future__ import annotations
 
 import datetime
-import re
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from era_cache.collections import Collection, TextCollection, read_collection, write_collection
+from era_cache.collections import (
+    Collection,
+    TextCollection,
+    read_collection,
+    row_keys,
+    write_collection,
+)
 from era_cache.errors import EncoderError, FingerprintError, FormatError, StoreError
 from era_cache.files import (
-    canonical_json,
     json_digest,
+    make_folder,
     os_errors,
     read_json,
     remove_stale_temporaries,
-    sha256_file,
-    staged,
     write_json,
 )
-from era_cache.hdf5 import PlainFile, open_plain, write_plain
+from era_cache.keyindex import KeyIndex, persist_index
+from era_cache.layout import (
+    COLLECTION_NAME,
+    ENCODER_NAME,
+    PAIR_NAME,
+    SEGMENT_NAME,
+    STORE_FOLDERS,
+    encoder_folder_name,
+    list_names,
+)
+from era_cache.reading import mapped_rows, read_rows
+from era_cache.segments import Segment, open_segment
 from era_cache.specs import EncoderSpec, StoredSpec, encoder_record, read_encoder_record
-from era_cache.types import Array, FloatArray, IntArray, Keys, Role
+from era_cache.types import FloatArray, Keys, Role
+from era_cache.writer import SegmentWriter
 
-__all__ = ["SIDES", "KeyIndex", "SegmentWriter", "Store", "StoredEncoder", "check_vectors"]
+if TYPE_CHECKING:
+    import torch
 
-FORMAT, SEGMENT_FORMAT, PAIR_FORMAT, VERSION = "era-store", "era-segment", "era-pair", 1
+__all__ = ["SIDES", "Store", "StoredEncoder"]
+
+FORMAT, PAIR_FORMAT, VERSION = "era-store", "era-pair", 1
+T = TypeVar("T")
 SIDES = ("query", "small_query", "document", "align")
-_PAIR_NAME = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}\.json")
-_SEGMENT_NAME = re.compile(r"[0-9a-f]{64}\.h5")
-_ENCODER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*-(query|document)-[0-9a-f]{12}")
-_COLLECTION_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*)-([0-9a-f]{12})\.h5")
-_PROVENANCE_LIMIT = 16_000
-# Rows converted at a time, so that reading needs little memory beyond its result.
-_BLOCK_ROWS = 1 << 16
-
-
-class Segment(NamedTuple):
-    """A checked segment: its arrays are memory maps, read when touched."""
-
-    path: Path
-    keys: Keys
-    vectors: Array
-    provenance: str
-
-
-def _open_segment(path: Path, fingerprint: str, dim: int, *, check: bool) -> Segment:
-    """Check one segment completely, its content's digest too where ``check``."""
-    plain = open_plain(path, SEGMENT_FORMAT, VERSION)
-    keys, vectors = _segment_slots(path, plain)
-    attributes = plain.attributes
-    if attributes.get("fingerprint") != fingerprint:
-        raise FormatError(
-            f"{path}: holds vectors of fingerprint {str(attributes.get('fingerprint'))[:12]}, but "
-            f"lies in the folder of {fingerprint[:12]}. Move it back or remove it."
-        )
-    declared = (attributes.get("count"), attributes.get("dim"), attributes.get("dtype"))
-    if declared != (len(keys), vectors.shape[1], vectors.dtype.name) or vectors.shape[1] != dim:
-        raise FormatError(f"{path}: attributes {declared} do not match the arrays.")
-    if check:
-        verify_digest(path)
-    return Segment(path, keys, vectors, str(attributes.get("created_by", "")))
-
-
-def _segment_slots(path: Path, plain: PlainFile) -> tuple[Keys, Array]:
-    if set(plain.slots) != {"keys", "vectors"}:
-        raise FormatError(f"{path}: members {sorted(plain.slots)} are not those of a segment.")
-    keys, vectors = plain.slots["keys"], plain.slots["vectors"]
-    if keys.dtype != np.uint8 or keys.shape[1:] != (16,) or not keys.shape[0]:
-        raise FormatError(f"{path}: 'keys' has dtype {keys.dtype} and shape {keys.shape}.")
-    if vectors.dtype not in (np.float16, np.float32) or len(vectors.shape) != 2:
-        raise FormatError(f"{path}: 'vectors' has dtype {vectors.dtype}, shape {vectors.shape}.")
-    if vectors.shape[0] != keys.shape[0] or not vectors.shape[1]:
-        raise FormatError(f"{path}: {keys.shape[0]} keys, but vectors of shape {vectors.shape}.")
-    return plain.array("keys"), plain.array("vectors")
-
-
-def verify_digest(path: Path) -> None:
-    """Compare a segment's content with its name.
-
-    Raises:
-        FormatError: they differ.
-        StoreError: it cannot be read.
-    """
-    with os_errors("reading", path):
-        digest = sha256_file(path)
-    if f"{digest}.h5" != path.name:
-        raise FormatError(
-            f"{path}: the content's SHA-256 is {digest[:12]}…, the name says {path.name[:12]}…; "
-            "the segment is damaged. Remove it: the next era-embed encodes only its rows again."
-        )
-
-
-def check_vectors(
-    vectors: FloatArray, dtype: np.dtype[Any], name_of: Callable[[int], str], encoder: str
-) -> Array:
-    """Convert vectors for storage, refusing what must never be stored.
-
-    Args:
-        vectors: (n, d) float32.
-        dtype: float16 or float32.
-        name_of: names row i for a message.
-        encoder: the encoder's name, for a message.
-
-    Returns:
-        (n, d) array of ``dtype``.
-
-    Raises:
-        EncoderError: a row is not finite (also: too large for float16), or all zero.
-    """
-    with np.errstate(over="ignore"):
-        stored = np.ascontiguousarray(vectors, dtype=dtype)
-    finite = np.isfinite(stored).all(axis=1)
-    bad = np.flatnonzero(~finite | ~stored.any(axis=1))
-    if not len(bad):
-        return stored
-    row = int(bad[0])
-    others = f" ({len(bad)} such rows in this batch)" if len(bad) > 1 else ""
-    if np.isfinite(vectors[row]).all() and not finite[row]:
-        what, mend = "values too large for float16", "Store with --dtype float32."
-    elif not finite[row]:
-        what, mend = "NaN or infinite values", "Nothing of it is stored. Look at that text."
-    elif vectors[row].any():
-        what, mend = "values too small for float16", "Store with --dtype float32."
-    else:
-        what, mend = "a vector of zeros", "No direction can be compared; remove or mend that text."
-    raise EncoderError(f"{encoder} returned {what} for {name_of(row)}{others}. {mend}")
-
-
-class KeyIndex:
-    """Finds rows by key: all keys of some segments, sorted once, looked up in bulk.
-
-    Args:
-        segments: in order of preference; of a repeated key the first segment's row counts.
-    """
-
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        self.segments = list(segments)
-        sizes = [len(segment.keys) for segment in segments]
-        keys = np.concatenate([s.keys for s in segments]) if segments else np.empty((0, 16), "u1")
-        high, low = _halves(keys)
-        order = np.lexsort((np.arange(len(keys)), low, high))
-        first = np.ones(len(order), dtype=bool)
-        first[1:] = (np.diff(high[order]) != 0) | (np.diff(low[order]) != 0)
-        order = order[first]
-        self._high, self._low = high[order], low[order]
-        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self._segment_of = np.searchsorted(starts, order, side="right") - 1
-        self._row_of = order - starts[self._segment_of]
-
-    def __len__(self) -> int:
-        """Number of distinct keys."""
-        return len(self._high)
-
-    def positions(self, keys: Keys) -> IntArray:
-        """Where each key stands in the index; -1 for a key that is not there.
-
-        Args:
-            keys: (n, 16) uint8.
-
-        Returns:
-            (n,) int64.
-        """
-        high, low = _halves(keys)
-        at = np.searchsorted(self._high, high, side="left")
-        found = np.full(len(keys), -1, dtype=np.int64)
-        open_rows = np.flatnonzero(at < len(self._high))
-        # Two keys may share their first half, however rarely: walk on until the half changes.
-        while len(open_rows):
-            here = at[open_rows]
-            same = self._high[here] == high[open_rows]
-            hit = same & (self._low[here] == low[open_rows])
-            found[open_rows[hit]] = here[hit]
-            at[open_rows] += 1
-            open_rows = open_rows[same & ~hit & (here + 1 < len(self._high))]
-        return found
-
-    def read(self, positions: IntArray, out: FloatArray) -> None:
-        """Copy the vectors at ``positions`` (n,) into ``out`` (n, d) float32, in that order."""
-        segment_of, row_of = self._segment_of[positions], self._row_of[positions]
-        for number in np.unique(segment_of):
-            wanted = np.flatnonzero(segment_of == number)
-            vectors = self.segments[number].vectors
-            for start in range(0, len(wanted), _BLOCK_ROWS):
-                part = wanted[start : start + _BLOCK_ROWS]
-                rows = row_of[part]
-                if rows[-1] - rows[0] == len(rows) - 1 and np.all(np.diff(rows) == 1):
-                    out[part] = vectors[rows[0] : rows[-1] + 1]
-                else:
-                    out[part] = vectors[rows]
-
-
-def _halves(keys: Keys) -> tuple[Array, Array]:
-    words = np.ascontiguousarray(keys).view("<u8").reshape(-1, 2)
-    return words[:, 0], words[:, 1]
 
 
 class StoredEncoder:
@@ -213,47 +66,75 @@ class StoredEncoder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.others: list[Path] = []
-        """Folders of the same fingerprint under another name, as merging two stores can give."""
+        """Folders of the same fingerprint under another name, as copying two stores can give."""
         self.spec: StoredSpec = read_encoder_record(folder / "encoder.json")
 
     def segment_paths(self) -> list[Path]:
-        """The committed segments, by name."""
-        paths = []
-        for folder in (parent / "segments" for parent in (self.folder, *self.others)):
-            if folder.is_dir():
-                with os_errors("listing", folder):
-                    paths += [p for p in folder.iterdir() if _SEGMENT_NAME.fullmatch(p.name)]
-        return sorted(paths, key=lambda path: (path.name, path))
+        """The committed segments, by name.
+
+        Raises:
+            FormatError: one of them is a link.
+            StoreError: they cannot be listed.
+        """
+        paths = {}
+        for folder in (parent / "segments" for parent in (*self.others, self.folder)):
+            paths.update({name: folder / name for name in list_names(folder, SEGMENT_NAME)})
+        return [paths[name] for name in sorted(paths)]
 
     def segments(self, *, check: bool = False) -> list[Segment]:
-        """Open all segments, the preferred first: float32 before float16, then by name.
+        """Open all segments, the preferred first: float32, float16, int8, then by name.
 
         Args:
             check: compare each content with its digest, too.
 
         Raises:
             FormatError: a segment is damaged; the message names it.
+            StoreError: they cannot be read.
         """
+        return self._looking_again(lambda: self._segments(check))
+
+    def _segments(self, check: bool) -> list[Segment]:
+        opened = [self._open(path) for path in self.segment_paths()]
+        if check:
+            with ThreadPoolExecutor(4) as pool:
+                opened = list(pool.map(lambda s: self._open(s.path, check=True), opened))
+        return sorted(opened, key=lambda segment: segment.preference)
+
+    def _looking_again(self, attempt: Callable[[], T]) -> T:
+        """Repeat what failed because a segment is gone: it has just been merged into another."""
         for _ in range(10):
             try:
-                opened = [
-                    _open_segment(path, self.spec.fingerprint, self.spec.dim, check=check)
-                    for path in self.segment_paths()
-                ]
+                return attempt()
             except StoreError as error:
-                # Another process has just merged small segments into one: look again.
-                if isinstance(error.__cause__, FileNotFoundError):
-                    continue
-                raise
-            return sorted(opened, key=lambda s: (s.vectors.dtype != np.float32, s.path.name))
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
         raise StoreError(
             f"{self.folder}: segments keep vanishing; is another program deleting them?"
         )
 
-    def index(self, *, check: bool = False, dtype: str | None = None) -> KeyIndex:
-        """Index all rows, or only those stored as ``dtype``."""
-        opened = self.segments(check=check)
-        return KeyIndex([s for s in opened if dtype is None or s.vectors.dtype.name == dtype])
+    def _open(self, path: Path, *, check: bool = False) -> Segment:
+        return open_segment(path, self.spec.fingerprint, self.spec.dim, check=check)
+
+    def index(self, *, check: bool = False) -> KeyIndex:
+        """Index all rows.
+
+        Args:
+            check: compare the digest of every segment first.
+
+        Raises:
+            FormatError: a segment is damaged.
+        """
+        return KeyIndex(self.segments(check=check), self.folder)
+
+    def keep_index(self) -> None:
+        """Write the key index down, once many rows have come that no index file covers.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        index = self.index()
+        if index.sorted_anew * 10 > index.starts[-1]:
+            persist_index(self.folder, index.segments)
 
     def vectors(
         self,
@@ -267,7 +148,8 @@ class StoredEncoder:
 
         Args:
             keys: (n, 16) uint8, in the order wanted; repeats are fine.
-            out: (n, d) float32 to fill; None makes one.
+            out: (n, d) float32 to fill; None makes one, or maps the file where its rows are
+                float32 and lie in the order wanted.
             check: compare the digest of every segment before trusting it.
             index: one made before, to save building it again.
 
@@ -278,7 +160,15 @@ class StoredEncoder:
             StoreError: some keys are not stored.
             FormatError: a segment is damaged, or a vector is not finite.
         """
-        index = index or self.index(check=check)
+        if out is not None and (out.shape != (len(keys), self.spec.dim) or out.dtype != np.float32):
+            raise ValueError(f"out is {out.dtype} {out.shape}, not ({len(keys)}, {self.spec.dim})")
+        # A given index may name segments that are gone for good: then this one's own.
+        given = [index] if index is not None else []
+        return self._looking_again(
+            lambda: self._vectors(keys, out, given.pop() if given else self.index(check=check))
+        )
+
+    def _vectors(self, keys: Keys, out: FloatArray | None, index: KeyIndex) -> FloatArray:
         positions = index.positions(keys)
         missing = int(np.count_nonzero(positions < 0))
         if missing:
@@ -287,109 +177,12 @@ class StoredEncoder:
                 f"{self.spec.label()}. Run era-embed again: it encodes only what is missing."
             )
         if out is None:
+            mapped = mapped_rows(index, positions)
+            if mapped is not None:
+                return mapped
             out = np.empty((len(keys), self.spec.dim), dtype=np.float32)
-        index.read(positions, out)
-        if not np.isfinite(out).all():
-            raise FormatError(
-                f"{self.folder}: a stored vector is not finite; a segment is damaged. Find it with "
-                "sha256sum (a segment's name is its digest) and remove it."
-            )
+        read_rows(index, positions, out)
         return out
-
-
-class SegmentWriter:
-    """Commits groups of rows of one encoder as segments, and merges them when done.
-
-    Use as a context manager: leaving it normally merges this writer's own small segments; leaving
-    it by an error keeps what was committed.
-
-    Args:
-        encoder: where the segments go.
-        provenance: JSON that each segment carries.
-    """
-
-    merge_bytes = 512 << 20
-
-    def __init__(self, encoder: StoredEncoder, provenance: dict[str, Any]) -> None:
-        self.encoder = encoder
-        # Two processes that encode the same rows in the same second must not write the same file:
-        # the first to merge would take it away from the other.
-        self._provenance = {**provenance, "writer": uuid.uuid4().hex[:12]}
-        self._written: list[Path] = []
-        self._folder = encoder.folder / "segments"
-        with os_errors("creating", self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(self._folder)
-
-    def __enter__(self) -> SegmentWriter:
-        """Give itself."""
-        return self
-
-    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
-        """Merge this writer's segments unless an error is on its way."""
-        if kind is None:
-            self._merge()
-
-    def commit(self, keys: Keys, vectors: Array) -> Path:
-        """Seal one group of rows.
-
-        Args:
-            keys: (n, 16) uint8, distinct, n >= 1.
-            vectors: (n, d) float16 or float32, already checked (``check_vectors``).
-
-        Returns:
-            The segment's path.
-
-        Raises:
-            StoreError: it cannot be written; nothing is left behind.
-            FormatError: what was read back differs from what was written.
-        """
-        path = self._seal(keys, vectors, self._provenance)
-        self._written.append(path)
-        return path
-
-    def _seal(self, keys: Keys, vectors: Array, provenance: dict[str, Any]) -> Path:
-        spec = self.encoder.spec
-        if vectors.shape != (len(keys), spec.dim) or keys.shape[1:] != (16,) or not len(keys):
-            raise ValueError(f"keys {keys.shape} and vectors {vectors.shape}, dim {spec.dim}")
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        note = canonical_json({**provenance, "created": created})
-        if len(note) > _PROVENANCE_LIMIT:
-            note = canonical_json({"created": created, "note": "provenance too long"})
-        attributes: dict[str, int | str] = {
-            "format": SEGMENT_FORMAT,
-            "version": VERSION,
-            "fingerprint": spec.fingerprint,
-            "count": len(keys),
-            "dim": spec.dim,
-            "dtype": vectors.dtype.name,
-            "created_by": note.decode("utf-8"),
-        }
-        with staged(self._folder, ".h5") as (temporary, commit):
-            write_plain(temporary, {"keys": keys, "vectors": vectors}, attributes)
-            back = _open_segment(temporary, spec.fingerprint, spec.dim, check=False)
-            if not (np.array_equal(back.keys, keys) and np.array_equal(back.vectors, vectors)):
-                raise FormatError(f"{temporary}: read back other bytes than were written.")
-            path: Path = commit(f"{sha256_file(temporary)}.h5")
-            return path
-
-    def _merge(self) -> None:
-        """Replace this writer's segments by one, where they are several and small enough."""
-        paths, self._written = self._written, []
-        if len(paths) < 2:
-            return
-        spec = self.encoder.spec
-        opened = [_open_segment(path, spec.fingerprint, spec.dim, check=True) for path in paths]
-        same_dtype = len({s.vectors.dtype for s in opened}) == 1
-        if not same_dtype or sum(s.vectors.nbytes for s in opened) > self.merge_bytes:
-            return
-        keys = np.concatenate([s.keys for s in opened])
-        vectors = np.concatenate([s.vectors for s in opened])
-        merged = self._seal(keys, vectors, {**self._provenance, "merged": len(paths)})
-        for path in paths:
-            if path != merged:
-                with os_errors("removing", path):
-                    path.unlink(missing_ok=True)
 
 
 class Store:
@@ -427,9 +220,9 @@ class Store:
         path = Path(path)
         if not (path / "store.json").exists():
             with os_errors("creating the store", path):
-                path.mkdir(parents=True, exist_ok=True)
+                make_folder(path)
                 names = {p.name for p in path.iterdir() if not p.name.startswith(".")}
-            strangers = sorted(names - {"encoders", "collections", "pairs", "store.json"})
+            strangers = sorted(names - {*STORE_FOLDERS, "store.json"})
             if strangers:
                 raise StoreError(
                     f"{path}: holds other files ({strangers[0]}, …) and is not a store. "
@@ -437,25 +230,23 @@ class Store:
                 )
             write_json(path / "store.json", {"format": FORMAT, "version": VERSION})
         store = cls.open(path)
-        with os_errors("creating the store", path):
-            for folder in ("encoders", "collections"):
-                (path / folder).mkdir(exist_ok=True)
+        for folder in STORE_FOLDERS:
+            make_folder(path / folder)
+        remove_stale_temporaries(path)
         return store
 
     def encoders(self) -> list[StoredEncoder]:
         """All encoders in the store, by name. Raises ``FormatError`` where one is damaged."""
         folder = self.path / "encoders"
-        if not folder.is_dir():
-            return []
         found: list[StoredEncoder] = []
-        with os_errors("listing", folder):
-            names = sorted(p.name for p in folder.iterdir() if _ENCODER_NAME.fullmatch(p.name))
-        for name in names:
+        for name in list_names(folder, ENCODER_NAME, folders=True):
             # Without encoder.json a writer died before its first row, or is just starting.
             if not (folder / name / "encoder.json").is_file():
                 continue
             encoder = StoredEncoder(folder / name)
-            if not name.endswith(f"-{encoder.spec.role.value}-{encoder.spec.fingerprint[:12]}"):
+            if not name.endswith(
+                encoder_folder_name("", encoder.spec.role.value, encoder.spec.fingerprint)
+            ):
                 raise FormatError(
                     f"{folder / name}: holds the encoder {encoder.spec.label()}, which its name "
                     "contradicts. Rename it back or remove it."
@@ -471,20 +262,35 @@ class Store:
         """The encoder of a fingerprint, or None."""
         return next((e for e in self.encoders() if e.spec.fingerprint == fingerprint), None)
 
-    def encoder(self, fingerprint: str) -> StoredEncoder:
-        """The encoder of a fingerprint.
+    def encoder(self, name: str, role: Role | None = None) -> StoredEncoder:
+        """The encoder of a fingerprint, of the start of one, or of a name.
+
+        Args:
+            name: at least 4 digits of a fingerprint, or the encoder's name.
+            role: which of its roles; None where only one is stored.
 
         Raises:
-            FingerprintError: the store holds no vectors of it.
+            FingerprintError: the store holds no vectors of it, or of several that fit.
         """
-        found = self.find_encoder(fingerprint)
-        if found is None:
+        found = [
+            e
+            for e in self.encoders()
+            if role in (None, e.spec.role)
+            and (e.spec.name == name or (len(name) >= 4 and e.spec.fingerprint.startswith(name)))
+        ]
+        if len(found) > 1:
+            fitting = ", ".join(e.spec.label() for e in found)
+            raise FingerprintError(
+                f"{self.path}: '{name}' fits several encoders: {fitting}. Give the start of a "
+                "fingerprint."
+            )
+        if not found:
             have = ", ".join(e.spec.label() for e in self.encoders()) or "none"
             raise FingerprintError(
-                f"{self.path}: no vectors of fingerprint {fingerprint[:12]}; it holds {have}. "
+                f"{self.path}: no vectors of '{name[:24]}'; it holds {have}. "
                 "Encode with that model and template, or use the store it was fitted on."
             )
-        return found
+        return found[0]
 
     def add_encoder(self, spec: EncoderSpec, role: Role, dim: int) -> StoredEncoder:
         """Make (or find) the folder of one role of an encoder.
@@ -494,11 +300,11 @@ class Store:
             StoreError: the folder cannot be written.
         """
         fingerprint = spec.fingerprint(role)
-        folder = self.path / "encoders" / f"{spec.name}-{role.value}-{fingerprint[:12]}"
+        name = encoder_folder_name(spec.name, role.value, fingerprint)
+        folder = self.path / "encoders" / name
         known = self.find_encoder(fingerprint)
         if known is None:
-            with os_errors("creating", folder):
-                folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             remove_stale_temporaries(folder)
             write_json(folder / "encoder.json", encoder_record(spec, role, dim))
             known = StoredEncoder(folder)
@@ -513,14 +319,10 @@ class Store:
     def collection_paths(self) -> Iterator[tuple[str, str, Path]]:
         """Yield (name, 12-digit version, path) of every stored collection."""
         folder = self.path / "collections"
-        if not folder.is_dir():
-            return
-        with os_errors("listing", folder):
-            paths = sorted(folder.iterdir())
-        for path in paths:
-            match = _COLLECTION_NAME.fullmatch(path.name)
+        for name in list_names(folder, COLLECTION_NAME):
+            match = COLLECTION_NAME.fullmatch(name)
             if match:
-                yield match[1], match[2], path
+                yield match[1], match[2], folder / name
 
     def collection(self, name: str) -> Collection:
         """Read a collection by name, or by name and version (``toy-0123456789ab``).
@@ -553,8 +355,7 @@ class Store:
             StoreError: it cannot be written.
         """
         folder = self.path / "pairs"
-        with os_errors("creating", folder):
-            folder.mkdir(exist_ok=True)
+        make_folder(folder)
         remove_stale_temporaries(folder)
         record = {"format": PAIR_FORMAT, "version": VERSION, "collection": collection.digest}
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
@@ -568,12 +369,8 @@ class Store:
             FormatError: a record is damaged.
         """
         folder = self.path / "pairs"
-        if not folder.is_dir():
-            return []
         found: list[tuple[str, dict[str, str]]] = []
-        with os_errors("listing", folder):
-            paths = sorted(p for p in folder.iterdir() if _PAIR_NAME.fullmatch(p.name))
-        for path in paths:
+        for path in (folder / name for name in list_names(folder, PAIR_NAME)):
             record = read_json(path, PAIR_FORMAT, VERSION)
             sides = record.get("sides")
             named = path.name[13:25]
@@ -594,7 +391,106 @@ class Store:
     def add_collection(self, texts: TextCollection) -> Collection:
         """Store a collection's ids, keys and judgements. Raises ``StoreError``."""
         folder = self.path / "collections"
-        with os_errors("creating", folder):
-            folder.mkdir(exist_ok=True)
+        make_folder(folder)
         remove_stale_temporaries(folder)
         return write_collection(folder, texts)
+
+    def vectors(
+        self,
+        encoder: StoredEncoder | str,
+        keys: Keys,
+        *,
+        out: FloatArray | None = None,
+        device: str | None = None,
+        check: bool = False,
+    ) -> FloatArray | torch.Tensor:
+        """Read rows of one encoder by key.
+
+        Args:
+            encoder: one of ``encoders()``, or its name or fingerprint.
+            keys: (n, 16) uint8 in the order wanted, as a collection holds them or ``row_keys``
+                makes them.
+            out: (n, d) float32 array to fill.
+            device: name of a torch device; the result is then a tensor there.
+            check: compare the digest of every segment before trusting it.
+
+        Returns:
+            (n, d) float32: an array, or a tensor where a device is named.
+
+        Raises:
+            FingerprintError: there is no such encoder.
+            StoreError: some keys are not stored.
+            FormatError: a segment is damaged.
+        """
+        stored = self.encoder(encoder) if isinstance(encoder, str) else encoder
+        rows = stored.vectors(keys, out=out, check=check)
+        if device is None:
+            return rows
+        import torch
+
+        return torch.from_numpy(rows).to(device)
+
+    def writer(
+        self,
+        spec: EncoderSpec,
+        role: Role,
+        dim: int,
+        *,
+        dtype: str = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> SegmentWriter:
+        """Open a writer of one role of an encoder; a context manager.
+
+        Args:
+            spec: the encoder.
+            role: of the rows.
+            dim: values of a row.
+            dtype: ``float32``, ``float16`` or ``int8``, in which rows are stored.
+            provenance: JSON kept with the rows: who made them, with what.
+
+        Raises:
+            EncoderError: the store has this encoder with another dimension.
+            StoreError: the store cannot be written.
+        """
+        return SegmentWriter(self.add_encoder(spec, role, dim), dict(provenance or {}), dtype=dtype)
+
+    def put(
+        self,
+        spec: EncoderSpec,
+        role: Role,
+        texts: Sequence[str],
+        vectors: FloatArray,
+        *,
+        instructions: Sequence[str] | None = None,
+        dtype: str = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Store vectors of texts, as far as the store lacks them.
+
+        Args:
+            spec: the encoder that made them.
+            role: of all the texts.
+            texts: n texts, as they were before the encoder's template.
+            vectors: (n, d) floating point, one row for each text.
+            instructions: n instructions of queries, or None.
+            dtype: ``float32``, ``float16`` or ``int8``, in which rows are stored.
+            provenance: JSON kept with the rows.
+
+        Returns:
+            How many rows were stored; one that is there as exactly stays as it is.
+
+        Raises:
+            EncoderError: a row is not finite or all zero; nothing is stored.
+            StoreError: the store cannot be written.
+        """
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise ValueError(f"{len(texts)} texts, but vectors of shape {vectors.shape}")
+        keys = row_keys(role, texts, instructions)
+        with self.writer(
+            spec, role, vectors.shape[1], dtype=dtype, provenance=provenance
+        ) as writer:
+            known = self.encoder(spec.fingerprint(role)).index()
+            new = known.missing(keys, dtype)
+            if len(new):
+                writer.write(keys[new], vectors[new], lambda row: f"text number {new[row]}")
+            return len(np.unique(keys[new].view("V16")))

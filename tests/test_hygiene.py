@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from planted import QUICK, QUICK_PAPER, Meddled, default_qrels, embedded, planted_texts
 
+from era_cache import store as store_module
 from era_cache.beir import read_beir
 from era_cache.collections import Collection, TextCollection
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder
+from era_cache.keyindex import KeyIndex
 from era_cache.pairs import load_fit_data, resolve_encoders
 from era_cache.splits import Split, make_split
-from era_cache.store import KeyIndex, Store, StoredEncoder
+from era_cache.store import Store, StoredEncoder
 from era_cache.types import Keys, Role
 from era_cache.workflow import FitReport, fit_to_folder
 
@@ -55,7 +57,8 @@ class _Reads:
         self.keys: set[bytes] = set()
         self.asked: set[bytes] = set()
         self.calls = self.copies = 0
-        vectors, read, positions = StoredEncoder.vectors, KeyIndex.read, KeyIndex.positions
+        vectors, positions = StoredEncoder.vectors, KeyIndex.positions
+        read = store_module.read_rows
 
         def spy_vectors(encoder, keys, **options):
             self.calls += 1
@@ -71,7 +74,7 @@ class _Reads:
             return positions(index, keys)
 
         monkeypatch.setattr(StoredEncoder, "vectors", spy_vectors)
-        monkeypatch.setattr(KeyIndex, "read", spy_read)
+        monkeypatch.setattr(store_module, "read_rows", spy_read)
         monkeypatch.setattr(KeyIndex, "positions", spy_positions)
 
 

@@ -12,16 +12,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from era_cache import reading
 from era_cache import store as store_module
 from era_cache.collections import TextCollection, row_keys
 from era_cache.encoders import HashEncoder
 from era_cache.errors import EncoderError, EraError, FingerprintError, FormatError, StoreError
 from era_cache.files import TEMPORARY_PREFIX, sha256_file
-from era_cache.store import KeyIndex, Segment, SegmentWriter, Store, check_vectors
+from era_cache.hdf5 import PlainWriter
+from era_cache.store import Store
 from era_cache.types import Role
+from era_cache.writer import SegmentWriter
 
 DIM = 3
 SPEC = HashEncoder(DIM).spec
@@ -72,7 +73,8 @@ def test_rows_are_written_into_an_array_that_is_given(encoder):
 
 
 def test_blocks_do_not_change_what_is_read(encoder, monkeypatch):
-    monkeypatch.setattr(store_module, "_BLOCK_ROWS", 3)
+    monkeypatch.setattr(reading, "_TASK_ROWS", 3)
+    monkeypatch.setattr(reading, "_BUFFER_BYTES", 2 * 4 * DIM)
     numbers = list(range(20))
     write(encoder, numbered(*numbers), rows(*numbers))
     order = [0, 1, 2, 3, 4, 5, 9, 8, 7, 11, 13, 12, 12, 12, 19]
@@ -110,8 +112,8 @@ def test_float32_rows_win_over_float16_whatever_the_order_of_writing(encoder, fl
         write(encoder, keys, vectors)
     expected = np.concatenate([rows(1, 2, add=10), rows(3)])
     np.testing.assert_array_equal(encoder.vectors(numbered(1, 2, 3)), expected)
-    assert len(encoder.index()) == 3
-    assert len(encoder.index(dtype="float16")) == 2
+    assert encoder.index().missing(numbered(1, 2, 3, 4), "float32").tolist() == [2, 3]
+    assert encoder.index().missing(numbered(1, 2, 3, 4), "float16").tolist() == [3]
 
 
 def test_of_equal_precision_the_segment_whose_name_sorts_first_wins(encoder):
@@ -125,48 +127,6 @@ def test_names_that_are_not_segments_are_ignored(encoder):
     for name in (f"{TEMPORARY_PREFIX}x-1-2.h5", "notes.txt", "a" * 63 + ".h5", "A" * 64 + ".h5"):
         (path.parent / name).write_bytes(b"not a segment")
     np.testing.assert_array_equal(encoder.vectors(numbered(1), check=True), rows(1))
-
-
-# The index
-
-halves = st.sampled_from([0, 1, 2, 255, 256, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
-keys_of = st.lists(st.tuples(halves, halves), max_size=12, unique=True)
-
-
-def as_keys(pairs):
-    return np.array(pairs, dtype="<u8").reshape(-1, 2).view(np.uint8).reshape(-1, 16)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(keys_of, max_size=4), st.lists(st.tuples(halves, halves), max_size=20))
-def test_the_index_finds_what_a_dictionary_finds(parts, asked):
-    segments, oracle = [], {}
-    for number, pairs in enumerate(parts):
-        vectors = np.arange(len(pairs), dtype="f4")[:, None] + 100 * number + 1
-        segments.append(Segment(Path(f"{number}.h5"), as_keys(pairs), vectors, ""))
-        for pair, vector in zip(pairs, vectors, strict=True):
-            oracle.setdefault(pair, vector[0])
-    index = KeyIndex(segments)
-    assert len(index) == len(oracle)
-    asked = [*asked, *oracle]
-    positions = index.positions(as_keys(asked))
-    assert [position >= 0 for position in positions] == [pair in oracle for pair in asked]
-    found = positions[positions >= 0]
-    out = np.empty((len(found), 1), np.float32)
-    index.read(found, out)
-    assert out[:, 0].tolist() == [oracle[pair] for pair in asked if pair in oracle]
-
-
-def test_keys_that_share_their_first_eight_bytes_are_told_apart():
-    shared = [(7, low) for low in (5, 0, 2**64 - 1, 3)]
-    vectors = np.array([[5.0], [0.0], [9.0], [3.0]], np.float32)
-    index = KeyIndex([Segment(Path("a"), as_keys([*shared, (8, 0)]), np.r_[vectors, [[8.0]]], "")])
-    asked = as_keys([(7, 3), (7, 4), (7, 2**64 - 1), (8, 0), (8, 1), (6, 5), (7, 0)])
-    positions = index.positions(asked)
-    assert (positions >= 0).tolist() == [True, False, True, True, False, False, True]
-    out = np.empty((4, 1), np.float32)
-    index.read(positions[positions >= 0], out)
-    assert out[:, 0].tolist() == [3, 9, 8, 0]
 
 
 # Segments: their names, their damage
@@ -266,12 +226,12 @@ def test_a_stored_value_that_is_not_finite_is_refused_when_read(encoder):
 
 
 def test_what_is_read_back_wrong_is_not_committed(encoder, monkeypatch):
-    original = store_module.write_plain
+    original = PlainWriter.write
 
-    def rot(path, arrays, attributes):
-        original(path, {**arrays, "vectors": arrays["vectors"] + 1}, attributes)
+    def rot(self, name, start, block):
+        original(self, name, start, block + (name == "vectors"))
 
-    monkeypatch.setattr(store_module, "write_plain", rot)
+    monkeypatch.setattr(PlainWriter, "write", rot)
     with pytest.raises(FormatError, match="read back other bytes"):
         write(encoder, numbered(1), rows(1))
     assert list((encoder.folder / "segments").iterdir()) == []
@@ -287,7 +247,7 @@ def test_what_is_read_back_wrong_is_not_committed(encoder, monkeypatch):
     ],
 )
 def test_a_wrong_shape_is_a_programming_mistake(encoder, keys, vectors):
-    with pytest.raises(ValueError, match="dim 3"):
+    with pytest.raises(ValueError, match=r"keys|dim 3"):
         write(encoder, keys, vectors)
 
 
@@ -295,42 +255,6 @@ def test_a_provenance_that_is_too_long_is_left_out(encoder):
     SegmentWriter(encoder, {"note": "x" * 20_000}).commit(numbered(1), rows(1))
     (segment,) = encoder.segments()
     assert json.loads(segment.provenance)["note"] == "provenance too long"
-
-
-# Vectors that must not be stored
-
-
-def check(vectors, dtype="float32"):
-    return check_vectors(np.array(vectors, "f4"), np.dtype(dtype), lambda row: f"text {row}", "M")
-
-
-def test_good_vectors_are_converted_and_nothing_else():
-    stored = check([[3, 4], [0, -2]], "float16")
-    assert stored.dtype == np.float16
-    assert stored.tolist() == [[3, 4], [0, -2]]
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ([np.nan, 1], "M returned NaN or infinite values for text 1"),
-        ([1, -np.inf], "M returned NaN or infinite values for text 1"),
-        ([0, 0], "M returned a vector of zeros for text 1"),
-        ([70000, 1], "M returned values too large for float16 for text 1.*float32"),
-    ],
-)
-def test_a_bad_vector_names_its_row(bad, message):
-    with pytest.raises(EncoderError, match=message):
-        check([[1, 2], bad, [3, 4]], "float16")
-
-
-def test_a_large_value_is_fine_in_float32():
-    assert check([[70000, 1]]).tolist() == [[70000, 1]]
-
-
-def test_bad_vectors_are_counted():
-    with pytest.raises(EncoderError, match=r"text 0 \(2 such rows"):
-        check([[0, 0], [1, 1], [np.nan, 1]])
 
 
 # Merging
@@ -378,7 +302,7 @@ def test_two_writers_of_the_same_rows_do_not_take_each_others_segments(encoder):
 
 
 def test_a_merge_does_not_remove_what_it_could_not_replace(encoder, monkeypatch):
-    original = store_module.write_plain
+    original = PlainWriter.write
 
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -386,10 +310,10 @@ def test_a_merge_does_not_remove_what_it_could_not_replace(encoder, monkeypatch)
     writer = SegmentWriter(encoder, {})
     writer.commit(numbered(1), rows(1))
     writer.commit(numbered(2), rows(2))
-    monkeypatch.setattr(store_module, "write_plain", full)
+    monkeypatch.setattr(PlainWriter, "write", full)
     with pytest.raises(StoreError, match="disk is full"):
         writer.__exit__(None, None, None)
-    monkeypatch.setattr(store_module, "write_plain", original)
+    monkeypatch.setattr(PlainWriter, "write", original)
     np.testing.assert_array_equal(encoder.vectors(numbered(2, 1), check=True), rows(2, 1))
 
 
@@ -399,17 +323,17 @@ def test_a_reader_that_listed_segments_before_a_merge_looks_again(encoder, monke
     first = writer.commit(numbered(1), rows(1))
     writer.commit(numbered(2), rows(2))
     if late:
-        # Gone between the check of the first bytes and the opening by HDF5.
-        original, merged = h5py.File, []
+        # Gone between the look at its structure and the reading of its rows.
+        original, merged = reading.read_rows, []
 
-        def opened(path, *args, **options):
+        def read(*args):
             if not merged:
                 merged.append(True)
                 writer.__exit__(None, None, None)
                 assert not first.exists()
-            return original(path, *args, **options)
+            return original(*args)
 
-        monkeypatch.setattr(h5py, "File", opened)
+        monkeypatch.setattr(store_module, "read_rows", read)
     else:
         stale = encoder.segment_paths()
         writer.__exit__(None, None, None)
@@ -456,7 +380,7 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
 
 def test_a_file_in_the_place_of_the_store_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="file: creating the store failed"):
+    with pytest.raises(StoreError, match="file: creating failed: File exists"):
         Store.create(tmp_path / "file")
 
 
@@ -488,7 +412,9 @@ def test_an_unwritable_place_is_a_store_error(tmp_path, monkeypatch):
 
 
 def test_an_unknown_fingerprint_lists_what_the_store_holds(store, encoder):
-    with pytest.raises(FingerprintError, match=r"fingerprint 0{12}; it holds hash-3 \(document"):
+    with pytest.raises(
+        FingerprintError, match=r"no vectors of '0{24}'; it holds hash-3 \(document"
+    ):
         store.encoder("0" * 64)
     assert store.encoder(SPEC.fingerprint(Role.DOCUMENT)).folder == encoder.folder
 
