@@ -19,6 +19,7 @@ import numpy as np
 from era_cache.errors import FormatError, InputError
 from era_cache.files import canonical_json, loads_json, safe_name, staged
 from era_cache.hdf5 import PlainFile, open_plain, write_plain
+from era_cache.keys import distinct_rows, key_halves, key_order
 from era_cache.types import Array, IntArray, Keys, Qrels, Role
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "TextCollection",
     "alignment_order",
     "collection_digest",
-    "distinct_rows",
     "read_collection",
     "row_keys",
     "write_collection",
@@ -153,13 +153,6 @@ def row_keys(role: Role, texts: Sequence[str], instructions: Sequence[str] | Non
     return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
 
 
-def distinct_rows(keys: Keys) -> IntArray:
-    """Row of the first occurrence of each distinct key, ascending, (m,) int64."""
-    words = np.ascontiguousarray(keys).view("<u8").reshape(-1, 2)
-    _, first = np.unique(words, axis=0, return_index=True)
-    return np.sort(first).astype(np.int64)
-
-
 def alignment_order(doc_keys: Keys, seed: int) -> IntArray:
     """Order documents at random such that any prefix is a uniform sample.
 
@@ -175,8 +168,7 @@ def alignment_order(doc_keys: Keys, seed: int) -> IntArray:
     """
     rows = distinct_rows(doc_keys)
     mask = np.random.default_rng(seed).integers(0, 256, 16, dtype=np.uint8)
-    words = np.ascontiguousarray(doc_keys[rows] ^ mask).view("<u8").reshape(-1, 2)
-    return rows[np.lexsort((words[:, 1], words[:, 0]))]
+    return rows[key_order(*key_halves(doc_keys[rows] ^ mask))]
 
 
 def _pack_strings(strings: Sequence[str]) -> tuple[Array, IntArray]:
@@ -254,9 +246,9 @@ def write_collection(folder: Path, texts: TextCollection) -> Collection:
     }
     with staged(folder, ".h5") as (temporary, commit):
         write_plain(temporary, arrays, attributes)
-        read_collection(temporary)
-        path = commit(f"{texts.name}-{digest[:12]}.h5")
-    return read_collection(path)
+        stored = read_collection(temporary)
+        commit(f"{texts.name}-{digest[:12]}.h5")
+    return stored
 
 
 def read_collection(path: Path) -> Collection:

@@ -23,6 +23,8 @@ class EmbedConfig:
     """Longest stretch of encoding that a killed process can lose, roughly."""
     seal_bytes: int = 64 << 20
     """Largest amount of vectors held back before they are committed."""
+    note: str = ""
+    """The user's own words, kept in the provenance of each segment."""
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from era_cache import __version__
 from era_cache.collections import (
     Collection,
     TextCollection,
     alignment_order,
-    distinct_rows,
 )
 from era_cache.config import EmbedConfig
 from era_cache.encoders import Encoder
 from era_cache.errors import EncoderError
+from era_cache.keys import distinct_rows
 from era_cache.segments import StoredRows, check_vectors
 from era_cache.specs import render
 from era_cache.store import SIDES, Store, StoredEncoder
@@ -287,7 +288,10 @@ class _Job:
         if self._writer is None:
             spec, dim = self._encoder.spec, stored.values.shape[1]
             self._target = self._store.add_encoder(spec, self._role, dim)
-            self._writer = SegmentWriter(self._target, self._encoder.provenance())
+            about = {**self._encoder.provenance(), "era-cache": __version__}
+            if self._config.note:
+                about["note"] = self._config.note
+            self._writer = SegmentWriter(self._target, about, dtype=self._dtype)
         self._writer.commit(self._keys[rows], stored)
 
     def finish(self) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from era_cache.adapters import Adapter
+from era_cache.adapters import Adapter, unit
 from era_cache.measures import Measure, Ranking, evaluate, mean, parse_measure
 from era_cache.pairs import HeldOut
 from era_cache.search import search
+from era_cache.segments import check_vectors
 from era_cache.statistics import bootstrap_interval, holm, paired_randomisation_test
 from era_cache.types import FloatArray
 
@@ -23,8 +24,10 @@ __all__ = [
     "DEFAULT_MEASURES",
     "DEPTH",
     "Scored",
+    "as_int8",
     "compare",
     "evaluation_record",
+    "int8_loss",
     "score_adapters",
     "score_large",
 ]
@@ -82,6 +85,52 @@ def score_large(data: HeldOut, measures: Sequence[Measure]) -> Scored | None:
     return _score(data.queries.views["large"], data.large_corpus, data, measures)
 
 
+def as_int8(data: HeldOut) -> HeldOut:
+    """The same vectors as a store that keeps int8 rows would give them back.
+
+    Rounding is by row and relative to its largest value, so that rows scaled to unit length lose
+    what the stored rows would.
+    """
+    import torch
+
+    def rounded(rows: torch.Tensor) -> torch.Tensor:
+        stored = check_vectors(rows.cpu().numpy(), "int8", lambda row: f"row {row}", "the store")
+        return unit(torch.from_numpy(stored.to_float32()).to(rows.device))
+
+    views = {name: rounded(rows) for name, rows in data.queries.views.items()}
+    return data._replace(queries=data.queries._replace(views=views), corpus=rounded(data.corpus))
+
+
+def int8_loss(
+    data: HeldOut,
+    adapters: Mapping[str, Adapter],
+    scored: Mapping[str, Scored],
+    measures: Sequence[Measure],
+    *,
+    seed: int,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What each adapter would measure on int8 rows, and the difference to the rows as stored.
+
+    Returns:
+        candidate -> measure -> ``mean``, ``difference`` with its 95 % bootstrap interval
+        (``difference_low``, ``difference_high``) and ``p`` of the paired randomisation test.
+    """
+    lossy = score_adapters(as_int8(data), adapters, measures)
+    table: dict[str, dict[str, dict[str, float]]] = {name: {} for name in lossy}
+    for name, one in lossy.items():
+        for measure in measures:
+            values, before = one.values[measure], scored[name].values[measure]
+            lost = bootstrap_interval(values - before, seed=seed)
+            table[name][str(measure)] = {
+                "mean": mean(values),
+                "difference": mean(values - before),
+                "difference_low": lost.low,
+                "difference_high": lost.high,
+                "p": paired_randomisation_test(values, before, seed=seed),
+            }
+    return table
+
+
 def compare(
     scored: Mapping[str, Scored], measures: Sequence[Measure], *, baseline: str, seed: int
 ) -> dict[str, dict[str, dict[str, float]]]:
@@ -123,6 +172,7 @@ def evaluation_record(**fields: Any) -> dict[str, Any]:
 
     Fields: ``collection``, ``split``, ``encoders``, ``measures``, ``primary``, ``chosen``,
     ``choice_reason``, ``candidates`` (name, kind, validation mean, measures as from ``compare``),
-    ``curve``, ``costs``, ``commands``, ``notes``, ``environment``.
+    ``curve``, ``int8`` (as from ``int8_loss``), ``costs``, ``commands``, ``notes``,
+    ``environment``.
     """
     return {"format": "era-evaluation", "version": 1, **fields}

@@ -19,12 +19,13 @@ import numpy as np
 
 from era_cache.errors import FormatError, StoreError
 from era_cache.files import make_folder, os_errors, staged
-from era_cache.hdf5 import Layout, open_plain, plain_writer
+from era_cache.hdf5 import Layout, PlainFile, open_plain, plain_writer
+from era_cache.keys import key_halves, key_order, key_words
 from era_cache.layout import INDEX_NAME, list_names
 from era_cache.segments import DTYPES, Segment
 from era_cache.types import Array, IntArray, Keys
 
-__all__ = ["KeyIndex", "by_segment", "persist_index", "remove_stale_indexes"]
+__all__ = ["KeyIndex", "by_segment", "open_index", "persist_index", "remove_stale_indexes"]
 
 FORMAT, VERSION = "era-index", 1
 # Fewer rows are sorted in less time than a file takes to write.
@@ -83,7 +84,7 @@ class KeyIndex:
         Returns:
             (n,) int64.
         """
-        high, low = _halves(keys)
+        high, low = key_halves(keys)
         # Ascending needles walk through the index once instead of jumping about in it.
         order = np.argsort(high)
         high, low = high[order], low[order]
@@ -154,7 +155,7 @@ class KeyIndex:
         The key is read from its segment, whatever the index claims.
         """
         position = self._position(part, part.rows[at])
-        found_high, found_low = self._key_halves(position)
+        found_high, found_low = self._halves_at(position)
         compared = np.where(found_low < low, -1, np.where(found_low > low, 1, 0))
         return position, np.where((position >= 0) & (found_high == high), compared, 1)
 
@@ -171,13 +172,13 @@ class KeyIndex:
             position = np.where((rows >= 0) & (rows < own_starts[-1]), position, -1)
         return np.where((position >= 0) & (position < self.starts[-1]), position, -1)
 
-    def _key_halves(self, positions: IntArray) -> tuple[Array, Array]:
+    def _halves_at(self, positions: IntArray) -> tuple[Array, Array]:
         if len(self.segments) == 1:
-            words = _words(self.keys[0])[np.maximum(positions, 0)]
+            words = key_words(self.keys[0])[np.maximum(positions, 0)]
         else:
             words = np.zeros((len(positions), 2), dtype=np.uint64)
             for number, where, rows in by_segment(self.starts, positions):
-                words[where] = _words(self.keys[number])[rows]
+                words[where] = key_words(self.keys[number])[rows]
         return words[:, 0], words[:, 1]
 
 
@@ -204,15 +205,6 @@ def _starts(segments: Sequence[Segment]) -> IntArray:
     return np.concatenate([[0], np.cumsum([s.rows for s in segments], dtype=np.int64)])
 
 
-def _words(keys: Keys) -> Array:
-    return np.ascontiguousarray(keys).view("<u8").reshape(-1, 2)
-
-
-def _halves(keys: Keys) -> tuple[Array, Array]:
-    words = _words(keys)
-    return words[:, 0], words[:, 1]
-
-
 # Building
 
 
@@ -236,32 +228,19 @@ def _partitions(keys: Sequence[Keys], partition_rows: int) -> Iterator[tuple[Arr
             for block in [one[offset : offset + _BLOCK_ROWS]]
         ]
         high, low, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = _key_order(high, low, rows)
+        order = key_order(high, low, rows)
         yield high[order], rows[order]
 
 
 def _in_partition(
     block: Keys, start: int, bits: int, partition: int
 ) -> tuple[Array, Array, IntArray]:
-    high, low = _halves(block)
+    high, low = key_halves(block)
     rows = np.arange(start, start + len(block), dtype=np.int64)
     if not bits:
         return high, low, rows
     inside = np.flatnonzero(high >> np.uint64(64 - bits) == partition)
     return high[inside], low[inside], rows[inside]
-
-
-def _key_order(high: Array, low: Array, rows: IntArray) -> IntArray:
-    """Order by both halves of the key, then by row: like lexsort, where few halves are equal."""
-    order = np.argsort(high)
-    ordered = high[order]
-    equal = np.zeros(len(order), dtype=bool)
-    equal[1:] = ordered[1:] == ordered[:-1]
-    equal[:-1] |= equal[1:]
-    places = np.flatnonzero(equal)
-    tied = order[places]
-    order[places] = tied[np.lexsort((rows[tied], low[tied], high[tied]))]
-    return order
 
 
 # The file
@@ -351,14 +330,8 @@ def _stored_part(folder: Path, segments: Sequence[Segment]) -> _Part | None:
     best: _Part | None = None
     for name in list_names(folder / "index", INDEX_NAME):
         try:
-            plain = open_plain(folder / "index" / name, FORMAT, VERSION)
-            slots = {n: (slot.dtype.name, slot.shape) for n, slot in plain.slots.items()}
-            total = slots.get("high", ("", (0,)))[1][0]
-            counted = len(slots) == 3 and slots.get("segments", ("", (0,)))[1][1:] == (32,)
-            whole = slots.get("high") == ("uint64", (total,))
-            if not counted or not whole or slots.get("rows") != ("int64", (total,)):
-                continue
-            digests = [bytes(row) for row in plain.array("segments")]
+            plain, digests = open_index(folder / "index" / name)
+            total = plain.slots["high"].shape[0]
             if best is not None and total <= len(best.high):
                 continue
             numbers = [number_of.get(digest, -1) for digest in digests]
@@ -370,3 +343,27 @@ def _stored_part(folder: Path, segments: Sequence[Segment]) -> _Part | None:
             # A cache: damaged, newer or just deleted, it is as if it were not there.
             continue
     return best
+
+
+def open_index(path: Path) -> tuple[PlainFile, list[bytes]]:
+    """Check the form of an index file, not its entries.
+
+    Returns:
+        The file, and the SHA-256 of each segment that it covers, in their order there.
+
+    Raises:
+        FormatError: damaged, hostile or newer.
+        StoreError: it cannot be opened.
+    """
+    plain = open_plain(path, FORMAT, VERSION)
+    slots = {name: (slot.dtype.name, slot.shape) for name, slot in plain.slots.items()}
+    covered = slots.get("segments", ("", (0,)))
+    total = slots.get("high", ("", (0,)))[1][0]
+    expected = {
+        "segments": ("uint8", (covered[1][0], 32)),
+        "high": ("uint64", (total,)),
+        "rows": ("int64", (total,)),
+    }
+    if slots != expected:
+        raise FormatError(f"{path}: members {sorted(slots)} are not those of an index. Delete it.")
+    return plain, [bytes(row) for row in plain.array("segments")]

@@ -32,6 +32,7 @@ from era_cache.files import (
     write_json,
 )
 from era_cache.keyindex import KeyIndex, persist_index
+from era_cache.keys import distinct_rows
 from era_cache.layout import (
     COLLECTION_NAME,
     ENCODER_NAME,
@@ -50,7 +51,7 @@ from era_cache.writer import SegmentWriter
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SIDES", "Store", "StoredEncoder"]
+__all__ = ["FORMAT", "PAIR_FORMAT", "SIDES", "VERSION", "Store", "StoredEncoder"]
 
 FORMAT, PAIR_FORMAT, VERSION = "era-store", "era-pair", 1
 T = TypeVar("T")
@@ -493,4 +494,4 @@ class Store:
             new = known.missing(keys, dtype)
             if len(new):
                 writer.write(keys[new], vectors[new], lambda row: f"text number {new[row]}")
-            return len(np.unique(keys[new].view("V16")))
+            return len(distinct_rows(keys[new]))

@@ -31,6 +31,7 @@ from era_cache.evaluate import (
     Scored,
     compare,
     evaluation_record,
+    int8_loss,
     score_adapters,
     score_large,
 )
@@ -230,6 +231,7 @@ def evaluate_folder(
     seed: int = 0,
     device: str | None = None,
     check: bool = True,
+    int8: bool = False,
     commands: Sequence[str] = (),
 ) -> Evaluation:
     """Measure every candidate of an adapter folder on the test queries of its split.
@@ -243,6 +245,7 @@ def evaluate_folder(
         seed: of bootstrap and randomisation.
         device: torch device name; None chooses.
         check: compare the digests of all segments first.
+        int8: also measure what storing the vectors as int8 would cost.
         commands: recorded in the report.
 
     Raises:
@@ -297,7 +300,23 @@ def evaluate_folder(
     )
     if not record["curve"]:
         del record["curve"]
+    if int8:
+        record["int8"] = int8_loss(data, adapters, scored, measures, seed=seed)
+        record["notes"] += _int8_notes(record["int8"], ("small", config["chosen"]))
     return Evaluation(record, scored, data.queries, collection.doc_ids)
+
+
+def _int8_notes(
+    lost: Mapping[str, Mapping[str, Mapping[str, float]]], names: Sequence[str]
+) -> list[str]:
+    """What int8 storage costs the candidates that matter, in words."""
+    measure = str(PRIMARY)
+    return [
+        f"Stored as int8, {name} would measure {row['mean']:.4f} {measure}: "
+        f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]."
+        for name in dict.fromkeys(names)
+        for row in [lost[name][measure]]
+    ]
 
 
 def _fitted_on(

@@ -24,6 +24,7 @@ from era_cache.files import (
 )
 from era_cache.hdf5 import plain_writer
 from era_cache.keyindex import KeyIndex
+from era_cache.keys import distinct_rows
 from era_cache.reading import read_blocks
 from era_cache.retired import purge, retire
 from era_cache.segments import (
@@ -276,7 +277,7 @@ class SegmentWriter:
             form.put(slice(done, done + len(some)), rows)
             done += len(some)
         self._pending = []
-        first = np.sort(np.unique(keys.view("V16").reshape(-1), return_index=True)[1])
+        first = distinct_rows(keys)
         self.commit(keys[first], form.take(first) if len(first) < len(keys) else form)
 
     def commit(self, keys: Keys, rows: StoredRows | Array) -> Path:

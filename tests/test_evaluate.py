@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,24 @@ import torch
 from planted import embedded, planted_texts
 
 from era_cache.adapters import Adapter, unit
-from era_cache.config import SplitConfig
+from era_cache.config import EmbedConfig, SplitConfig
+from era_cache.embed import embed_collection
+from era_cache.encoders import HashEncoder
 from era_cache.evaluate import (
     DEFAULT_MEASURES,
     DEPTH,
     Scored,
+    as_int8,
     compare,
     evaluation_record,
+    int8_loss,
     score_adapters,
     score_large,
 )
 from era_cache.measures import Measure, Ranking, parse_measure
 from era_cache.pairs import HeldOut, QuerySet, load_held_out, resolve_encoders
 from era_cache.splits import make_split
+from era_cache.store import Store
 from era_cache.trec import write_qrels, write_run
 from era_cache.types import Qrels
 
@@ -202,3 +208,46 @@ def test_record_names_its_format_first() -> None:
     record = evaluation_record(primary="RR", notes=[])
     assert list(record.items())[:2] == [("format", "era-evaluation"), ("version", 1)]
     assert record["primary"] == "RR"
+
+
+def test_int8_rows_lose_what_a_store_of_int8_rows_would(tmp_path):
+    """Evaluating rounded tensors equals embedding into a store that keeps int8."""
+    config = replace(EmbedConfig(), align_documents=40)
+    stores = {}
+    for dtype in ("float32", "int8"):
+        store = Store.create(tmp_path / dtype)
+        embed_collection(
+            store,
+            planted_texts(),
+            large=HashEncoder(24, "large"),
+            small=HashEncoder(16, "small"),
+            config=replace(config, dtype=dtype),
+        )
+        stores[dtype] = store
+    held = {}
+    for dtype, store in stores.items():
+        collection = store.collection(planted_texts().name)
+        split = make_split(collection, SplitConfig())
+        held[dtype] = load_held_out(collection, split, resolve_encoders(store, collection))
+    rounded = as_int8(held["float32"])
+    torch.testing.assert_close(rounded.corpus, held["int8"].corpus, rtol=0, atol=2e-6)
+    for view, rows in rounded.queries.views.items():
+        torch.testing.assert_close(rows, held["int8"].queries.views[view], rtol=0, atol=2e-6)
+    assert not torch.equal(rounded.corpus, held["float32"].corpus)
+
+
+def test_the_loss_of_int8_is_the_difference_of_two_evaluations(tmp_path):
+    store, collection = embedded(tmp_path / "store", planted_texts())
+    split = make_split(collection, SplitConfig())
+    data = load_held_out(collection, split, resolve_encoders(store, collection))
+    measures = [parse_measure("nDCG@10")]
+    dim = data.corpus.shape[1]
+    adapters = {"small": Adapter(("small",), torch.eye(dim), None)}
+    scored = score_adapters(data, adapters, measures)
+    row = int8_loss(data, adapters, scored, measures, seed=0)["small"]["nDCG@10"]
+    lossy = score_adapters(as_int8(data), adapters, measures)
+    before = scored["small"].values[measures[0]].mean()
+    after = lossy["small"].values[measures[0]].mean()
+    assert row["mean"] == pytest.approx(after, abs=1e-12)
+    assert row["difference"] == pytest.approx(after - before, abs=1e-12)
+    assert row["difference_low"] <= row["difference"] <= row["difference_high"]

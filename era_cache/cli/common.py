@@ -127,21 +127,33 @@ def echo_table(header: list[str], rows: list[list[str]]) -> None:
 
 
 class ProgressBars:
-    """One bar on stderr for each part of a long step; silent where stderr is no terminal."""
+    """One bar on stderr for each part of a long step; silent where stderr is no terminal.
 
-    def __init__(self) -> None:
+    Args:
+        unit: what is counted; ``B`` for bytes.
+    """
+
+    def __init__(self, unit: str = "text") -> None:
+        self._unit = unit
         self._bar: Any = None
         self._what = ""
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` rows of ``what`` are ready."""
+        """Show that ``done`` of ``total`` units of ``what`` are ready."""
         from tqdm import tqdm
 
         if self._bar is None or what != self._what or total != self._bar.total:
             self.close()
             self._what = what
             # Two seconds of delay: what is over sooner needs no bar.
-            self._bar = tqdm(total=total, desc=what, unit="text", disable=None, delay=2.0)
+            self._bar = tqdm(
+                total=total,
+                desc=what,
+                unit=self._unit,
+                unit_scale=self._unit == "B",
+                disable=None,
+                delay=2.0,
+            )
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

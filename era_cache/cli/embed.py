@@ -115,10 +115,10 @@ TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." +
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float16", "float32"]),
+    type=click.Choice(["float32", "float16", "int8"]),
     default=DEFAULTS.dtype,
     show_default=True,
-    help="Precision of the stored vectors.",
+    help="Form of the stored vectors; int8 keeps one scale for each row (see era-eval --int8).",
 )
 @click.option(
     "--batch-tokens",
@@ -128,6 +128,7 @@ TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." +
     show_default=True,
     help="Tokens in one batch, padding included.",
 )
+@click.option("--note", default="", help="Kept with the vectors, in each segment.")
 @click.option("--all-queries", is_flag=True, help="Also encode queries that no judgement names.")
 @click.option(
     "--skip-bad-rows", is_flag=True, help="Leave out and count rows that would be errors."
@@ -163,7 +164,12 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
     large, small = _encoders(options)
     _mention_prompts(texts.instructions, large, small)
     bars = ProgressBars()
-    config = replace(DEFAULTS, align_documents=options["align_documents"], dtype=options["dtype"])
+    config = replace(
+        DEFAULTS,
+        align_documents=options["align_documents"],
+        dtype=options["dtype"],
+        note=options["note"],
+    )
     try:
         stored, reports = embed_collection(
             Store.create(store_path),

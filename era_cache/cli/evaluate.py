@@ -56,6 +56,9 @@ __all__ = ["main"]
 @click.option(
     "--runs", is_flag=True, help="Also write TREC files: a run for each candidate, and the qrels."
 )
+@click.option(
+    "--int8", is_flag=True, help="Also measure what storing the vectors as int8 would cost."
+)
 @check_option
 @device_option
 @json_option
@@ -84,6 +87,7 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
         seed=options["seed"],
         device=options["device"],
         check=options["check"],
+        int8=options["int8"],
         commands=["era-eval " + shlex.join(sys.argv[1:])],
     )
     out = options["out"] or adapter / "evaluation"

@@ -1,0 +1,139 @@
+"""``era-store compact`` and ``era-store gc``: fewer segments, and nothing kept that no one needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    ProgressBars,
+    echo_json,
+    echo_table,
+    json_option,
+)
+
+__all__ = ["compact_command", "gc_command"]
+
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Change nothing, only tell.")
+
+
+@click.command("compact", cls=EraCommand)
+@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.option("--encoder", help="Name or start of a fingerprint.  [default: all]")
+@click.option(
+    "--max-gib",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Vectors in one new segment, at most.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "int8"]),
+    help="Store rows that are kept more exactly in this form. Digits are lost for good.",
+)
+@DRY_RUN
+@json_option
+def compact_command(
+    store_path: Path,
+    encoder: str | None,
+    max_gib: float,
+    dtype: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Merge the segments of STORE into fewer, larger ones.
+
+    Others may read and write the store meanwhile. What was replaced takes space until era-store gc
+    deletes it, a day later at the earliest.
+
+    \b
+    Example:
+      era-store compact stores/mine
+    """
+    from era_cache.compact import compact
+    from era_cache.store import Store
+
+    bars = ProgressBars("B")
+    try:
+        reports = compact(
+            Store.open(store_path),
+            encoder=encoder,
+            max_bytes=int(max_gib * (1 << 30)),
+            dtype=dtype,
+            dry_run=dry_run,
+            progress=bars,
+        )
+    finally:
+        bars.close()
+    if as_json:
+        echo_json([report._asdict() for report in reports])
+        return
+    rows = [
+        [
+            one.encoder,
+            one.fingerprint[:12],
+            f"{one.segments_before:,}",
+            f"{one.segments_after:,}",
+            f"{one.rows:,}",
+            f"{one.bytes_written:,}",
+        ]
+        for one in reports
+    ]
+    after = "would be" if dry_run else "after"
+    echo_table(["encoder", "fingerprint", "segments", after, "rows", "bytes written"], rows)
+
+
+@click.command("gc", cls=EraCommand)
+@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    metavar="HOURS",
+    default=24.0,
+    show_default=True,
+    help="Leave alone what was replaced or written in these last hours.",
+)
+@click.option("--old-versions", is_flag=True, help="Delete older versions of collections, too.")
+@click.option(
+    "--unreferenced",
+    is_flag=True,
+    help="Drop rows that no collection of STORE names, too, for good.",
+)
+@DRY_RUN
+@json_option
+def gc_command(
+    store_path: Path,
+    grace: float,
+    old_versions: bool,
+    unreferenced: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Delete what STORE does not need any more.
+
+    That is: segments that compaction has replaced, index files that a newer one covers, and what
+    killed writers left behind. Nothing that a running writer has just written.
+
+    \b
+    Example:
+      era-store gc stores/mine --dry-run
+    """
+    from era_cache.compact import clean
+    from era_cache.store import Store
+
+    found = clean(
+        Store.open(store_path),
+        grace_seconds=grace * 3600,
+        old_versions=old_versions,
+        unreferenced=unreferenced,
+        dry_run=dry_run,
+    )
+    if as_json:
+        echo_json(found._asdict())
+        return
+    for name, value in found._asdict().items():
+        click.echo(f"{name.replace('_', ' ')}: {value:,}")
