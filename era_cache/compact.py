@@ -7,6 +7,7 @@ retired long ago, and nothing that a running writer has just sealed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -84,13 +85,16 @@ def compact(
                 path = merge_segments(
                     one.folder / "segments", one.spec, batch, provenance, _form(batch, dtype)
                 )
-                with os_errors("reading", path):
-                    written += path.stat().st_size
+                if path is not None:
+                    with os_errors("reading", path), contextlib.suppress(FileNotFoundError):
+                        written += path.stat().st_size
             done += _size(batch)
             tell(one.spec.name, done, total)
         if batches and not dry_run:
             one.keep_index()
         after = len(before) - sum(len(batch) - 1 for batch in batches)
+        if not dry_run:
+            after = len(one.segment_paths())
         rows = sum(segment.rows for segment in before)
         reports.append(
             Compacted(one.spec.name, one.spec.fingerprint, len(before), after, rows, written)

@@ -17,6 +17,7 @@ import numpy as np
 
 from era_cache.errors import FormatError, StoreError
 from era_cache.keyindex import KeyIndex, by_segment
+from era_cache.retired import retired_path
 from era_cache.segments import Segment, StoredRows, all_finite
 from era_cache.types import Array, FloatArray, IntArray, Keys
 
@@ -146,8 +147,8 @@ def _opened(segment: Segment) -> Iterator[Any]:
         except StoreError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
-            retired = segment.path.parent.parent / "retired" / segment.path.name
-            reader = stack.enter_context(segment.plain._replace(path=retired).opened())
+            kept = segment.plain._replace(path=retired_path(segment.path))
+            reader = stack.enter_context(kept.opened())
         yield reader
 
 

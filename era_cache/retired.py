@@ -18,7 +18,7 @@ from era_cache.errors import FormatError, StoreError
 from era_cache.files import make_folder, os_errors, read_json, write_json
 from era_cache.layout import SEGMENT_NAME, list_names
 
-__all__ = ["GRACE_SECONDS", "is_replaced", "purge", "retire", "retired_files"]
+__all__ = ["GRACE_SECONDS", "is_replaced", "purge", "retire", "retired_files", "retired_path"]
 
 FORMAT, VERSION = "era-retired", 1
 GRACE_SECONDS = 24 * 3600.0
@@ -41,13 +41,19 @@ def retire(paths: Iterable[Path], by: str | None) -> None:
         StoreError: the folder cannot be written.
     """
     for path in paths:
-        folder = path.parent.parent / "retired"
+        kept = retired_path(path)
+        folder = kept.parent
         make_folder(folder)
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = {"format": FORMAT, "version": VERSION, "by": by, "created": created}
         write_json(folder / f"{path.stem}.json", record)
         with os_errors("retiring", path), contextlib.suppress(FileNotFoundError):
-            path.rename(folder / path.name)
+            path.rename(kept)
+
+
+def retired_path(path: Path) -> Path:
+    """Where a segment goes when it is retired."""
+    return path.parent.parent / "retired" / path.name
 
 
 def is_replaced(encoder_folder: Path, digest: str) -> bool:

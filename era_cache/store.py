@@ -43,6 +43,7 @@ from era_cache.layout import (
     list_names,
 )
 from era_cache.reading import mapped_rows, read_rows
+from era_cache.retired import retired_path
 from era_cache.segments import Segment, open_segment
 from era_cache.specs import EncoderSpec, StoredSpec, encoder_record, read_encoder_record
 from era_cache.types import FloatArray, Keys, Role
@@ -114,7 +115,15 @@ class StoredEncoder:
         )
 
     def _open(self, path: Path, *, check: bool = False) -> Segment:
-        return open_segment(path, self.spec.fingerprint, self.spec.dim, check=check)
+        fingerprint, dim = self.spec.fingerprint, self.spec.dim
+        try:
+            return open_segment(path, fingerprint, dim, check=check)
+        except StoreError as error:
+            # Replaced since it was listed: what replaced it is not in the list, but it is kept.
+            kept = retired_path(path)
+            if not isinstance(error.__cause__, FileNotFoundError) or not kept.is_file():
+                raise
+            return open_segment(kept, fingerprint, dim, check=check)
 
     def index(self, *, check: bool = False) -> KeyIndex:
         """Index all rows.
@@ -125,7 +134,7 @@ class StoredEncoder:
         Raises:
             FormatError: a segment is damaged.
         """
-        return KeyIndex(self.segments(check=check), self.folder)
+        return self._looking_again(lambda: KeyIndex(self._segments(check), self.folder))
 
     def keep_index(self) -> None:
         """Write the key index down, once many rows have come that no index file covers.

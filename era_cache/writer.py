@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from era_cache.errors import FormatError
+from era_cache.errors import FormatError, StoreError
 from era_cache.files import (
     canonical_json,
     make_folder,
@@ -98,7 +98,7 @@ def merge_segments(
     segments: Sequence[Segment],
     provenance: dict[str, Any],
     dtype: str | None = None,
-) -> Path:
+) -> Path | None:
     """Write one segment that holds every row of others, and retire those.
 
     Args:
@@ -109,16 +109,24 @@ def merge_segments(
         dtype: stored form of the result; None is that of the most exact of them.
 
     Returns:
-        The new segment's path.
+        The new segment's path, or None where another process was faster: one of the segments has
+        been retired by then.
 
     Raises:
         FormatError: one of them is damaged; nothing is changed.
         StoreError: the folder cannot be written; nothing is changed.
     """
-    for segment in segments:
-        verify_digest(segment.path)  # damage must not get a new name
+    if any(segment.path.parent.name == "retired" for segment in segments):
+        return None
     preferred = sorted(segments, key=lambda s: s.preference)
-    index = KeyIndex(preferred)
+    try:
+        for segment in segments:
+            verify_digest(segment.path)  # damage must not get a new name
+        index = KeyIndex(preferred)
+    except StoreError:
+        if all(segment.path.exists() for segment in segments):
+            raise
+        return None
     into = dtype or preferred[0].dtype
     start_of = {s.path: int(index.starts[n]) for n, s in enumerate(preferred)}
 
@@ -250,7 +258,7 @@ class SegmentWriter:
         """Take rows; they are committed when enough have come, or when the writer is left.
 
         Args:
-            keys: (n, 16) uint8; of a key given twice, the first row counts.
+            keys: (n, 16) uint8; a key given twice in one group is stored once, its first row.
             vectors: (n, d) float16, float32 or float64, finite, no row all zero.
             name_of: names row i in an error.
 
@@ -310,7 +318,12 @@ class SegmentWriter:
         paths, self._written = self._written, []
         if len(paths) < 2:
             return
-        opened = [open_segment(path, self.spec.fingerprint, self.spec.dim) for path in paths]
+        try:
+            opened = [open_segment(path, self.spec.fingerprint, self.spec.dim) for path in paths]
+        except StoreError:
+            if all(path.exists() for path in paths):
+                raise
+            return  # a compaction beside has merged them already
         small = sum(s.plain.slots["vectors"].nbytes for s in opened) <= self.merge_bytes
         if small and len({s.dtype for s in opened}) == 1:
             provenance = {**self._provenance, "merged": len(paths)}
