@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from era_cache.errors import FormatError, StoreError
+from era_cache.errors import FormatError, NewerError, StoreError
 from era_cache.files import os_errors
 from era_cache.hdf5_messages import ATTRIBUTE_LIMIT, DTYPES, NAME
 from era_cache.hdf5_parse import MAX_MEMBERS, ArraySlot, Attributes, parse_plain
@@ -337,7 +337,7 @@ def open_plain(path: Path, expected_format: str, version: int) -> PlainFile:
     if not isinstance(found, int) or found < 1:
         raise FormatError(f"{path}: no valid format version.")
     if found > version:
-        raise FormatError(
+        raise NewerError(
             f"{path}: format version {found}, but this ERA Cache reads up to {version}. "
             "Install a newer ERA Cache."
         )

@@ -203,8 +203,8 @@ def attribute(body: bytes) -> tuple[str, int | str]:
     if terminated[-1:] != b"\0" or space != b"\x02\0\0\0":
         raise NotOursError(f"{what} is not a scalar")
     size = int.from_bytes(kind[4:8], "little")
-    if size > ATTRIBUTE_LIMIT:
-        raise NotOursError(f"{what} has {size} bytes; at most {ATTRIBUTE_LIMIT} are expected")
+    if not 0 < size <= ATTRIBUTE_LIMIT:
+        raise NotOursError(f"{what} has {size} bytes, not 1 to {ATTRIBUTE_LIMIT}")
     data = fields.take(size)
     fields.end()
     # Fixed length, filled up with zeros, ASCII as far as HDF5 knows.

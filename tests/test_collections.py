@@ -464,7 +464,7 @@ def stored(tmp_path) -> Path:
 )
 def test_a_changed_value_is_found(tmp_path, name):
     path = stored(tmp_path)
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver="v110") as file:
         file[name][0] = file[name][0] ^ 1
     with pytest.raises(FormatError, match="content and digest differ"):
         read_collection(path)
@@ -472,7 +472,7 @@ def test_a_changed_value_is_found(tmp_path, name):
 
 def test_changed_metadata_are_found(tmp_path):
     path = stored(tmp_path)
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver="v110") as file:
         meta = file.attrs["meta"].decode().replace('"domain":""', '"domain":"x"')
         file.attrs.modify("meta", np.bytes_(meta.encode()))
     with pytest.raises(FormatError, match="content and digest differ"):
@@ -481,7 +481,7 @@ def test_changed_metadata_are_found(tmp_path):
 
 def forge(path, change_arrays=None, change_meta=None):
     """Change a collection file and give it the digest that fits."""
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver="v110") as file:
         arrays = {name: file[name][...] for name in file}
         (change_arrays or (lambda _: None))(arrays)
         meta = json.loads(file.attrs["meta"].decode())
@@ -542,11 +542,11 @@ def test_metadata_that_are_wrong_are_refused(tmp_path, change):
 
 def test_missing_and_additional_members_are_refused(tmp_path):
     path = stored(tmp_path)
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver="v110") as file:
         file.create_dataset("more", data=np.zeros(1))
     with pytest.raises(FormatError, match="not those of a collection"):
         read_collection(path)
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver="v110") as file:
         del file["more"]
         del file["qrels_doc"]
     with pytest.raises(FormatError, match="not those of a collection"):
@@ -555,7 +555,7 @@ def test_missing_and_additional_members_are_refused(tmp_path):
 
 def test_a_newer_version_and_an_absent_file_are_refused(tmp_path):
     path = stored(tmp_path)
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", libver="v110") as file:
         file.attrs.modify("version", np.int64(2))
     with pytest.raises(FormatError, match="Install a newer"):
         read_collection(path)
