@@ -30,7 +30,22 @@ NUMBERS = [
     (1 << 63) - 1,
     (1 << 64) - 1,
 ]
-VALUES = [None, True, -1, 0, 1 << 70, 1e300, "", "x" * 300, "../../x", "\0", "\ud800", [], {}, [[]]]
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1 << 70,
+    1e300,
+    "",
+    "x" * 300,
+    "../../x",
+    "\0",
+    "\ud800",
+    [],
+    {},
+    [[]],
+]
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -212,12 +227,12 @@ def _json_value(value: Any, rng: random.Random) -> Any:
             return value[:at] + chr(rng.randrange(1, 0x2FF)) + value[at + 1 :]
         return rng.choice(VALUES)
     key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
-    changed = value.copy()
+    changed: Any = value.copy()
     kind = rng.randrange(6)
     if kind == 0:
         del changed[key]
     elif kind == 1 and isinstance(changed, dict):
-        changed[rng.choice(["", "x", "format", key + "x"])] = changed.pop(key)
+        changed[rng.choice(["", "x", "format", str(key) + "x"])] = changed.pop(key)
     elif kind == 1:
         changed.insert(key, changed[key])
     else:

@@ -3,6 +3,7 @@
     EraError                      the command line prints it without a traceback and exits 1
     ├── InputError                a user's file or option is wrong (names file and line)
     ├── FormatError               a file of ours is damaged, hostile or of an unknown version
+    │   └── NewerError            it is whole, as far as can be told, but of a newer version
     ├── StoreError                a store cannot be read or written, or lacks what was asked for
     ├── EncoderError              a model cannot be loaded, or gave unusable vectors
     ├── FingerprintError          vectors of one encoder were offered where another is expected
@@ -20,6 +21,7 @@ __all__ = [
     "FitError",
     "FormatError",
     "InputError",
+    "NewerError",
     "StoreError",
 ]
 
@@ -34,6 +36,10 @@ class InputError(EraError):
 
 class FormatError(EraError):
     """A file of ERA Cache's own formats is damaged, hostile or from a newer version."""
+
+
+class NewerError(FormatError):
+    """A file of ERA Cache's own formats is of a newer version; a newer ERA Cache reads it."""
 
 
 class StoreError(EraError):

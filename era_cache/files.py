@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from era_cache.errors import FormatError, InputError, StoreError
+from era_cache.errors import FormatError, InputError, NewerError, StoreError
 
 __all__ = [
+    "TEMPORARY_PREFIX",
     "canonical_json",
     "json_digest",
     "loads_json",
@@ -135,7 +136,7 @@ def read_json(path: Path, expected_format: str, version: int, limit: int = 1 << 
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise FormatError(f"{path}: no valid format version.")
     if found > version:
-        raise FormatError(
+        raise NewerError(
             f"{path}: format version {found}, but this ERA Cache reads up to {version}. "
             "Install a newer ERA Cache."
         )

@@ -18,7 +18,15 @@ from era_cache.errors import FormatError, StoreError
 from era_cache.files import make_folder, os_errors, read_json, write_json
 from era_cache.layout import SEGMENT_NAME, list_names
 
-__all__ = ["GRACE_SECONDS", "is_replaced", "purge", "retire", "retired_files", "retired_path"]
+__all__ = [
+    "GRACE_SECONDS",
+    "is_replaced",
+    "purge",
+    "replacement",
+    "retire",
+    "retired_files",
+    "retired_path",
+]
 
 FORMAT, VERSION = "era-retired", 1
 GRACE_SECONDS = 24 * 3600.0
@@ -68,15 +76,29 @@ def is_replaced(encoder_folder: Path, digest: str) -> bool:
         record_path = encoder_folder / "retired" / f"{digest}.json"
         if not record_path.is_file():
             return False
-        by = read_json(record_path, FORMAT, VERSION).get("by")
+        by = replacement(record_path)
         if by is None:
             return False
-        if not isinstance(by, str) or not SEGMENT_NAME.fullmatch(f"{by}.h5"):
-            raise FormatError(f"{record_path}: damaged. Remove it.")
         if (encoder_folder / "segments" / f"{by}.h5").is_file():
             return True
         digest = by
     return False
+
+
+def replacement(record_path: Path) -> str | None:
+    """Digest of the segment that replaced another one; None where rows were dropped.
+
+    Args:
+        record_path: ``<encoder>/retired/<digest>.json``.
+
+    Raises:
+        FormatError: it is damaged.
+        StoreError: it cannot be read.
+    """
+    by = read_json(record_path, FORMAT, VERSION).get("by")
+    if by is not None and not (isinstance(by, str) and SEGMENT_NAME.fullmatch(f"{by}.h5")):
+        raise FormatError(f"{record_path}: damaged. Remove it.")
+    return by
 
 
 def retired_files(encoder_folder: Path) -> list[Path]:

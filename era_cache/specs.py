@@ -7,12 +7,12 @@ what produced the rows of one folder of a store (docs/format.md).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from era_cache.errors import FormatError, InputError
-from era_cache.files import json_digest, read_json
+from era_cache.files import json_digest, loads_json, os_errors, read_json, safe_name
 from era_cache.types import Role
 
 __all__ = [
@@ -21,10 +21,13 @@ __all__ = [
     "check_template",
     "encoder_record",
     "read_encoder_record",
+    "read_stated_spec",
     "render",
+    "stated_spec",
 ]
 
 FORMAT, VERSION = "era-encoder", 1
+_STATED_LIMIT = 1 << 16
 _PLACEHOLDER = re.compile(r"\{(text|instruction)\}")
 
 
@@ -116,6 +119,58 @@ def read_encoder_record(path: Path) -> StoredSpec:
     if not 1 <= stored.dim <= 1 << 20:
         raise FormatError(f"{path}: dimension {stored.dim}.")
     return stored
+
+
+def stated_spec(
+    name: str, facts: Mapping[str, Any], templates: Mapping[Role, str] | None = None
+) -> EncoderSpec:
+    """Describe an encoder whose files are not at hand, such as an API's.
+
+    Args:
+        name: for people and folder names.
+        facts: JSON; whatever changes its vectors belongs here, as it is the identity.
+        templates: prompt of each role; None where texts are encoded as they are.
+
+    Raises:
+        InputError: the name cannot be used.
+    """
+    prompts = {role: (templates or {}).get(role, "{text}") for role in Role}
+    return EncoderSpec(
+        safe_name(name), {"kind": "stated", "facts": dict(facts)}, prompts, {"stated": True}
+    )
+
+
+def read_stated_spec(path: Path) -> EncoderSpec:
+    """Read what a user states of an encoder whose files are not at hand, such as an API's.
+
+    Args:
+        path: JSON ``{"name": …, "model": …}`` with any further facts, and maybe ``templates``
+            (``query``, ``document``). All facts but name and templates are the identity.
+
+    Raises:
+        InputError: not such a file; the message says what is wrong.
+        StoreError: it cannot be read.
+    """
+    example = '{"name": "acme-3", "model": "acme/embed-3", "version": "2025-01", "dimensions": 512}'
+    with os_errors("reading", path):
+        if path.stat().st_size > _STATED_LIMIT:
+            raise InputError(f"{path}: larger than {_STATED_LIMIT} bytes. Expected: {example}")
+        data = path.read_bytes()
+    try:
+        facts = loads_json(data, str(path))
+        if not isinstance(facts, dict):
+            raise InputError(f"{path}: expected a JSON object such as {example}")
+        name, given = facts.pop("name", None), facts.pop("templates", {})
+        if not isinstance(name, str) or not isinstance(facts.get("model"), str):
+            raise InputError(f"{path}: 'name' and 'model' must be text: {example}")
+        if not isinstance(given, dict) or not set(given) <= {role.value for role in Role}:
+            raise InputError(f"{path}: 'templates' may hold 'query' and 'document', nothing else.")
+        templates = {role: check_template(str(given.get(role.value, "{text}"))) for role in Role}
+        spec = stated_spec(name, facts, templates)
+        json_digest(spec.templates[Role.QUERY] + spec.templates[Role.DOCUMENT] + spec.space)
+    except (FormatError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {error}. Write, for example: {example}") from error
+    return spec
 
 
 def check_template(template: str) -> str:

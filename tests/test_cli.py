@@ -500,7 +500,7 @@ def test_a_reader_that_goes_away_is_no_error(built_hash_store):
         (embed.main, []),
         (embed.main, ["notes", *MODELS]),
         (embed.main, ["notes", *MODELS, "--store", "s", "--align-documents", "0"]),
-        (embed.main, ["notes", *MODELS, "--store", "s", "--dtype", "int8"]),
+        (embed.main, ["notes", *MODELS, "--store", "s", "--dtype", "int4"]),
         (embed.main, ["notes", *MODELS, "--store", "s", "--no-such-option"]),
         (fit.main, ["store", "toy"]),
         (fit.main, ["store", "toy", "--out", "o", "--labels", "0"]),

@@ -14,7 +14,6 @@ from era_cache.store import Store
 from era_cache.workflow import fit_to_folder
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [page for page in PAGES if page.is_file()]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -39,11 +38,10 @@ def anchors(text):
 
 
 def python_blocks():
-    if not README.is_file():
-        return []
     return [
-        pytest.param(match["tag"], match["code"], id=f"block-{number}")
-        for number, match in enumerate(PYTHON_BLOCK.finditer(README.read_text("utf-8")), start=1)
+        pytest.param(match["tag"], match["code"], id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, match in enumerate(PYTHON_BLOCK.finditer(page.read_text("utf-8")), start=1)
     ]
 
 
@@ -123,14 +121,14 @@ def toy_work(built_hash_store, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("tag", "code"), python_blocks())
-def test_readme_block_runs(tag, code, request, tmp_path, monkeypatch):
+def test_python_block_runs(tag, code, request, tmp_path, monkeypatch):
     assert tag in (None, "toy")
     folder = tmp_path
     if tag == "toy":
         source = request.getfixturevalue("toy_work")
         folder = shutil.copytree(source, tmp_path / "toy")
     monkeypatch.chdir(folder)
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(code, "page.md", "exec"), {"__name__": "page"})
 
 
 def test_toy_folder_holds_what_readme_blocks_rely_on(toy_work):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_model import build_tiny
 
 from era_cache import encoders
 from era_cache.encoders import HashEncoder, SentenceTransformerEncoder
@@ -24,43 +25,11 @@ from era_cache.specs import (
 )
 from era_cache.types import Role
 
-WORDS = ["[UNK]", "a", "b", "c", "d"]
-
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """A sentence-transformers model of five words and four dimensions."""
-    from safetensors.numpy import save_file
-
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    module = {
-        "idx": 0,
-        "name": "0",
-        "path": "",
-        "type": "sentence_transformers.models.StaticEmbedding",
-    }
-    tokenizer = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Whitespace"},
-        "post_processor": None,
-        "decoder": None,
-        "model": {
-            "type": "WordLevel",
-            "vocab": {w: n for n, w in enumerate(WORDS)},
-            "unk_token": "[UNK]",
-        },
-    }
-    (folder / "modules.json").write_text(json.dumps([module]))
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    save_file(
-        {"embedding.weight": np.arange(20, dtype="f4").reshape(5, 4)}, folder / "model.safetensors"
-    )
-    return folder
+    return build_tiny(tmp_path / "tiny")
 
 
 def fingerprints(folder, **options):

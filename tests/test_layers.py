@@ -17,23 +17,64 @@ PACKAGE = Path(era_cache.__file__).parent
 # Lower to higher. A module imports only from lower layers, so no import cycle can exist.
 LAYERS = [
     ["errors", "types", "config"],
-    ["files", "measures", "statistics", "losses", "bfcl_source", "report.records"],
-    ["hdf5", "search", "specs", "model_files", "demo_models", "adapters", "bfcl", "report.tables"],
-    ["encoders"],
+    ["lookup3", "keys", "hdf5_messages"],
+    [
+        "files",
+        "hdf5_parse",
+        "measures",
+        "statistics",
+        "losses",
+        "bfcl_source",
+        "report.records",
+        "transfer_report",
+    ],
+    [
+        "array_blocks",
+        "hdf5",
+        "layout",
+        "search",
+        "specs",
+        "model_files",
+        "model_width",
+        "demo_models",
+        "adapters",
+        "bfcl",
+        "report.tables",
+    ],
+    ["encoders", "parquet", "quarantine", "retired", "places", "segments"],
+    ["keyindex", "arrays", "row_ids", "row_scan", "packs", "remote"],
+    ["index_check", "reading", "scan", "verify_report"],
+    ["verify_walk", "writer"],
     ["collections", "trec", "align", "report.charts", "report.text"],
-    ["beir", "store", "splits", "report.page"],
-    ["embed", "pairs", "inventory"],
-    ["train", "evaluate"],
-    ["paper"],
-    ["choose"],
+    ["beir", "matching", "store", "splits", "report.page"],
+    [
+        "embed",
+        "exporting",
+        "probe",
+        "row_checks",
+        "pairs",
+        "inventory",
+        "compact",
+        "differences",
+        "file_checks",
+    ],
+    ["train", "importing", "evaluate", "transfer_plan", "verify_folder"],
+    ["paper", "transfer_run", "verify_encoders"],
+    ["choose", "transfer", "verify"],
     ["workflow", "report"],
     ["cli.common"],
+    ["cli.store_share", "cli.store_trust", "cli.store_upkeep", "cli.text_options"],
+    ["cli.store_import", "cli.store_vectors"],
     ["cli.embed", "cli.fit", "cli.evaluate", "cli.store"],
 ]
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 # Packages that cost time to import, and the only modules that may load them.
-MAY_IMPORT = {"sentence_transformers": {"encoders", "demo_models"}, "h5py": {"hdf5"}}
-HEAVY = ["torch", "h5py", "numpy", "sentence_transformers", "matplotlib", "safetensors"]
+MAY_IMPORT = {
+    "sentence_transformers": {"encoders", "demo_models"},
+    "h5py": {"arrays", "hdf5"},
+    "pyarrow": {"parquet"},
+}
+HEAVY = ["torch", "h5py", "numpy", "sentence_transformers", "matplotlib", "pyarrow", "safetensors"]
 # Packages whose own file imports nothing.
 BARE = ["", "cli"]
 
@@ -117,7 +158,9 @@ def test_package_is_imported_only_where_it_belongs(package):
     assert users <= MAY_IMPORT[package]
 
 
-@pytest.mark.parametrize("command", ["embed", "fit", "evaluate", "store"])
+@pytest.mark.parametrize(
+    "command", ["embed", "fit", "evaluate", "store", "store_import", "store_vectors"]
+)
 def test_command_imports_nothing_heavy_before_it_runs(command):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", f"import era_cache.cli.{command}"],

@@ -1,4 +1,4 @@
-"""``era-store``: look into a store."""
+"""``era-store``: look into a store, move it, and keep it sound."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from era_cache.cli.common import (
     json_option,
     version_option,
 )
+from era_cache.cli.store_import import import_command
+from era_cache.cli.store_share import merge, pack, pull, push, unpack
+from era_cache.cli.store_trust import diff, verify
+from era_cache.cli.store_upkeep import compact_command, gc_command
+from era_cache.cli.store_vectors import export_command, probe_command
 
 __all__ = ["main"]
 
@@ -22,7 +27,7 @@ __all__ = ["main"]
 @click.group(cls=EraGroup)
 @version_option
 def main() -> None:
-    """Look into a store of vectors.
+    """Look into a store of vectors, move it, and keep it sound.
 
     \b
     Example:
@@ -82,3 +87,20 @@ def _table(rows: list[dict[str, Any]], empty: str) -> None:
         return
     shown = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()] for row in rows]
     echo_table(list(rows[0]), shown)
+
+
+for _command in (
+    verify,
+    diff,
+    merge,
+    pull,
+    push,
+    pack,
+    unpack,
+    import_command,
+    export_command,
+    probe_command,
+    compact_command,
+    gc_command,
+):
+    main.add_command(_command)

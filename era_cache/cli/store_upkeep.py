@@ -1,4 +1,4 @@
-"""``era-store compact`` and ``era-store gc``: fewer segments, and nothing kept that no one needs."""
+"""``era-store compact`` and ``era-store gc``: fewer segments, and nothing that no one needs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,244 @@
+"""``era-store import``: bring in vectors that somebody has already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import click
+
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    ProgressBars,
+    count,
+    echo_json,
+    echo_table,
+    json_option,
+    note,
+)
+from era_cache.cli.text_options import (
+    all_queries,
+    document_text,
+    name_option,
+    read_texts,
+    skip_bad_rows,
+)
+
+__all__ = ["import_command"]
+
+ROLES = click.Choice(["document", "query"])
+
+
+@click.command("import", cls=EraCommand)
+@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.argument("collection", required=False, type=PathArgument)
+@click.option("--role", type=ROLES, required=True, help="What the vectors' texts are.")
+@click.option(
+    "--vectors",
+    type=PathArgument,
+    metavar="FILE",
+    required=True,
+    help="The vectors: .npy (rows, dimensions), .parquet or .h5.",
+)
+@click.option(
+    "--ids",
+    type=PathArgument,
+    metavar="FILE",
+    help="Ids of an .npy's rows: text with an id in each line, .npy of strings or .json list.",
+)
+@click.option(
+    "--in-corpus-order",
+    is_flag=True,
+    help="There are no ids: row i is text i of COLLECTION. Only if you are sure.",
+)
+@click.option(
+    "--keys",
+    type=PathArgument,
+    metavar="FILE",
+    help="Keys of the rows, instead of COLLECTION: .npy (rows, 16) uint8, 32 hex digits in each "
+    "line, or .parquet with a column 'key'.",
+)
+@click.option("--model", help="Model that made them, a folder or hub name, as era-embed takes it.")
+@click.option(
+    "--encoder",
+    type=PathArgument,
+    metavar="FILE",
+    help='Instead of --model: JSON {"name": …, "model": …, any further facts}.',
+)
+@click.option(
+    "--template",
+    help="Prompt that the texts were put into; holds {text}.  [default: the model's own]",
+)
+@click.option("--revision", help="Commit or tag of the model on the hub.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Precision that the model ran in.  [default: float32]",
+)
+@click.option("--max-seq-length", type=count, metavar="N", help="Tokens of a text that it read.")
+@click.option("--truncate-dim", type=count, metavar="N", help="Leading dimensions that were kept.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32", "int8"]),
+    default="float16",
+    show_default=True,
+    help="Precision of the stored vectors.",
+)
+@click.option("--id-column", metavar="NAME", help="Parquet column or HDF5 dataset of the ids.")
+@click.option("--vector-column", metavar="NAME", help="The same of the vectors.")
+@click.option("--skip-unknown", is_flag=True, help="Pass over ids that COLLECTION has not.")
+@click.option("--note", "remark", default="", help="Your own words, kept with the vectors.")
+@name_option
+@document_text
+@all_queries
+@skip_bad_rows
+@json_option
+def import_command(
+    store_path: Path, collection: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Bring vectors that you already have into STORE.
+
+    COLLECTION (a folder in BEIR layout) has the texts that the vectors belong to; they are matched
+    by id. --model states which model made them: era-embed with that model then has nothing left to
+    encode, and `era-store probe` can check the claim. --encoder is for vectors of an API.
+
+    \b
+    Example:
+      era-store import stores/mine data/toy --role document \\
+          --vectors index.npy --ids index.ids.txt --model intfloat/e5-small-v2
+    """
+    _check_import_usage(collection, options)
+    from era_cache.importing import import_vectors
+    from era_cache.store import Store
+    from era_cache.types import Role
+
+    role = Role(options["role"])
+    texts = read_texts(collection, options) if collection else None
+    spec, width = _stated_encoder(role, options)
+    vectors, rows = _file_rows(texts, role, options)
+    if width is not None and width != vectors.dim:
+        raise click.ClickException(
+            f"{vectors.path}: vectors of {vectors.dim} dimensions, but {spec.name} gives {width}. "
+            "Name the model that made them; --truncate-dim says how many dimensions were kept."
+        )
+    if options["model"]:
+        _mention_claim(store_path, collection, spec, role, options)
+    bars = ProgressBars()
+    try:
+        report = import_vectors(
+            Store.create(store_path),
+            vectors,
+            rows,
+            spec,
+            role,
+            dtype=options["dtype"],
+            note=options["remark"],
+            texts=texts,
+            progress=bars,
+        )
+    finally:
+        bars.close()
+    if as_json:
+        echo_json({"store": str(store_path), **report._asdict()})
+        return
+    _render_import(report, collection)
+
+
+def _check_import_usage(collection: Path | None, options: dict[str, Any]) -> None:
+    if (collection is None) == (options["keys"] is None):
+        raise click.UsageError("Give COLLECTION, or --keys instead of it.")
+    if bool(options["model"]) == bool(options["encoder"]):
+        raise click.UsageError("Say who made the vectors: --model, or --encoder instead of it.")
+    if options["encoder"] and any(
+        options[name]
+        for name in ("template", "revision", "precision", "max_seq_length", "truncate_dim")
+    ):
+        raise click.UsageError(
+            "--encoder states everything itself: --template, --revision, --precision, "
+            "--max-seq-length and --truncate-dim go with --model."
+        )
+    sources = ("ids", "in_corpus_order", "keys")
+    if sum(bool(options[name]) for name in sources) > 1:
+        raise click.UsageError("Of --ids, --in-corpus-order and --keys, give one at most.")
+
+
+def _stated_encoder(role: Any, options: dict[str, Any]) -> tuple[Any, int | None]:
+    """The encoder that the user states, and its dimension where that is cheaply known."""
+    if options["encoder"]:
+        from era_cache.specs import read_stated_spec
+
+        return read_stated_spec(options["encoder"]), None
+    from era_cache.encoders import SentenceTransformerEncoder
+    from era_cache.model_width import model_width
+
+    encoder = SentenceTransformerEncoder(
+        options["model"],
+        revision=options["revision"],
+        precision=options["precision"] or "float32",
+        max_seq_length=options["max_seq_length"],
+        truncate_dim=options["truncate_dim"],
+        **{f"{role.value}_template": options["template"]},
+    )
+    return encoder.spec, model_width(encoder.folder, options["truncate_dim"])
+
+
+def _file_rows(texts: Any, role: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Open the vectors and find out what each row is, from exactly one source."""
+    from era_cache.arrays import open_vectors
+    from era_cache.matching import rows_by_id, rows_by_key, rows_in_order
+    from era_cache.row_ids import read_ids, read_keys
+
+    path = options["vectors"]
+    vectors = open_vectors(
+        path, id_column=options["id_column"], vector_column=options["vector_column"]
+    )
+    if options["keys"]:
+        return vectors, rows_by_key(path, vectors.rows, read_keys(options["keys"]))
+    ids = vectors.ids()
+    if ids is not None and (options["ids"] or options["in_corpus_order"]):
+        raise click.UsageError(
+            f"{path} has ids of its own; --ids or --in-corpus-order is too many."
+        )
+    if options["in_corpus_order"]:
+        return vectors, rows_in_order(path, vectors.rows, texts, role)
+    if options["ids"]:
+        ids = read_ids(options["ids"])
+    if ids is None:
+        raise click.UsageError(
+            f"{path} has no ids: give them with --ids or --id-column. Only if you are sure that "
+            "row i is text i of COLLECTION: --in-corpus-order."
+        )
+    return vectors, rows_by_id(
+        path, vectors.rows, ids, texts, role, skip_unknown=options["skip_unknown"]
+    )
+
+
+def _mention_claim(
+    store_path: Path, collection: Path | None, spec: Any, role: Any, options: dict[str, Any]
+) -> None:
+    if spec.templates[role] != "{text}":
+        note(f"Prompt that the texts are taken to have had: {spec.templates[role]!r}")
+    folder = quote(str(collection)) if collection else "COLLECTION"
+    note(
+        f"That {spec.name} made these vectors is taken on your word. To check it: era-store probe "
+        f"{quote(str(store_path))} {spec.fingerprint(role)[:12]} {folder} "
+        f"--model {quote(options['model'])}"
+    )
+
+
+def _render_import(report: Any, collection: Path | None) -> None:
+    rows = [
+        ["in the file", f"{report.rows:,}"],
+        ["imported", f"{report.imported:,}"],
+        ["stored before", f"{report.stored_before:,}"],
+        ["repeated texts", f"{report.repeated:,}"],
+        ["unknown ids", f"{report.unknown:,}"],
+    ]
+    if report.still_missing is not None:
+        rows.append(["texts still without", f"{report.still_missing:,}"])
+    echo_table(["vectors", "rows"], rows)
+    click.echo(f"Encoder {report.encoder} ({report.role}, fingerprint {report.fingerprint[:12]}).")
+    if report.still_missing and collection:
+        click.echo("era-embed with that model encodes what is still missing.")

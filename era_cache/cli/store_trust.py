@@ -1,0 +1,182 @@
+"""``era-store verify`` and ``diff``: whether a store is whole, and what two stores have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    ProgressBars,
+    echo_json,
+    echo_table,
+    json_option,
+)
+
+if TYPE_CHECKING:
+    from era_cache.differences import Difference, Sides
+    from era_cache.verify_report import EncoderState, Report
+
+__all__ = ["diff", "verify"]
+
+# Names of one kind that are listed before the rest is only counted.
+_SHOWN = 20
+
+
+@click.command("verify", cls=EraCommand)
+@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.option(
+    "--quarantine",
+    is_flag=True,
+    help="Set damaged segments aside, and delete wrong index files. The next era-embed encodes "
+    "the rows of these segments again, and no others.",
+)
+@json_option
+def verify(store_path: Path, quarantine: bool, as_json: bool) -> None:
+    """Read all of STORE and check everything in it.
+
+    Checked are the SHA-256 of each segment, its structure and every value; keys, indexes and
+    records; and whether what was embedded is complete. Others may use STORE meanwhile. The exit
+    code is 1 where something is damaged.
+
+    \b
+    Example:
+      era-store verify stores/mine
+    """
+    from era_cache.store import Store
+    from era_cache.verify import verify as verify_store
+
+    bars = ProgressBars("B")
+    try:
+        report = verify_store(Store.open(store_path), quarantine=quarantine, progress=bars)
+    finally:
+        bars.close()
+    if as_json:
+        echo_json(report.record())
+    else:
+        _echo_report(report)
+    damage = report.of_level("damage")
+    if damage:
+        listed = "\n".join(f"  {store_path / finding.path}" for finding in damage[:_SHOWN])
+        rest = f"\n  and {len(damage) - _SHOWN} more" if len(damage) > _SHOWN else ""
+        left = sum(not finding.done for finding in damage)
+        advice = "See above for what to do with each" if left else "Now run era-embed again"
+        if as_json and left:
+            advice = "'findings' says what to do with each"
+        raise click.ClickException(
+            f"{len(damage)} damaged, of which {len(damage) - left} were dealt with. {advice}."
+            f"\n{listed}{rest}"
+        )
+
+
+def _echo_report(report: Report) -> None:
+    for finding in report.findings:
+        done = f" ({finding.done})" if finding.done else ""
+        click.echo(f"{finding.level}{done}: {finding.path}: {finding.message}")
+    if report.findings:
+        click.echo()
+    if report.encoders:
+        echo_table(
+            ["encoder", "role", "fingerprint", "segments", "rows", "MB", "norms", "retired"],
+            [_row(state) for state in report.encoders],
+        )
+    click.echo(
+        f"{report.collections} collections, {len(report.pairs)} pairs; "
+        f"{report.bytes / 1e6:,.1f} MB of segments read in {report.seconds:.1f} s."
+    )
+    if report.missing_rows:
+        click.echo(f"{report.missing_rows:,} rows were in damaged segments only.")
+    if aside := sum(state.quarantined for state in report.encoders):
+        click.echo(f"{aside} damaged segments lie in quarantine; delete them when you like.")
+    if report.temporaries:
+        click.echo(f"{report.temporaries} temporary files, of running or killed writers.")
+    _echo_names("not ours, ignored", report.orphans)
+    if report.ok:
+        click.echo("Nothing is damaged.")
+
+
+def _row(state: EncoderState) -> list[str]:
+    norms = state.norms
+    shown = "-"
+    if norms.rows:
+        mean = norms.total / norms.rows
+        shown = f"{norms.smallest:.4g} .. {mean:.4g} .. {norms.largest:.4g}"
+    return [
+        state.encoder,
+        state.role,
+        state.fingerprint[:12],
+        f"{state.segments:,}",
+        f"{state.rows:,}",
+        f"{state.bytes / 1e6:,.1f}",
+        shown,
+        f"{state.retired:,}",
+    ]
+
+
+@click.command("diff", cls=EraCommand)
+@click.argument("path_a", metavar="A", type=PathArgument)
+@click.argument("path_b", metavar="B", type=PathArgument)
+@click.option("--exit-code", is_flag=True, help="Exit with 1 where one has what the other lacks.")
+@json_option
+def diff(path_a: Path, path_b: Path, exit_code: bool, as_json: bool) -> None:
+    """Compare the rows, collections and pairs of the stores A and B.
+
+    Rows are compared by key: the same rows in other segments are the same.
+
+    \b
+    Example:
+      era-store diff stores/mine stores/yours
+    """
+    from era_cache.differences import diff as diff_stores
+    from era_cache.store import Store
+
+    found = diff_stores(Store.open(path_a), Store.open(path_b))
+    if as_json:
+        echo_json(found.record())
+    else:
+        _echo_difference(found)
+    if exit_code and not found.same:
+        click.get_current_context().exit(1)
+
+
+def _echo_difference(found: Difference) -> None:
+    if found.encoders:
+        rows = [
+            [
+                one.encoder,
+                one.role,
+                one.fingerprint[:12],
+                f"{one.rows_only_a:,}",
+                f"{one.rows_only_b:,}",
+                f"{one.rows_both:,}",
+                f"{len(one.segments.only_a):,}",
+                f"{len(one.segments.only_b):,}",
+                f"{one.segments.both:,}",
+            ]
+            for one in found.encoders
+        ]
+        columns = ["rows only A", "only B", "both", "segments only A", "only B", "both"]
+        echo_table(["encoder", "role", "fingerprint", *columns], rows)
+    _echo_sides("collections", found.collections)
+    _echo_sides("pairs", found.pairs)
+    click.echo("Both hold the same." if found.same else "They differ.")
+
+
+def _echo_sides(what: str, sides: Sides) -> None:
+    click.echo(f"{what}: {sides.both} in both")
+    _echo_names(f"{what} only in A", sides.only_a)
+    _echo_names(f"{what} only in B", sides.only_b)
+
+
+def _echo_names(what: str, names: Sequence[str]) -> None:
+    if not names:
+        return
+    click.echo(f"{what} ({len(names)}):")
+    for name in names[:_SHOWN]:
+        click.echo(f"  {name}")
+    if len(names) > _SHOWN:
+        click.echo(f"  and {len(names) - _SHOWN} more")

@@ -1,0 +1,68 @@
+"""Small stores for tests that move them about: a few rows, several segments, no model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from era_cache.beir import read_beir
+from era_cache.collections import row_keys
+from era_cache.specs import EncoderSpec
+from era_cache.store import SIDES, Store
+from era_cache.types import Role
+from era_cache.writer import SegmentWriter
+
+DIM = 3
+
+
+def spec_of(name="model", model="model", role=Role.DOCUMENT):
+    """An encoder; ``model`` alone decides its fingerprint."""
+    return EncoderSpec(name, {"kind": "test", "model": model}, {role: "{text}"}, {"path": name})
+
+
+def add_rows(path, groups, *, name="model", model=None, role=Role.DOCUMENT, dim=DIM, add=0.0):
+    """Write each group of numbers as one segment; gives the segments' paths."""
+    encoder = Store.create(path).add_encoder(spec_of(name, model or name, role), role, dim)
+    writer = SegmentWriter(encoder, {})
+    paths = []
+    for group in groups:
+        keys = row_keys(role, [f"text {number}" for number in group])
+        vectors = np.array([[n + add] * (dim - 1) + [1] for n in group], dtype="float32")
+        paths.append(writer.commit(keys, vectors))
+    return paths
+
+
+def add_collection(path, toy, name="toy"):
+    """Store the toy collection and a pair; gives the paths of both files."""
+    store = Store.create(path)
+    collection = store.add_collection(read_beir(toy)._replace(name=name))
+    store.add_pair(collection, dict.fromkeys(SIDES, "0" * 64))
+    (collected,) = (path / "collections").glob(f"{name}-*.h5")
+    (pair,) = (path / "pairs").glob(f"{collection.version}-*.json")
+    return collected, pair
+
+
+def files_of(path):
+    """Every file of a store except the key indexes, which are rebuilt at will: path to content."""
+    return {
+        found.relative_to(path).as_posix(): found.read_bytes()
+        for found in sorted(path.rglob("*"))
+        if found.is_file() and found.parent.name != "index"
+    }
+
+
+def rows_of(path):
+    """All rows as readers see them: (fingerprint, key) to the vector's bytes."""
+    rows = {}
+    for encoder in Store.open(path).encoders():
+        keys = np.concatenate([np.empty((0, 16), "u1"), *(s.keys for s in encoder.segments())])
+        vectors = encoder.vectors(keys)
+        for key, vector in zip(keys, vectors, strict=True):
+            rows[encoder.spec.fingerprint, key.tobytes()] = vector.tobytes()
+    return rows
+
+
+def damage(path, at=-1):
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
