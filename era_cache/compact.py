@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,15 +23,13 @@ from era_cache.layout import STORE_FOLDERS
 from era_cache.retired import GRACE_SECONDS, purge
 from era_cache.segments import DTYPES, Segment
 from era_cache.store import Store, StoredEncoder
-from era_cache.types import Array, Keys, Role
+from era_cache.types import Array, Keys, Progress, Role
 from era_cache.writer import keep_rows, merge_segments
 
 __all__ = ["Cleaned", "Compacted", "clean", "compact"]
 
 _MOST_ROWS = 1 << 24
 _MOST_SOURCES = 24
-Progress = Callable[[str, int, int], None]
-"""Called with (what, bytes done, bytes to do)."""
 
 
 class Compacted(NamedTuple):

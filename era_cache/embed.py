@@ -25,13 +25,10 @@ from era_cache.keys import distinct_rows
 from era_cache.segments import StoredRows, check_vectors
 from era_cache.specs import render
 from era_cache.store import SIDES, Store, StoredEncoder
-from era_cache.types import FloatArray, IntArray, Keys, Role
+from era_cache.types import FloatArray, IntArray, Keys, Progress, Role
 from era_cache.writer import SegmentWriter
 
 __all__ = ["EncodedRows", "embed_collection", "encode_missing"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what, rows done so far, rows to do)."""
 
 
 class EncodedRows(NamedTuple):

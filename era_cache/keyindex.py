@@ -252,13 +252,18 @@ def _index_name(segments: Sequence[Segment]) -> str:
 
 
 def persist_index(
-    folder: Path, segments: Sequence[Segment], *, least_rows: int | None = None
+    folder: Path,
+    segments: Sequence[Segment],
+    *,
+    keys: Sequence[Keys] | None = None,
+    least_rows: int | None = None,
 ) -> Path | None:
     """Keep the sorted keys of these segments in a file of the encoder's folder.
 
     Args:
         folder: the encoder's.
         segments: in order of preference.
+        keys: of each segment, where they are mapped already: another process may have moved it.
         least_rows: no file is written for fewer rows; None is what takes longer to sort.
 
     Returns:
@@ -285,7 +290,7 @@ def persist_index(
         with plain_writer(temporary, layout, attributes) as writer:
             writer.write("segments", 0, digests.reshape(-1, 32))
             done = 0
-            for high, rows in _partitions([s.keys for s in segments], _PARTITION_ROWS):
+            for high, rows in _partitions(keys or [s.keys for s in segments], _PARTITION_ROWS):
                 writer.write("high", done, high)
                 writer.write("rows", done, rows)
                 done += len(rows)

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.array_blocks import cosines
 from era_cache.collections import TextCollection, alignment_order
 from era_cache.encoders import Encoder, SentenceTransformerEncoder
 from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError, StoreError
+from era_cache.exchange.blocks import cosines
+from era_cache.exchange.matching import collection_keys
 from era_cache.files import loads_json
 from era_cache.keyindex import KeyIndex, by_segment
-from era_cache.matching import collection_keys
 from era_cache.reading import read_rows
 from era_cache.segments import check_vectors
 from era_cache.specs import StoredSpec, render

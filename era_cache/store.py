@@ -144,7 +144,7 @@ class StoredEncoder:
         """
         index = self.index()
         if index.sorted_anew * 10 > index.starts[-1]:
-            persist_index(self.folder, index.segments)
+            persist_index(self.folder, index.segments, keys=index.keys)
 
     def vectors(
         self,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "FloatArray", "IntArray", "Keys", "Qrels", "Role"]
+__all__ = ["Array", "FloatArray", "IntArray", "Keys", "Progress", "Qrels", "Role"]
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
 Keys = NDArray[np.uint8]
 """Row keys, shape (n, 16) uint8: the 128-bit digest of (role, instruction, text)."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much of it is done, how much there is)."""
 
 
 class Role(enum.Enum):

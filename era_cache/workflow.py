@@ -49,7 +49,14 @@ from era_cache.splits import Split, make_split
 from era_cache.store import Store
 from era_cache.train import PRIMARY
 
-__all__ = ["Evaluation", "FitReport", "environment", "evaluate_folder", "fit_to_folder"]
+__all__ = [
+    "Evaluation",
+    "FitReport",
+    "environment",
+    "evaluate_folder",
+    "fit_to_folder",
+    "int8_notes",
+]
 
 _CANDIDATE_ORDER = (*CANDIDATES, "large")
 
@@ -302,20 +309,18 @@ def evaluate_folder(
         del record["curve"]
     if int8:
         record["int8"] = int8_loss(data, adapters, scored, measures, seed=seed)
-        record["notes"] += _int8_notes(record["int8"], ("small", config["chosen"]))
+        record["notes"] += int8_notes(record)
     return Evaluation(record, scored, data.queries, collection.doc_ids)
 
 
-def _int8_notes(
-    lost: Mapping[str, Mapping[str, Mapping[str, float]]], names: Sequence[str]
-) -> list[str]:
-    """What int8 storage costs the candidates that matter, in words."""
-    measure = str(PRIMARY)
+def int8_notes(record: Mapping[str, Any]) -> list[str]:
+    """What int8 storage would cost the baseline and the chosen candidate, one line for each."""
+    measure = record["primary"]
     return [
         f"Stored as int8, {name} would measure {row['mean']:.4f} {measure}: "
         f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]."
-        for name in dict.fromkeys(names)
-        for row in [lost[name][measure]]
+        for name in dict.fromkeys(("small", record["chosen"]))
+        for row in [record["int8"][name][measure]]
     ]
 
 

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from era_cache import array_blocks
-from era_cache.arrays import open_vectors
 from era_cache.errors import InputError, StoreError
-from era_cache.row_ids import read_ids, read_keys, write_ids
+from era_cache.exchange import blocks as array_blocks
+from era_cache.exchange.arrays import open_vectors
+from era_cache.exchange.row_ids import read_ids, read_keys, write_ids
 
 IDS = ["d0", "d1", "d2", "ü 3", "4", "d5", "d6"]
 VECTORS = np.random.default_rng(0).standard_normal((7, 3)).astype("f4")
@@ -402,7 +402,7 @@ def test_json_ids_nested_too_deep_are_refused(tmp_path):
 READ = """
 import sys
 from pathlib import Path
-from era_cache.arrays import open_vectors
+from era_cache.exchange.arrays import open_vectors
 for _ in open_vectors(Path(sys.argv[1])).blocks():
     pass  # what the libraries need once is not counted
 def peak():  # of this program alone, unlike getrusage, which starts at its parent's

@@ -631,3 +631,12 @@ def test_embed_refuses_an_encoder_without_tokenizer(models, collection, tmp_path
     options = ["--query-model", bare, "--doc-model", models["small"]]
     result = run(embed.main, collection, *options, "--store", tmp_path / "store", "--device", "cpu")
     assert_fails(result, "bare has no tokenizer", bare)
+
+
+def test_evaluating_with_int8_says_what_it_would_cost(built_hash_store, adapter, tmp_path):
+    result = run(evaluate.main, built_hash_store, adapter, "--int8", "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "Stored as int8, small would measure 0." in result.stdout
+    record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert set(record["int8"]) == {"small", "aligned", "era", "era-dual", "small+"}
+    assert any(note.startswith("Stored as int8") for note in record["notes"])

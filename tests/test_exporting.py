@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from test_importing import SPEC, bring, numbered, texts_of
 
-from era_cache import array_blocks
-from era_cache.arrays import open_vectors
 from era_cache.collections import row_keys
 from era_cache.errors import InputError, StoreError
-from era_cache.exporting import export_vectors
+from era_cache.exchange import blocks as array_blocks
+from era_cache.exchange.arrays import open_vectors
+from era_cache.exchange.exporting import export_vectors
+from era_cache.exchange.importing import import_vectors
+from era_cache.exchange.matching import rows_by_id, rows_by_key
+from era_cache.exchange.row_ids import read_ids, read_keys
 from era_cache.files import sha256_file
-from era_cache.importing import import_vectors
-from era_cache.matching import rows_by_id, rows_by_key
-from era_cache.row_ids import read_ids, read_keys
 from era_cache.store import Store
 from era_cache.types import Role
 from era_cache.writer import SegmentWriter

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from benchmarks.mutate import hdf5_blocks, mutated, repaired
 from era_cache.errors import FormatError
 from era_cache.hdf5 import inspect, write_plain
-from era_cache.hdf5_messages import DTYPES
-from era_cache.lookup3 import lookup3
+from era_cache.hdf5.lookup3 import lookup3
+from era_cache.hdf5.messages import DTYPES
 
 GOLDEN = Path(__file__).parent / "golden"
 NOWHERE = b"\xff" * 8

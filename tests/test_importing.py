@@ -15,15 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import build_tiny
 
-from era_cache import array_blocks, row_checks
-from era_cache.arrays import open_vectors
 from era_cache.beir import read_beir
 from era_cache.collections import Dropped, TextCollection, row_keys
 from era_cache.encoders import HashEncoder, SentenceTransformerEncoder
 from era_cache.errors import EncoderError, InputError
-from era_cache.importing import import_vectors
-from era_cache.matching import collection_keys, rows_by_id, rows_by_key, rows_in_order
-from era_cache.model_width import model_width
+from era_cache.exchange import blocks as array_blocks
+from era_cache.exchange import row_checks
+from era_cache.exchange.arrays import open_vectors
+from era_cache.exchange.importing import import_vectors
+from era_cache.exchange.matching import collection_keys, rows_by_id, rows_by_key, rows_in_order
+from era_cache.exchange.model_width import model_width
 from era_cache.specs import read_stated_spec
 from era_cache.store import Store
 from era_cache.types import Qrels, Role

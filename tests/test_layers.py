@@ -17,49 +17,56 @@ PACKAGE = Path(era_cache.__file__).parent
 # Lower to higher. A module imports only from lower layers, so no import cycle can exist.
 LAYERS = [
     ["errors", "types", "config"],
-    ["lookup3", "keys", "hdf5_messages"],
+    ["hdf5.lookup3", "keys", "hdf5.messages"],
     [
         "files",
-        "hdf5_parse",
+        "hdf5.parse",
         "measures",
         "statistics",
         "losses",
         "bfcl_source",
         "report.records",
-        "transfer_report",
+        "transfer.report",
     ],
     [
-        "array_blocks",
+        "exchange.blocks",
         "hdf5",
         "layout",
         "search",
         "specs",
         "model_files",
-        "model_width",
+        "exchange.model_width",
         "demo_models",
         "adapters",
         "bfcl",
         "report.tables",
     ],
-    ["encoders", "parquet", "quarantine", "retired", "places", "segments"],
-    ["keyindex", "arrays", "row_ids", "row_scan", "packs", "remote"],
-    ["index_check", "reading", "scan", "verify_report"],
-    ["verify_walk", "writer"],
+    ["encoders", "exchange.parquet", "verify.quarantine", "retired", "transfer.places", "segments"],
+    [
+        "keyindex",
+        "exchange.arrays",
+        "exchange.row_ids",
+        "verify.row_scan",
+        "transfer.packs",
+        "transfer.remote",
+    ],
+    ["verify.index_check", "reading", "verify.scan", "verify.report"],
+    ["verify.walk", "writer"],
     ["collections", "trec", "align", "report.charts", "report.text"],
-    ["beir", "matching", "store", "splits", "report.page"],
+    ["beir", "exchange.matching", "store", "splits", "report.page"],
     [
         "embed",
-        "exporting",
+        "exchange.exporting",
         "probe",
-        "row_checks",
+        "exchange.row_checks",
         "pairs",
         "inventory",
         "compact",
         "differences",
-        "file_checks",
+        "transfer.file_checks",
     ],
-    ["train", "importing", "evaluate", "transfer_plan", "verify_folder"],
-    ["paper", "transfer_run", "verify_encoders"],
+    ["train", "exchange.importing", "evaluate", "transfer.plan", "verify.folder"],
+    ["paper", "transfer.run", "verify.encoders"],
     ["choose", "transfer", "verify"],
     ["workflow", "report"],
     ["cli.common"],
@@ -71,12 +78,12 @@ LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in laye
 # Packages that cost time to import, and the only modules that may load them.
 MAY_IMPORT = {
     "sentence_transformers": {"encoders", "demo_models"},
-    "h5py": {"arrays", "hdf5"},
-    "pyarrow": {"parquet"},
+    "h5py": {"exchange.arrays", "hdf5"},
+    "pyarrow": {"exchange.parquet"},
 }
 HEAVY = ["torch", "h5py", "numpy", "sentence_transformers", "matplotlib", "pyarrow", "safetensors"]
 # Packages whose own file imports nothing.
-BARE = ["", "cli"]
+BARE = ["", "cli", "exchange"]
 
 
 def module_names():

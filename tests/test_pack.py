@@ -15,12 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_stores import add_collection, add_rows, damage, files_of, rows_of
 
-from era_cache import packs, places
 from era_cache.cli import store_share
 from era_cache.errors import EraError, FormatError, InputError, StoreError
 from era_cache.store import Store
-from era_cache.transfer import pack, unpack
-from era_cache.transfer_report import KindCounts, RefusedError
+from era_cache.transfer import pack, packs, places, unpack
+from era_cache.transfer.report import KindCounts, RefusedError
 
 SEGMENT = f"encoders/m-query-000000000000/segments/{'0' * 64}.h5"
 RECORD = b'{"format": "era-store", "version": 1}'

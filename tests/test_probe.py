@@ -14,9 +14,9 @@ from era_cache.config import EmbedConfig
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder, SentenceTransformerEncoder
 from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError, StoreError
+from era_cache.exchange.matching import collection_keys
 from era_cache.files import sha256_file
 from era_cache.hdf5 import write_plain
-from era_cache.matching import collection_keys
 from era_cache.probe import encoder_of, probe_rows
 from era_cache.segments import check_vectors, segment_attributes
 from era_cache.specs import read_stated_spec

@@ -14,9 +14,9 @@ from era_cache.cli import embed
 from era_cache.cli.store_import import import_command
 from era_cache.cli.store_vectors import export_command, probe_command
 from era_cache.encoders import SentenceTransformerEncoder
-from era_cache.importing import import_vectors
-from era_cache.matching import FileRows
-from era_cache.row_ids import read_ids
+from era_cache.exchange.importing import import_vectors
+from era_cache.exchange.matching import FileRows
+from era_cache.exchange.row_ids import read_ids
 from era_cache.store import Store
 from era_cache.types import Role
 
@@ -282,7 +282,7 @@ def test_a_probe_of_drifted_vectors_fails_and_still_reports(place, tmp_path):
     np.save(
         tmp_path / "w.npy", Store.open(tmp_path / "right").encoder("tiny").vectors(keys) + noise
     )
-    from era_cache.arrays import open_vectors
+    from era_cache.exchange.arrays import open_vectors
 
     rows = FileRows(keys, np.ones(5, bool), None)
     import_vectors(store, open_vectors(tmp_path / "w.npy"), rows, spec, Role.DOCUMENT)

@@ -24,16 +24,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_stores import add_collection, add_rows, damage, files_of, rows_of, spec_of
 
-from era_cache import places, transfer, transfer_plan
+from era_cache import transfer
 from era_cache.cli import store_share
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.files import sha256_file
-from era_cache.places import Entry, LocalPlace, kind_of, list_store
-from era_cache.remote import RemotePlace
 from era_cache.specs import encoder_record
 from era_cache.store import Store
-from era_cache.transfer import merge, pull, push
-from era_cache.transfer_report import KindCounts, RefusedError
+from era_cache.transfer import merge, places, pull, push
+from era_cache.transfer import plan as transfer_plan
+from era_cache.transfer.places import Entry, LocalPlace, kind_of, list_store
+from era_cache.transfer.remote import RemotePlace
+from era_cache.transfer.report import KindCounts, RefusedError
 from era_cache.types import Role
 from era_cache.writer import merge_segments
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from era_cache import index_check, row_scan, scan, verify_encoders
 from era_cache.cli import store_trust
 from era_cache.collections import row_keys
 from era_cache.compact import compact
@@ -29,7 +28,8 @@ from era_cache.retired import retire
 from era_cache.segments import StoredRows, check_vectors, segment_attributes
 from era_cache.store import Store
 from era_cache.types import Role
-from era_cache.verify import verify
+from era_cache.verify import encoders as verify_encoders
+from era_cache.verify import index_check, row_scan, scan, verify
 from era_cache.writer import SegmentWriter
 
 DIM = 3

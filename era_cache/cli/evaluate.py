@@ -75,7 +75,7 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     from era_cache.measures import parse_measure
     from era_cache.report import render_text
     from era_cache.store import Store
-    from era_cache.workflow import evaluate_folder
+    from era_cache.workflow import evaluate_folder, int8_notes
 
     measures = [parse_measure(name.strip()) for name in options["measures"].split(",")]
     note("measuring on the test queries …")
@@ -96,6 +96,8 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
         echo_json(evaluation.record)
         return
     click.echo(render_text(evaluation.record, brief=True))
+    if options["int8"]:
+        click.echo("\n".join(int8_notes(evaluation.record)))
     click.echo(f"Report: {out / 'report.html'}")
 
 

@@ -110,7 +110,7 @@ def import_command(
           --vectors index.npy --ids index.ids.txt --model intfloat/e5-small-v2
     """
     _check_import_usage(collection, options)
-    from era_cache.importing import import_vectors
+    from era_cache.exchange.importing import import_vectors
     from era_cache.store import Store
     from era_cache.types import Role
 
@@ -171,7 +171,7 @@ def _stated_encoder(role: Any, options: dict[str, Any]) -> tuple[Any, int | None
 
         return read_stated_spec(options["encoder"]), None
     from era_cache.encoders import SentenceTransformerEncoder
-    from era_cache.model_width import model_width
+    from era_cache.exchange.model_width import model_width
 
     encoder = SentenceTransformerEncoder(
         options["model"],
@@ -186,9 +186,9 @@ def _stated_encoder(role: Any, options: dict[str, Any]) -> tuple[Any, int | None
 
 def _file_rows(texts: Any, role: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     """Open the vectors and find out what each row is, from exactly one source."""
-    from era_cache.arrays import open_vectors
-    from era_cache.matching import rows_by_id, rows_by_key, rows_in_order
-    from era_cache.row_ids import read_ids, read_keys
+    from era_cache.exchange.arrays import open_vectors
+    from era_cache.exchange.matching import rows_by_id, rows_by_key, rows_in_order
+    from era_cache.exchange.row_ids import read_ids, read_keys
 
     path = options["vectors"]
     vectors = open_vectors(

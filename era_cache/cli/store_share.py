@@ -18,7 +18,7 @@ from era_cache.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from era_cache.transfer_report import TransferReport
+    from era_cache.transfer.report import TransferReport
 
 __all__ = ["merge", "pack", "pull", "push", "unpack"]
 
@@ -138,7 +138,7 @@ def unpack(file: Path, store_path: Path, dry_run: bool, as_json: bool) -> None:
 
 def _show(transfer: Callable[[ProgressBars], TransferReport], dry_run: bool, as_json: bool) -> None:
     """Carry out a transfer and print its report, also where some files were refused."""
-    from era_cache.transfer_report import RefusedError
+    from era_cache.transfer.report import RefusedError
 
     bars, refused = ProgressBars(), None
     try:

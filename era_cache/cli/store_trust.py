@@ -19,7 +19,7 @@ from era_cache.cli.common import (
 
 if TYPE_CHECKING:
     from era_cache.differences import Difference, Sides
-    from era_cache.verify_report import EncoderState, Report
+    from era_cache.verify.report import EncoderState, Report
 
 __all__ = ["diff", "verify"]
 

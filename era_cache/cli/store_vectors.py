@@ -78,7 +78,7 @@ def export_command(
     """
     if (collection is None) != everything:
         raise click.UsageError("Give COLLECTION, or --all instead of it.")
-    from era_cache.exporting import export_vectors
+    from era_cache.exchange.exporting import export_vectors
     from era_cache.store import Store
     from era_cache.types import Role
 

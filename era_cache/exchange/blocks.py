@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,6 @@ from era_cache.types import Array, FloatArray
 
 __all__ = [
     "BLOCK_BYTES",
-    "Progress",
     "VectorFile",
     "block_rows",
     "check_shape",
@@ -45,8 +44,6 @@ _DAMAGE = (
     SyntaxError,
     tokenize.TokenError,
 )
-Progress = Callable[[str, int, int], None]
-"""Called with (what, rows done so far, rows to do)."""
 _MOST_DIMENSIONS = 1 << 20
 
 

@@ -14,16 +14,16 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache import __version__
-from era_cache.array_blocks import Progress, VectorFile
 from era_cache.collections import TextCollection
 from era_cache.errors import EncoderError, InputError
+from era_cache.exchange.blocks import VectorFile
+from era_cache.exchange.matching import FileRows
+from era_cache.exchange.row_checks import check_rows, selected_blocks
 from era_cache.files import os_errors, sha256_file
 from era_cache.keys import distinct_rows
-from era_cache.matching import FileRows
-from era_cache.row_checks import check_rows, selected_blocks
 from era_cache.specs import EncoderSpec
 from era_cache.store import Store
-from era_cache.types import Role
+from era_cache.types import Progress, Role
 
 __all__ = ["ImportReport", "import_vectors"]
 

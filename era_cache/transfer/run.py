@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from era_cache.errors import FormatError, StoreError
-from era_cache.file_checks import shown_as
 from era_cache.files import os_errors, sha256_file
-from era_cache.places import FOLDER, LIMITS, Listing, LocalPlace, Place, limited
-from era_cache.transfer_plan import Plan, Step, plan_transfer
-from era_cache.transfer_report import KindCounts, TransferReport
+from era_cache.transfer.file_checks import shown_as
+from era_cache.transfer.places import FOLDER, LIMITS, Listing, LocalPlace, Place, limited
+from era_cache.transfer.plan import Plan, Step, plan_transfer
+from era_cache.transfer.report import KindCounts, TransferReport
+from era_cache.types import Progress
 
-__all__ = ["Progress", "Sink", "Transfer", "bring", "send"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what, files done so far, files to do)."""
+__all__ = ["Sink", "Transfer", "bring", "send"]
 
 
 class Sink(Protocol):

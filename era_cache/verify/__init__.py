@@ -14,15 +14,15 @@ from pathlib import Path
 
 from era_cache.collections import Collection, read_collection
 from era_cache.errors import FormatError
-from era_cache.file_checks import check_of
 from era_cache.files import read_json
 from era_cache.layout import COLLECTION_NAME, PAIR_NAME, STORE_FOLDERS
-from era_cache.places import FOLDER
 from era_cache.store import PAIR_FORMAT, VERSION, Store
-from era_cache.types import Role
-from era_cache.verify_encoders import CheckedEncoder, CheckedEncoders, Progress, check_encoders
-from era_cache.verify_report import Finding, PairState, Report
-from era_cache.verify_walk import FILE, Walk, exactly
+from era_cache.transfer.file_checks import check_of
+from era_cache.transfer.places import FOLDER
+from era_cache.types import Progress, Role
+from era_cache.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
+from era_cache.verify.report import Finding, PairState, Report
+from era_cache.verify.walk import FILE, Walk, exactly
 
 __all__ = ["verify"]
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from era_cache.array_blocks import (
+from era_cache.errors import InputError
+from era_cache.exchange.blocks import (
     VectorFile,
     block_rows,
     check_shape,
@@ -20,9 +21,8 @@ from era_cache.array_blocks import (
     reading_errors,
     to_float32,
 )
-from era_cache.errors import InputError
+from era_cache.exchange.parquet import ParquetVectors
 from era_cache.files import os_errors
-from era_cache.parquet import ParquetVectors
 from era_cache.types import FloatArray
 
 __all__ = ["Hdf5Vectors", "NpyVectors", "open_vectors"]

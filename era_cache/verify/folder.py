@@ -8,16 +8,16 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from era_cache.file_checks import named_encoder
 from era_cache.layout import INDEX_NAME, SEGMENT_NAME
-from era_cache.places import FOLDER
-from era_cache.quarantine import set_aside
 from era_cache.retired import replacement
-from era_cache.row_scan import Norms
-from era_cache.scan import Scan
 from era_cache.specs import StoredSpec
-from era_cache.verify_report import EncoderState, Finding
-from era_cache.verify_walk import FILE, Walk, exactly
+from era_cache.transfer.file_checks import named_encoder
+from era_cache.transfer.places import FOLDER
+from era_cache.verify.quarantine import set_aside
+from era_cache.verify.report import EncoderState, Finding
+from era_cache.verify.row_scan import Norms
+from era_cache.verify.scan import Scan
+from era_cache.verify.walk import FILE, Walk, exactly
 
 __all__ = ["CheckedFolder"]
 

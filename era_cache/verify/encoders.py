@@ -17,24 +17,22 @@ import numpy as np
 
 from era_cache.errors import FormatError, NewerError, StoreError
 from era_cache.files import os_errors
-from era_cache.index_check import index_problem
 from era_cache.keyindex import KeyIndex
 from era_cache.keys import distinct_rows
 from era_cache.layout import ENCODER_NAME, INDEX_NAME, SEGMENT_NAME
-from era_cache.places import FOLDER
-from era_cache.row_scan import Norms
-from era_cache.scan import Scan, scan_segment
 from era_cache.segments import Segment, open_segment
 from era_cache.specs import StoredSpec
-from era_cache.types import Keys
-from era_cache.verify_folder import CheckedFolder
-from era_cache.verify_report import EncoderState, Finding
-from era_cache.verify_walk import Walk, has_vanished
+from era_cache.transfer.places import FOLDER
+from era_cache.types import Keys, Progress
+from era_cache.verify.folder import CheckedFolder
+from era_cache.verify.index_check import index_problem
+from era_cache.verify.report import EncoderState, Finding
+from era_cache.verify.row_scan import Norms
+from era_cache.verify.scan import Scan, scan_segment
+from era_cache.verify.walk import Walk, has_vanished
 
-__all__ = ["CheckedEncoder", "CheckedEncoders", "Progress", "check_encoders"]
+__all__ = ["CheckedEncoder", "CheckedEncoders", "check_encoders"]
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, bytes done, bytes to do)."""
 _ROUNDS = 10
 _THREADS = min(4, cpu_count() or 1)
 _KEY_BLOCK_ROWS = 1 << 18

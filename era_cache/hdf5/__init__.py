@@ -2,7 +2,7 @@
 
 In: arrays and attributes. Out: contiguous, unfiltered datasets that can be memory-mapped, or read
 and written row by row. The library h5py lays a new file out; rows are then written, and files read,
-past it: opening a file from a stranger runs none of libhdf5's code (see ``hdf5_parse``).
+past it: opening a file from a stranger runs none of libhdf5's code (see ``hdf5.parse``).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 
 from era_cache.errors import FormatError, NewerError, StoreError
 from era_cache.files import os_errors
-from era_cache.hdf5_messages import ATTRIBUTE_LIMIT, DTYPES, NAME
-from era_cache.hdf5_parse import MAX_MEMBERS, ArraySlot, Attributes, parse_plain
+from era_cache.hdf5.messages import ATTRIBUTE_LIMIT, DTYPES, NAME
+from era_cache.hdf5.parse import MAX_MEMBERS, ArraySlot, Attributes, parse_plain
 from era_cache.types import Array
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Dtype and shape of each dataset of a file to be written."""
 # HDF5 keeps up to 8 members or attributes in an object header. Attributes beyond go where
-# ``hdf5_parse`` does not look; links into a heap, of which it reads the first block only.
+# ``hdf5.parse`` does not look; links into a heap, of which it reads the first block only.
 _COMPACT = 8
 _MAX_LINK_BYTES = 480
 

@@ -15,7 +15,7 @@ from typing import IO, BinaryIO, Self
 
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.files import os_errors, staged
-from era_cache.places import CHUNK_BYTES, FOLDER, Listing, count_name, kind_of
+from era_cache.transfer.places import CHUNK_BYTES, FOLDER, Listing, count_name, kind_of
 
 __all__ = ["PackPlace", "PackWriter", "pack_writer"]
 

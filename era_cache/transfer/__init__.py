@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from era_cache.errors import StoreError
-from era_cache.packs import PackPlace, pack_writer
-from era_cache.places import LocalPlace, Place
-from era_cache.remote import RemotePlace, place_at
 from era_cache.retired import is_replaced
 from era_cache.store import Store
-from era_cache.transfer_plan import list_source
-from era_cache.transfer_report import RefusedError, TransferReport, summed
-from era_cache.transfer_run import Progress, Transfer, bring, send
+from era_cache.transfer.packs import PackPlace, pack_writer
+from era_cache.transfer.places import LocalPlace, Place
+from era_cache.transfer.plan import list_source
+from era_cache.transfer.remote import RemotePlace, place_at
+from era_cache.transfer.report import RefusedError, TransferReport, summed
+from era_cache.transfer.run import Transfer, bring, send
+from era_cache.types import Progress
 
 __all__ = ["merge", "pack", "pull", "push", "unpack"]
 

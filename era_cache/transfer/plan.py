@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from era_cache.errors import FormatError, StoreError
-from era_cache.file_checks import check_of, check_segment, check_store, named_encoder, shown_as
 from era_cache.layout import encoder_folder_name
-from era_cache.places import FOLDER, LIMITS, Check, Listing, Place, kind_of, limited
 from era_cache.specs import StoredSpec
+from era_cache.transfer.file_checks import (
+    check_of,
+    check_segment,
+    check_store,
+    named_encoder,
+    shown_as,
+)
+from era_cache.transfer.places import FOLDER, LIMITS, Check, Listing, Place, kind_of, limited
 
 __all__ = ["Plan", "Step", "list_source", "plan_transfer"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from era_cache.row_scan import Norms
+from era_cache.verify.row_scan import Norms
 
 __all__ = ["EncoderState", "Finding", "PairState", "Report"]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from era_cache.array_blocks import map_npy, plain_ids, reading_errors
 from era_cache.errors import FormatError, InputError
+from era_cache.exchange.blocks import map_npy, plain_ids, reading_errors
+from era_cache.exchange.parquet import parquet_texts
 from era_cache.files import loads_json, os_errors, write_bytes
-from era_cache.parquet import parquet_texts
 from era_cache.types import Keys
 
 __all__ = ["KEY_COLUMN", "fit_lines", "read_ids", "read_keys", "write_ids"]

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from era_cache.array_blocks import (
+from era_cache.errors import InputError
+from era_cache.exchange.blocks import (
     block_rows,
     check_shape,
     plain_ids,
     reading_errors,
     to_float32,
 )
-from era_cache.errors import InputError
 from era_cache.types import FloatArray
 
 __all__ = ["ParquetVectors", "import_pyarrow", "parquet_texts", "parquet_writer"]

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from era_cache.errors import FormatError, NewerError, StoreError
 from era_cache.files import TEMPORARY_PREFIX
-from era_cache.places import FOLDER, LocalPlace
-from era_cache.verify_report import Finding
+from era_cache.transfer.places import FOLDER, LocalPlace
+from era_cache.verify.report import Finding
 
 __all__ = ["FILE", "Walk", "exactly", "has_vanished"]
 

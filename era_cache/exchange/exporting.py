@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from era_cache import __version__
-from era_cache.array_blocks import Progress, block_rows
 from era_cache.collections import Collection
 from era_cache.errors import InputError, StoreError
+from era_cache.exchange.blocks import block_rows
+from era_cache.exchange.parquet import import_pyarrow, parquet_writer
+from era_cache.exchange.row_ids import KEY_COLUMN, fit_lines, write_ids
 from era_cache.files import make_folder, os_errors, read_json, sha256_file, staged, write_json
 from era_cache.keyindex import KeyIndex, by_segment
-from era_cache.parquet import import_pyarrow, parquet_writer
 from era_cache.reading import read_rows
-from era_cache.row_ids import KEY_COLUMN, fit_lines, write_ids
 from era_cache.store import Store, StoredEncoder
-from era_cache.types import FloatArray, IntArray, Keys, Role
+from era_cache.types import FloatArray, IntArray, Keys, Progress, Role
 
 __all__ = ["ExportReport", "export_vectors"]
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from era_cache.errors import FormatError
-from era_cache.hdf5_messages import (
+from era_cache.hdf5.lookup3 import lookup3
+from era_cache.hdf5.messages import (
     UNDEFINED,
     Fields,
     NotOursError,
@@ -31,7 +32,6 @@ from era_cache.hdf5_messages import (
     link,
     link_info,
 )
-from era_cache.lookup3 import lookup3
 
 __all__ = ["MAX_MEMBERS", "ArraySlot", "Attributes", "parse_plain"]
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from era_cache.array_blocks import Progress, VectorFile, cosines
 from era_cache.errors import InputError
-from era_cache.matching import FileRows
+from era_cache.exchange.blocks import VectorFile, cosines
+from era_cache.exchange.matching import FileRows
 from era_cache.segments import check_vectors
-from era_cache.types import Array, FloatArray, IntArray, Keys
+from era_cache.types import Array, FloatArray, IntArray, Keys, Progress
 
 __all__ = ["check_rows", "selected_blocks"]
 

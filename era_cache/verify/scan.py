@@ -20,10 +20,10 @@ from era_cache.errors import FormatError, NewerError, StoreError
 from era_cache.files import os_errors, sha256_file
 from era_cache.hdf5 import PlainReader
 from era_cache.keys import distinct_rows, key_halves
-from era_cache.row_scan import Norms, RowScan
 from era_cache.segments import Segment, open_segment
 from era_cache.specs import StoredSpec
 from era_cache.types import Array, Keys
+from era_cache.verify.row_scan import Norms, RowScan
 
 __all__ = ["Scan", "scan_segment"]
 

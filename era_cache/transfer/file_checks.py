@@ -14,10 +14,10 @@ from era_cache.collections import read_collection
 from era_cache.errors import FormatError
 from era_cache.files import json_digest, read_json
 from era_cache.layout import encoder_folder_name
-from era_cache.places import LIMITS, Check
 from era_cache.segments import open_segment
 from era_cache.specs import StoredSpec, read_encoder_record
 from era_cache.store import FORMAT, PAIR_FORMAT, SIDES, VERSION
+from era_cache.transfer.places import LIMITS, Check
 
 __all__ = ["check_of", "check_segment", "check_store", "named_encoder", "shown_as"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from era_cache.errors import EraError, InputError, StoreError
 from era_cache.files import TEMPORARY_PREFIX
 from era_cache.layout import STORE_FOLDERS
-from era_cache.places import CHUNK_BYTES, FOLDER, Entry, Listing, LocalPlace, list_store
+from era_cache.transfer.places import CHUNK_BYTES, FOLDER, Entry, Listing, LocalPlace, list_store
 
 __all__ = ["RemotePlace", "place_at"]
 
