@@ -25,7 +25,14 @@ from era_cache.layout import INDEX_NAME, list_names
 from era_cache.segments import DTYPES, Segment
 from era_cache.types import Array, IntArray, Keys
 
-__all__ = ["KeyIndex", "by_segment", "open_index", "persist_index", "remove_stale_indexes"]
+__all__ = [
+    "KeyIndex",
+    "by_segment",
+    "open_index",
+    "persist_index",
+    "remove_stale_indexes",
+    "unindexed_rows",
+]
 
 FORMAT, VERSION = "era-index", 1
 # Fewer rows are sorted in less time than a file takes to write.
@@ -255,7 +262,6 @@ def persist_index(
     folder: Path,
     segments: Sequence[Segment],
     *,
-    keys: Sequence[Keys] | None = None,
     least_rows: int | None = None,
 ) -> Path | None:
     """Keep the sorted keys of these segments in a file of the encoder's folder.
@@ -263,7 +269,6 @@ def persist_index(
     Args:
         folder: the encoder's.
         segments: in order of preference.
-        keys: of each segment, where they are mapped already: another process may have moved it.
         least_rows: no file is written for fewer rows; None is what takes longer to sort.
 
     Returns:
@@ -278,6 +283,7 @@ def persist_index(
     name = _index_name(segments)
     if (folder / "index" / name).is_file():
         return folder / "index" / name
+    keys = [segment.keys for segment in segments]
     make_folder(folder / "index")
     digests = np.frombuffer(bytes.fromhex("".join(s.path.stem for s in segments)), np.uint8)
     layout: Layout = {
@@ -290,7 +296,7 @@ def persist_index(
         with plain_writer(temporary, layout, attributes) as writer:
             writer.write("segments", 0, digests.reshape(-1, 32))
             done = 0
-            for high, rows in _partitions(keys or [s.keys for s in segments], _PARTITION_ROWS):
+            for high, rows in _partitions(keys, _PARTITION_ROWS):
                 writer.write("high", done, high)
                 writer.write("rows", done, rows)
                 done += len(rows)
@@ -327,6 +333,12 @@ def remove_stale_indexes(
                 path.unlink()
             gone[path] = status.st_size
     return gone
+
+
+def unindexed_rows(folder: Path, segments: Sequence[Segment]) -> int:
+    """Rows of these segments that no index file of the encoder's folder covers."""
+    part = _stored_part(folder, segments)
+    return int(_starts(segments)[-1]) - (len(part.rows) if part is not None else 0)
 
 
 def _stored_part(folder: Path, segments: Sequence[Segment]) -> _Part | None:

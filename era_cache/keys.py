@@ -13,7 +13,9 @@ __all__ = ["distinct_rows", "key_halves", "key_order", "key_words"]
 
 
 def key_words(keys: Keys) -> Array:
-    """Both halves of each key, (n, 2) uint64."""
+    """Both halves of each key, (n, 2) uint64. Raises ``ValueError`` for what are no keys."""
+    if keys.dtype != np.uint8 or keys.shape[1:] != (16,):
+        raise ValueError(f"keys of dtype {keys.dtype} and shape {keys.shape}, not uint8 (n, 16)")
     return np.ascontiguousarray(keys).view("<u8").reshape(-1, 2)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from era_cache.errors import FormatError, StoreError
+from era_cache.errors import FormatError
 from era_cache.files import make_folder, os_errors, read_json, write_json
 from era_cache.layout import SEGMENT_NAME, list_names
 
@@ -110,22 +110,20 @@ def retired_files(encoder_folder: Path) -> list[Path]:
 def purge(
     encoder_folder: Path, grace_seconds: float = GRACE_SECONDS, *, dry_run: bool = False
 ) -> dict[Path, int]:
-    """Delete retired segments whose grace is over.
+    """Delete retired segments whose grace is over; one without a record stays.
 
     Returns:
         What went (or would go), with its size in bytes.
 
     Raises:
-        StoreError: one cannot be deleted, or was not retired by ``retire``.
+        StoreError: one cannot be deleted.
     """
     gone = {}
     for path in retired_files(encoder_folder):
         # Renaming keeps the time of a segment's last write; the record's is that of retirement.
         with os_errors("deleting", path), contextlib.suppress(FileNotFoundError):
-            try:
-                since = path.with_suffix(".json").stat().st_mtime
-            except FileNotFoundError:
-                raise StoreError(f"{path}: retired without a record. Move it back.") from None
+            # Without a record, as a copy made meanwhile may lack it, no one knows what replaced it.
+            since = path.with_suffix(".json").stat().st_mtime
             if time.time() - since >= grace_seconds:
                 size = path.stat().st_size
                 if not dry_run:

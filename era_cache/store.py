@@ -31,7 +31,7 @@ from era_cache.files import (
     remove_stale_temporaries,
     write_json,
 )
-from era_cache.keyindex import KeyIndex, persist_index
+from era_cache.keyindex import KeyIndex, persist_index, unindexed_rows
 from era_cache.keys import distinct_rows
 from era_cache.layout import (
     COLLECTION_NAME,
@@ -142,9 +142,13 @@ class StoredEncoder:
         Raises:
             StoreError: it cannot be written.
         """
-        index = self.index()
-        if index.sorted_anew * 10 > index.starts[-1]:
-            persist_index(self.folder, index.segments, keys=index.keys)
+        self._looking_again(self._keep_index)
+
+    def _keep_index(self) -> None:
+        segments = self._segments(check=False)
+        total = sum(segment.rows for segment in segments)
+        if unindexed_rows(self.folder, segments) * 10 > total:
+            persist_index(self.folder, segments)
 
     def vectors(
         self,

@@ -49,6 +49,8 @@ def _copy_in(
     else:
         into.clean({step.target.rpartition("/")[0] for step in transfer.plan.steps})
         transfer.run(lambda step: bring(source, into, step), progress)
+        for encoder in Store.open(into.root).encoders():
+            encoder.keep_index()
     return transfer.report()
 
 
