@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from era_cache.errors import FormatError
 from era_cache.files import os_errors
@@ -23,6 +25,7 @@ __all__ = [
     "STORE_FOLDERS",
     "encoder_folder_name",
     "list_names",
+    "list_steadily",
 ]
 
 ENCODER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}-(query|document)-([0-9a-f]{12})")
@@ -31,6 +34,8 @@ INDEX_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 COLLECTION_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,63})-([0-9a-f]{12})\.h5")
 PAIR_NAME = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}\.json")
 STORE_FOLDERS = ("encoders", "collections", "pairs")
+_LISTINGS = 10
+T = TypeVar("T")
 
 
 def encoder_folder_name(name: str, role: str, fingerprint: str) -> str:
@@ -69,3 +74,24 @@ def list_names(folder: Path, pattern: re.Pattern[str], *, folders: bool = False)
             if folders == entry.is_dir(follow_symlinks=False):
                 found.append(entry.name)
         return sorted(found)
+
+
+def list_steadily(listing: Callable[[], dict[str, T]]) -> dict[str, T]:
+    """List a folder of segments such that no row is overlooked while others merge segments.
+
+    One listing of some hundred files or more is not made at one moment: it can miss a segment that
+    is retired meanwhile, and also the one that replaces it. Two listings that agree miss none.
+
+    Args:
+        listing: makes a listing, by name.
+
+    Returns:
+        The listing; under constant change also names that are gone by now, rather than too few.
+    """
+    before = listing()
+    for _ in range(_LISTINGS):
+        now = listing()
+        if now.keys() == before.keys():
+            return now
+        before, last = now, before
+    return {**last, **before}

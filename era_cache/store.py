@@ -41,6 +41,7 @@ from era_cache.layout import (
     STORE_FOLDERS,
     encoder_folder_name,
     list_names,
+    list_steadily,
 )
 from era_cache.reading import mapped_rows, read_rows
 from era_cache.retired import retired_path
@@ -78,10 +79,14 @@ class StoredEncoder:
             FormatError: one of them is a link.
             StoreError: they cannot be listed.
         """
+        paths = list_steadily(self._listed)
+        return [paths[name] for name in sorted(paths)]
+
+    def _listed(self) -> dict[str, Path]:
         paths = {}
         for folder in (parent / "segments" for parent in (*self.others, self.folder)):
             paths.update({name: folder / name for name in list_names(folder, SEGMENT_NAME)})
-        return [paths[name] for name in sorted(paths)]
+        return paths
 
     def segments(self, *, check: bool = False) -> list[Segment]:
         """Open all segments, the preferred first: float32, float16, int8, then by name.

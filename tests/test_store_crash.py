@@ -27,6 +27,7 @@ from era_cache.config import EmbedConfig
 from era_cache.embed import embed_collection
 from era_cache.errors import StoreError
 from era_cache.files import TEMPORARY_PREFIX
+from era_cache.layout import list_steadily
 from era_cache.store import Store
 from era_cache.types import Role
 from era_cache.verify import verify
@@ -194,3 +195,26 @@ def test_a_read_only_store_can_be_read_and_verified_and_refuses_rows(tmp_path):
             folder.chmod(0o700)
     embed(store, numbered_texts(100, 10))
     assert verify(store).ok
+
+
+# Listing while others rename
+
+
+def test_a_listing_that_changes_meanwhile_is_made_again():
+    # "b" replaces "a" while the first listing is made, which sees neither.
+    listings = [{"c": 1}, {"b": 2, "c": 1}, {"b": 2, "c": 1}]
+    assert list_steadily(lambda: listings.pop(0)) == {"b": 2, "c": 1}
+    assert listings == []
+
+
+def test_under_constant_change_a_listing_has_too_many_names_rather_than_too_few():
+    numbers = iter(range(100))
+
+    def changing():
+        number = next(numbers)
+        return {"steady": 0, f"{number}": number}
+
+    found = list_steadily(changing)
+    assert len(found) == 3
+    assert "steady" in found
+    assert next(numbers) < 50
