@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from os import cpu_count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -19,7 +20,7 @@ from era_cache.errors import FormatError, NewerError, StoreError
 from era_cache.files import os_errors
 from era_cache.keyindex import KeyIndex
 from era_cache.keys import distinct_rows
-from era_cache.layout import ENCODER_NAME, INDEX_NAME, SEGMENT_NAME
+from era_cache.layout import ENCODER_NAME, INDEX_NAME, SEGMENT_NAME, list_steadily
 from era_cache.segments import Segment, open_segment
 from era_cache.specs import StoredSpec
 from era_cache.transfer.places import FOLDER
@@ -68,7 +69,8 @@ class CheckedEncoder:
     def _open(self) -> Iterator[Segment]:
         found = {}
         for folder in self._folders:
-            names = folder.files("segments", SEGMENT_NAME).keys() - folder.unusable()
+            listed = list_steadily(partial(folder.files, "segments", SEGMENT_NAME))
+            names = listed.keys() - folder.unusable()
             found.update({name: folder.path / "segments" / name for name in names})
         for path in found.values():
             yield open_segment(path, self.spec.fingerprint, self.spec.dim)
