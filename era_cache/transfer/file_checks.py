@@ -97,4 +97,4 @@ def shown_as(path: Path, shown: str) -> Iterator[None]:
     try:
         yield
     except FormatError as error:
-        raise FormatError(str(error).replace(str(path), shown)) from error
+        raise type(error)(str(error).replace(str(path), shown)) from error

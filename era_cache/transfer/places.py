@@ -8,6 +8,7 @@ Out: the files whose paths a store can have, with their sizes. A name that fits 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import stat
@@ -23,6 +24,7 @@ from era_cache.layout import (
     PAIR_NAME,
     SEGMENT_NAME,
     STORE_FOLDERS,
+    list_steadily,
 )
 
 __all__ = [
@@ -187,8 +189,18 @@ class LocalPlace:
         """Where a file of the store lies."""
         return self.root.joinpath(*name.split("/"))
 
-    def entries(self, folder: str) -> Iterator[Entry]:
-        """Yield the names in a folder. Raises ``StoreError`` where it cannot be listed."""
+    def entries(self, folder: str) -> Iterable[Entry]:
+        """Give the names in a folder. Raises ``StoreError`` where it cannot be listed."""
+        if not folder.endswith("/segments"):
+            return self._scan(folder)
+
+        def once() -> dict[str, Entry]:
+            most = itertools.islice(self._scan(folder), MAX_NAMES + 1)
+            return {entry.name: entry for entry in most}
+
+        return list_steadily(once).values()
+
+    def _scan(self, folder: str) -> Iterator[Entry]:
         path = self.path(folder) if folder else self.root
         with os_errors("listing", path):
             try:
