@@ -206,7 +206,7 @@ def clean(
     for one in store.encoders():
         if unreferenced:
             found = _drop_unreferenced(store, one, found, grace_seconds, dry_run)
-        gone = purge(one.folder, grace_seconds, dry_run=dry_run)
+        gone = purge([one.folder, *one.others], grace_seconds, dry_run=dry_run)
         stale = remove_stale_indexes(
             one.folder, one.segments(), grace_seconds=grace_seconds, dry_run=dry_run
         )

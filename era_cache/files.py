@@ -53,6 +53,7 @@ _ADVICE = {
     errno.ENOTDIR: "A part of the path is a file, not a folder.",
     errno.EISDIR: "It is a folder, but a file is needed.",
     errno.ESTALE: "The network folder went away. Mount it again and run the command again.",
+    errno.ELOOP: "It is a link. Replace it by what it points to.",
     errno.EIO: "The device reported an error. Check the disk or the mount.",
 }
 
@@ -125,10 +126,15 @@ def read_json(path: Path, expected_format: str, version: int, limit: int = 1 << 
         StoreError: it cannot be read.
     """
     with os_errors("reading", path):
-        size = path.stat().st_size
-        if size > limit:
-            raise FormatError(f"{path}: {size} bytes, but at most {limit} are expected.")
-        data = path.read_bytes()
+        # Neither a link, which may lead anywhere, nor a pipe, which may never end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor has no path
+            size = os.fstat(descriptor).st_size
+            if size > limit:
+                raise FormatError(f"{path}: {size} bytes, but at most {limit} are expected.")
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise FormatError(f"{path}: more than {limit} bytes, the most that are expected.")
     value = loads_json(data, str(path))
     if not isinstance(value, dict) or value.get("format") != expected_format:
         raise FormatError(f"{path}: not an {expected_format} file.")
@@ -156,12 +162,26 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and its missing parents, durably. Raises ``StoreError``."""
+def make_folder(folder: Path, *, may_be_link: bool = False) -> None:
+    """Make a folder and its missing parents, durably.
+
+    Args:
+        folder: its parents may be links.
+        may_be_link: the folder itself, too; for a store's own folder.
+
+    Raises:
+        FormatError: it is a link, which could lead out of the store.
+        StoreError: it cannot be made.
+    """
     with os_errors("creating", folder):
+        if folder.is_symlink() and not may_be_link:
+            raise FormatError(
+                f"{folder}: a link; nothing in a store may lead outside it. Replace it by what it "
+                "points to."
+            )
         if folder.is_dir():
             return
-        make_folder(folder.parent)
+        make_folder(folder.parent, may_be_link=True)
         folder.mkdir(exist_ok=True)
         _fsync_folder(folder.parent)
 

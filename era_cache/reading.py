@@ -16,18 +16,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from era_cache.errors import FormatError, StoreError
+from era_cache.hdf5 import PlainReader
 from era_cache.keyindex import KeyIndex, by_segment
+from era_cache.keys import distinct_rows, key_halves
 from era_cache.retired import retired_path
-from era_cache.segments import Segment, StoredRows, all_finite
+from era_cache.segments import LARGEST_SCALE, Segment, StoredRows, all_finite
 from era_cache.types import Array, FloatArray, IntArray, Keys
 
-__all__ = ["mapped_rows", "read_blocks", "read_rows"]
+__all__ = ["mapped_rows", "read_blocks", "read_rows", "repeats_a_key"]
 
 _BUFFER_BYTES = 1 << 20
 # Rows of a task: enough to keep a thread busy, few enough to share the work evenly.
 _TASK_ROWS = 1 << 14
 # Reading a whole stretch costs less than picking rows while at least this share is wanted.
 _DENSE = 0.25
+_KEY_BLOCK_ROWS = 1 << 16
+# First halves of keys sorted at a time.
+_SORTED_ROWS = 1 << 20
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -124,7 +129,10 @@ def _fill(reader: Any, segment: Segment, start: int, block: StoredRows) -> None:
 
 
 def _check(segment: Segment, block: StoredRows) -> None:
-    if not all(all_finite(array) for array in block.arrays().values()):
+    sound = all_finite(block.values)
+    if block.scales is not None:
+        sound = bool(((block.scales > 0) & (block.scales <= LARGEST_SCALE)).all())
+    if not sound:
         raise FormatError(
             f"{segment.path}: a stored vector is not finite; the segment is damaged. Set it aside "
             "with 'era-store verify --quarantine STORE' and run era-embed again."
@@ -195,3 +203,34 @@ def read_blocks(segment: Segment, block_bytes: int = 8 << 20) -> Iterator[tuple[
             reader.read("keys", start, keys[rows])
             _fill(reader, segment, start, buffer.take(rows))
             yield keys[rows], buffer.take(rows)
+
+
+def repeats_a_key(segment: Segment, reader: PlainReader) -> bool:
+    """Whether some key occurs twice, found by sorting the first halves, a range at a time."""
+    bits = max(0, (segment.rows - 1) // _SORTED_ROWS).bit_length()
+    for part in range(1 << bits):
+        ranges = [_in_range(key_halves(k)[0], bits, part) for k in _key_blocks(segment, reader)]
+        high = np.concatenate(ranges)
+        high.sort()
+        suspects = high[1:][high[1:] == high[:-1]]
+        if len(suspects):
+            blocks = _key_blocks(segment, reader)
+            keys = np.concatenate([k[np.isin(key_halves(k)[0], suspects)] for k in blocks])
+            if len(distinct_rows(keys)) < len(keys):
+                return True
+    return False
+
+
+def _in_range(high: Array, bits: int, part: int) -> Array:
+    """A copy of those that begin with the ``bits`` bits of ``part``."""
+    return high[high >> np.uint64(64 - bits) == part] if bits else high.copy()
+
+
+def _key_blocks(segment: Segment, reader: PlainReader) -> Iterator[Keys]:
+    """Read the keys block by block; their memory is used again."""
+    size = min(segment.rows, _KEY_BLOCK_ROWS)
+    buffer = np.empty((size, 16), np.uint8)
+    for start in range(0, segment.rows, size):
+        block = buffer[: min(size, segment.rows - start)]
+        reader.read("keys", start, block)
+        yield block

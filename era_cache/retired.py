@@ -11,8 +11,9 @@ import contextlib
 import datetime
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from era_cache.errors import FormatError
 from era_cache.files import make_folder, os_errors, read_json, write_json
@@ -23,6 +24,7 @@ __all__ = [
     "is_replaced",
     "purge",
     "replacement",
+    "restore",
     "retire",
     "retired_files",
     "retired_path",
@@ -34,7 +36,7 @@ GRACE_SECONDS = 24 * 3600.0
 _RECORD_NAME = re.compile(r"([0-9a-f]{64})\.json")
 
 
-def retire(paths: Iterable[Path], by: str | None) -> None:
+def retire(paths: Iterable[Path], by: str | None, *, dropped: bool = False) -> None:
     """Move segments aside that ``by`` has replaced.
 
     The caller has committed ``by`` and knows that it holds every row of each path. Names of new
@@ -43,7 +45,8 @@ def retire(paths: Iterable[Path], by: str | None) -> None:
 
     Args:
         paths: ``<encoder>/segments/<digest>.h5``; one that is gone already is passed over.
-        by: digest (the name without ``.h5``) of the replacement; None where rows are dropped.
+        by: digest (the name without ``.h5``) of the replacement; None where there is none.
+        dropped: the replacement lacks some of the rows, on purpose.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -53,7 +56,14 @@ def retire(paths: Iterable[Path], by: str | None) -> None:
         folder = kept.parent
         make_folder(folder)
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record = {"format": FORMAT, "version": VERSION, "by": by, "created": created}
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "by": by,
+            "created": created,
+        }
+        if dropped:
+            record["dropped"] = True
         write_json(folder / f"{path.stem}.json", record)
         with os_errors("retiring", path), contextlib.suppress(FileNotFoundError):
             path.rename(kept)
@@ -64,25 +74,46 @@ def retired_path(path: Path) -> Path:
     return path.parent.parent / "retired" / path.name
 
 
-def is_replaced(encoder_folder: Path, digest: str) -> bool:
-    """Whether a segment was retired here and its rows live on in another one.
+def is_replaced(folders: Sequence[Path], digest: str) -> bool:
+    """Whether a segment was retired here and all its rows live on in another one.
+
+    Args:
+        folders: all folders of the encoder's fingerprint; usually one.
+        digest: of the segment.
 
     Raises:
         FormatError: a record on the way is damaged.
     """
+    return _lives_on(folders, digest, with_drops=False)
+
+
+def _lives_on(folders: Sequence[Path], digest: str, *, with_drops: bool) -> bool:
     seen = set()
     while digest not in seen:
         seen.add(digest)
-        record_path = encoder_folder / "retired" / f"{digest}.json"
-        if not record_path.is_file():
+        records = [folder / "retired" / f"{digest}.json" for folder in folders]
+        record = next((_read_record(path) for path in records if path.is_file()), None)
+        if record is None or (record.dropped and not with_drops):
             return False
-        by = replacement(record_path)
-        if by is None:
-            return False
-        if (encoder_folder / "segments" / f"{by}.h5").is_file():
+        if record.by is None:
+            return record.dropped
+        if any((folder / "segments" / f"{record.by}.h5").is_file() for folder in folders):
             return True
-        digest = by
+        digest = record.by
     return False
+
+
+class _Record(NamedTuple):
+    by: str | None
+    dropped: bool
+
+
+def _read_record(path: Path) -> _Record:
+    content = read_json(path, FORMAT, VERSION)
+    by = content.get("by")
+    if by is not None and not (isinstance(by, str) and SEGMENT_NAME.fullmatch(f"{by}.h5")):
+        raise FormatError(f"{path}: damaged. Remove it.")
+    return _Record(by, bool(content.get("dropped")))
 
 
 def replacement(record_path: Path) -> str | None:
@@ -95,10 +126,7 @@ def replacement(record_path: Path) -> str | None:
         FormatError: it is damaged.
         StoreError: it cannot be read.
     """
-    by = read_json(record_path, FORMAT, VERSION).get("by")
-    if by is not None and not (isinstance(by, str) and SEGMENT_NAME.fullmatch(f"{by}.h5")):
-        raise FormatError(f"{record_path}: damaged. Remove it.")
-    return by
+    return _read_record(record_path).by
 
 
 def retired_files(encoder_folder: Path) -> list[Path]:
@@ -108,25 +136,60 @@ def retired_files(encoder_folder: Path) -> list[Path]:
 
 
 def purge(
-    encoder_folder: Path, grace_seconds: float = GRACE_SECONDS, *, dry_run: bool = False
+    folders: Sequence[Path], grace_seconds: float = GRACE_SECONDS, *, dry_run: bool = False
 ) -> dict[Path, int]:
-    """Delete retired segments whose grace is over; one without a record stays.
+    """Delete retired segments whose grace is over and whose rows live on.
+
+    One whose replacement is not there, or was found damaged, may be the last copy: it stays. So
+    does one without a record, as a copy of the store made meanwhile may have it.
+
+    Args:
+        folders: all folders of the encoder's fingerprint; usually one.
+        grace_seconds: since it was retired.
+        dry_run: change nothing, only tell.
 
     Returns:
         What went (or would go), with its size in bytes.
 
     Raises:
+        FormatError: a record is damaged.
         StoreError: one cannot be deleted.
     """
     gone = {}
-    for path in retired_files(encoder_folder):
-        # Renaming keeps the time of a segment's last write; the record's is that of retirement.
+    for path in (path for folder in folders for path in retired_files(folder)):
         with os_errors("deleting", path), contextlib.suppress(FileNotFoundError):
-            # Without a record, as a copy made meanwhile may lack it, no one knows what replaced it.
+            # Renaming keeps the time of a segment's last write; the record's is of retirement.
             since = path.with_suffix(".json").stat().st_mtime
-            if time.time() - since >= grace_seconds:
+            if time.time() - since < grace_seconds:
+                continue
+            if _lives_on(folders, path.stem, with_drops=True):
                 size = path.stat().st_size
                 if not dry_run:
                     path.unlink()
                 gone[path] = size
     return gone
+
+
+def restore(folders: Sequence[Path]) -> list[Path]:
+    """Bring back retired segments whose replacement is not there any more.
+
+    Args:
+        folders: all folders of the encoder's fingerprint.
+
+    Returns:
+        Where they are again.
+
+    Raises:
+        FormatError: a record is damaged.
+        StoreError: one cannot be moved.
+    """
+    back = []
+    for path in (path for folder in folders for path in retired_files(folder)):
+        if path.with_suffix(".json").is_file() and not _lives_on(
+            folders, path.stem, with_drops=True
+        ):
+            again = path.parent.parent / "segments" / path.name
+            with os_errors("bringing back", path), contextlib.suppress(FileNotFoundError):
+                path.rename(again)
+                back.append(again)
+    return back

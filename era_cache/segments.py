@@ -20,6 +20,7 @@ from era_cache.types import Array, FloatArray, IntArray, Keys
 
 __all__ = [
     "DTYPES",
+    "LARGEST_SCALE",
     "SEGMENT_FORMAT",
     "SEGMENT_VERSION",
     "Segment",
@@ -35,6 +36,13 @@ SEGMENT_FORMAT, SEGMENT_VERSION = "era-segment", 2
 DTYPES = ("float32", "float16", "int8")
 """Stored forms, the most exact first: of a repeated key, that row counts."""
 _QUANTISED_VERSION = 2
+LARGEST_SCALE = np.float32(np.finfo(np.float32).max / 127.5)
+"""Of an int8 row: 127 steps of it are finite."""
+_STORE_EXACTLY = {
+    "int8": "Store with --dtype float32.",
+    "float16": "Store with --dtype float32.",
+    "float32": "No stored form holds it; look at that text.",
+}
 
 
 class StoredRows(NamedTuple):
@@ -223,32 +231,37 @@ def check_vectors(
     """
     with np.errstate(over="ignore", invalid="ignore"):
         stored = _quantised(vectors) if dtype == "int8" else _converted(vectors, dtype)
-        seen = stored.values if stored.scales is None else vectors
-        finite = np.atleast_1d(np.isfinite(seen).all(axis=1))
+        if stored.scales is None:
+            finite = np.atleast_1d(np.isfinite(stored.values).all(axis=1))
+        else:
+            finite = np.isfinite(vectors).all(axis=1) & (stored.scales <= LARGEST_SCALE)
         bad = np.flatnonzero(~finite | ~stored.values.any(axis=1))
     if not len(bad):
         return stored
     row = int(bad[0])
     others = f" ({len(bad)} such rows in this batch)" if len(bad) > 1 else ""
     if np.isfinite(vectors[row]).all() and not finite[row]:
-        what, mend = f"values too large for {dtype}", "Store with --dtype float32."
+        what, mend = f"values too large for {dtype}", _STORE_EXACTLY[dtype]
     elif not finite[row]:
         what, mend = "NaN or infinite values", "Nothing of it is stored. Look at that text."
     elif vectors[row].any():
-        what, mend = f"values too small for {dtype}", "Store with --dtype float32."
+        what, mend = f"values too small for {dtype}", _STORE_EXACTLY[dtype]
     else:
         what, mend = "a vector of zeros", "No direction can be compared; remove or mend that text."
     raise EncoderError(f"{encoder} returned {what} for {name_of(row)}{others}. {mend}")
 
 
 def _converted(vectors: FloatArray, dtype: str) -> StoredRows:
-    return StoredRows(np.ascontiguousarray(vectors, dtype=dtype), None)
+    # A copy always: the caller may fill its array anew before the rows are written.
+    return StoredRows(np.array(vectors, dtype=dtype, order="C"), None)
 
 
 def _quantised(vectors: FloatArray) -> StoredRows:
     """Symmetric int8: a row's largest value becomes 127, and what is left over is rounded."""
     scales = (np.abs(vectors).max(axis=1, initial=0) / np.float32(127)).astype(np.float32)
+    # Too small for a float32 with all its digits: such a row counts as zeros, and is refused.
+    scales[scales < np.finfo(np.float32).tiny] = 0
     safe = np.where(scales > 0, scales, np.float32(1))[:, None]
     values = np.nan_to_num(np.rint(vectors / safe), nan=0, posinf=0, neginf=0)
-    # A scale too small for float32 arithmetic can round a value beyond 127.
+    values[scales == 0] = 0
     return StoredRows(np.clip(values, -127, 127).astype(np.int8), scales)

@@ -6,13 +6,22 @@ what produced the rows of one folder of a store (docs/format.md).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from era_cache.errors import FormatError, InputError
-from era_cache.files import json_digest, loads_json, os_errors, read_json, safe_name
+from era_cache.errors import EncoderError, FormatError, InputError
+from era_cache.files import (
+    canonical_json,
+    json_digest,
+    loads_json,
+    os_errors,
+    read_json,
+    safe_name,
+    staged,
+)
 from era_cache.types import Role
 
 __all__ = [
@@ -24,6 +33,7 @@ __all__ = [
     "read_stated_spec",
     "render",
     "stated_spec",
+    "write_encoder_record",
 ]
 
 FORMAT, VERSION = "era-encoder", 1
@@ -90,6 +100,27 @@ def encoder_record(spec: EncoderSpec, role: Role, dim: int) -> dict[str, Any]:
     }
 
 
+def write_encoder_record(folder: Path, spec: EncoderSpec, role: Role, dim: int) -> None:
+    """Write an ``encoder.json``, once it is sure that it can be read back as what it is.
+
+    Raises:
+        EncoderError: this description cannot be stored.
+        StoreError: the folder cannot be written.
+    """
+    with staged(folder, ".json") as (temporary, commit):
+        try:
+            text = json.dumps(encoder_record(spec, role, dim), indent=1, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+            read_encoder_record(temporary)
+        except (FormatError, TypeError, ValueError, RecursionError) as error:
+            raise EncoderError(
+                f"The description of {spec.name} with {dim} dimensions cannot be stored: "
+                f"{str(error).removeprefix(f'{temporary}: ')} It must be JSON (names of fields are "
+                "text) of at most 4 MiB, with 1 to 1,048,576 dimensions."
+            ) from error
+        commit("encoder.json")
+
+
 def read_encoder_record(path: Path) -> StoredSpec:
     """Read an ``encoder.json`` and recompute its digests.
 
@@ -132,11 +163,17 @@ def stated_spec(
         templates: prompt of each role; None where texts are encoded as they are.
 
     Raises:
-        InputError: the name cannot be used.
+        InputError: the name cannot be used, or the facts are not JSON.
     """
+    try:
+        known = json.loads(canonical_json(dict(facts)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"Facts of {name}: {error}. They must be JSON.") from error
+    if known != facts:
+        raise InputError(f"Facts of {name}: names of fields must be text, and lists lists.")
     prompts = {role: (templates or {}).get(role, "{text}") for role in Role}
     return EncoderSpec(
-        safe_name(name), {"kind": "stated", "facts": dict(facts)}, prompts, {"stated": True}
+        safe_name(name), {"kind": "stated", "facts": known}, prompts, {"stated": True}
     )
 
 

@@ -46,7 +46,7 @@ from era_cache.layout import (
 from era_cache.reading import mapped_rows, read_rows
 from era_cache.retired import retired_path
 from era_cache.segments import Segment, open_segment
-from era_cache.specs import EncoderSpec, StoredSpec, encoder_record, read_encoder_record
+from era_cache.specs import EncoderSpec, StoredSpec, read_encoder_record, write_encoder_record
 from era_cache.types import FloatArray, Keys, Role
 from era_cache.writer import SegmentWriter
 
@@ -239,7 +239,7 @@ class Store:
         path = Path(path)
         if not (path / "store.json").exists():
             with os_errors("creating the store", path):
-                make_folder(path)
+                make_folder(path, may_be_link=True)
                 names = {p.name for p in path.iterdir() if not p.name.startswith(".")}
             strangers = sorted(names - {*STORE_FOLDERS, "store.json"})
             if strangers:
@@ -325,7 +325,7 @@ class Store:
         if known is None:
             make_folder(folder)
             remove_stale_temporaries(folder)
-            write_json(folder / "encoder.json", encoder_record(spec, role, dim))
+            write_encoder_record(folder, spec, role, dim)
             known = StoredEncoder(folder)
         if known.spec.dim != dim:
             raise EncoderError(

@@ -180,7 +180,7 @@ def keep_rows(
     if kept.any():
         plan = _Plan(int(kept.sum()), segment.dtype, blocks)
         path = _seal(folder, spec, plan, {**provenance, "writer": uuid.uuid4().hex[:12]})
-    retire([segment.path], by=path.stem if path else None)
+    retire([segment.path], by=path.stem if path else None, dropped=True)
     return path
 
 
@@ -199,6 +199,7 @@ class EncoderFolder(Protocol):
     """What a writer needs of a stored encoder."""
 
     folder: Path
+    others: list[Path]
     spec: StoredSpec
 
     def keep_index(self) -> None:
@@ -239,7 +240,7 @@ class SegmentWriter:
         self._seal_bytes = seal_bytes
         make_folder(self.folder)
         remove_stale_temporaries(self.folder)
-        purge(encoder.folder)
+        purge([encoder.folder, *encoder.others])
 
     def __enter__(self) -> Self:
         """Give itself."""
@@ -268,6 +269,8 @@ class SegmentWriter:
         """
         if keys.shape != (len(vectors), 16) or vectors.shape[1:] != (self.spec.dim,):
             raise ValueError(f"keys {keys.shape}, vectors {vectors.shape}, dim {self.spec.dim}")
+        if keys.dtype != np.uint8 or vectors.dtype.kind != "f":
+            raise ValueError(f"keys are {keys.dtype}, not uint8, or vectors {vectors.dtype}")
         name = name_of or (lambda row: f"row {row} (key {keys[row].tobytes().hex()})")
         rows = check_vectors(vectors, self.dtype, name, self.spec.name)
         self._pending.append((np.array(keys), rows))
@@ -284,9 +287,9 @@ class SegmentWriter:
         for some, rows in self._pending:
             form.put(slice(done, done + len(some)), rows)
             done += len(some)
-        self._pending = []
         first = distinct_rows(keys)
         self.commit(keys[first], form.take(first) if len(first) < len(keys) else form)
+        self._pending = []
 
     def commit(self, keys: Keys, rows: StoredRows | Array) -> Path:
         """Seal one group of rows at once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -16,9 +17,11 @@ from era_cache.collections import row_keys
 from era_cache.compact import clean, compact
 from era_cache.encoders import HashEncoder
 from era_cache.errors import EraError, FormatError
-from era_cache.retired import is_replaced, purge, retire, retired_files
+from era_cache.retired import is_replaced, purge, restore, retire, retired_files
 from era_cache.store import Store
+from era_cache.transfer import merge
 from era_cache.types import Role
+from era_cache.verify import verify
 from era_cache.writer import SegmentWriter
 
 DIM = 3
@@ -231,7 +234,7 @@ def test_what_was_replaced_waits_for_its_grace_and_then_goes(store, encoder):
     compact(store)
     aside = retired_files(encoder.folder)
     assert [path.name for path in aside] == sorted(path.name for path in old)
-    assert purge(encoder.folder) == {}
+    assert purge([encoder.folder]) == {}
     age(aside[0], hours=25)
     size = aside[0].stat().st_size
     found = clean(store, dry_run=True)
@@ -256,23 +259,23 @@ def test_a_writer_clears_away_what_was_retired_long_ago(store, encoder):
 def test_a_replaced_segment_is_known_through_every_later_replacement(store, encoder):
     first = write(encoder, 1)
     write(encoder, 2)
-    assert not is_replaced(encoder.folder, first.stem)
+    assert not is_replaced([encoder.folder], first.stem)
     compact(store)
     (second,) = encoder.segment_paths()
     write(encoder, 3)
     compact(store)
     for digest in (first.stem, second.stem):
-        assert is_replaced(encoder.folder, digest)
+        assert is_replaced([encoder.folder], digest)
     (third,) = encoder.segment_paths()
     third.unlink()
-    assert not is_replaced(encoder.folder, first.stem)
+    assert not is_replaced([encoder.folder], first.stem)
 
 
 def test_a_ring_of_records_ends(encoder):
     write(encoder, 1)
     for one, other in (("a", "b"), ("b", "a")):
         retire([encoder.folder / "segments" / f"{one * 64}.h5"], by=other * 64)
-    assert not is_replaced(encoder.folder, "a" * 64)
+    assert not is_replaced([encoder.folder], "a" * 64)
 
 
 @pytest.mark.parametrize("by", ["../../x", 7, "A" * 64])
@@ -283,7 +286,7 @@ def test_a_record_that_names_nonsense_is_refused(encoder, by):
     content = json.loads(record.read_text())
     record.write_text(json.dumps({**content, "by": by}))
     with pytest.raises(FormatError, match="damaged"):
-        is_replaced(encoder.folder, path.stem)
+        is_replaced([encoder.folder], path.stem)
 
 
 # What no one names
@@ -296,7 +299,7 @@ def test_rows_that_no_collection_names_go_only_when_asked_and_old(hash_store):
     with SegmentWriter(encoder, {}, dtype="float32") as writer:
         writer.write(numbered(1, 2), np.ones((2, dim)))
         mixed = np.concatenate([numbered(3), collection.doc_keys[:1]])
-        writer.write(mixed, np.full((2, dim), 2))
+        writer.write(mixed, np.full((2, dim), 2.0))
     assert clean(hash_store, unreferenced=True).unreferenced_rows == 0  # just written
     for path in encoder.segment_paths():
         age(path, hours=25)
@@ -327,3 +330,58 @@ def test_many_sources_are_cut_and_counted(store, encoder, monkeypatch):
     about = json.loads(segment.provenance)
     assert len(about["sources"]) == 2
     assert about["sources_left_out"] == 2
+
+
+def test_a_retired_segment_stays_while_its_replacement_is_damaged_and_comes_back(store, encoder):
+    write(encoder, 1)
+    write(encoder, 2)
+    compact(store)
+    (merged,) = encoder.segment_paths()
+    data = bytearray(merged.read_bytes())
+    data[-1] ^= 1
+    merged.write_bytes(data)
+    report = verify(store, quarantine=True)
+    assert [finding.done for finding in report.of_level("damage")] == ["quarantined"]
+    assert sum("brought back" in f.message for f in report.of_level("warning")) == 2
+    assert clean(store, grace_seconds=0).retired_segments == 0
+    assert_rows(encoder, 1, 2)
+    assert verify(store).ok
+
+
+def test_a_retired_segment_whose_replacement_is_gone_is_not_deleted(store, encoder):
+    write(encoder, 1)
+    write(encoder, 2)
+    compact(store)
+    encoder.segment_paths()[0].unlink()
+    assert clean(store, grace_seconds=0).retired_segments == 0
+    assert len(restore([encoder.folder])) == 2
+    assert_rows(encoder, 1, 2)
+
+
+def test_rows_that_were_dropped_can_be_copied_back(hash_store, tmp_path):
+    encoder = next(e for e in hash_store.encoders() if e.spec.role is Role.DOCUMENT)
+    keys = np.concatenate([numbered(1), hash_store.collection("toy").doc_keys[:1]])
+    with SegmentWriter(encoder, {}, dtype="float32") as writer:
+        writer.write(keys, np.ones((2, encoder.spec.dim)))
+    merge(tmp_path / "other", [hash_store.path])
+    for path in encoder.segment_paths():
+        age(path, hours=25)
+    clean(hash_store, grace_seconds=0, unreferenced=True)
+    assert encoder.index().positions(keys)[0] < 0
+    merge(hash_store.path, [tmp_path / "other"])
+    assert (encoder.index().positions(keys) >= 0).all()
+
+
+def test_a_retired_segment_of_a_second_folder_of_an_encoder_goes_too(tmp_path, store, encoder):
+    other = Store.create(tmp_path / "other")
+    alias = other.add_encoder(SPEC._replace(name="zz"), Role.DOCUMENT, DIM)
+    write(encoder, 1)
+    path = write(alias, 2)
+    shutil.copytree(other.path, store.path, dirs_exist_ok=True)
+    compact(store)
+    merge(store.path, [other.path])
+    (merged,) = Store.open(store.path).encoders()
+    assert len(merged.segment_paths()) == 1
+    assert path.name not in {p.name for p in merged.segment_paths()}
+    assert clean(store, grace_seconds=0).retired_segments == 2
+    assert_rows(merged, 1, 2)

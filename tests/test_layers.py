@@ -50,8 +50,8 @@ LAYERS = [
         "transfer.packs",
         "transfer.remote",
     ],
-    ["verify.index_check", "reading", "verify.scan", "verify.report"],
-    ["verify.walk", "writer"],
+    ["verify.index_check", "reading", "verify.report"],
+    ["verify.scan", "verify.walk", "writer"],
     ["collections", "trec", "align", "report.charts", "report.text"],
     ["beir", "exchange.matching", "store", "splits", "report.page"],
     [

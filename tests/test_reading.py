@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from era_cache import reading
 from era_cache.collections import row_keys
 from era_cache.encoders import HashEncoder
-from era_cache.errors import FormatError, StoreError
-from era_cache.hdf5 import write_plain
+from era_cache.errors import EncoderError, EraError, FormatError, InputError, StoreError
+from era_cache.hdf5 import PlainWriter, write_plain
 from era_cache.reading import mapped_rows, read_blocks, read_rows
 from era_cache.retired import retire
 from era_cache.segments import check_vectors, segment_attributes
+from era_cache.specs import stated_spec
 from era_cache.store import Store
 from era_cache.types import Role
 from era_cache.writer import SegmentWriter
@@ -223,3 +225,91 @@ def test_a_writer_left_by_an_error_keeps_what_it_was_given(encoder):
         writer.write(keys, vectors)
         raise RuntimeError
     np.testing.assert_array_equal(encoder.vectors(keys), vectors)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_writer_does_not_see_what_its_caller_does_to_the_array_later(encoder, form):
+    keys, vectors = made(3)
+    buffer = np.empty((1, DIM), np.float32)
+    with SegmentWriter(encoder, {}, dtype=form) as writer:
+        for row in range(3):
+            buffer[:] = vectors[row]
+            writer.write(keys[row : row + 1], buffer)
+        buffer[:] = np.nan
+    np.testing.assert_array_equal(encoder.vectors(keys), as_stored(vectors, form))
+
+
+def test_rows_that_could_not_be_flushed_are_not_forgotten(encoder, monkeypatch):
+    keys, vectors = made(2)
+    writer = SegmentWriter(encoder, {}, dtype="float32")
+    original = PlainWriter.write
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with writer:
+        writer.write(keys, vectors)
+        monkeypatch.setattr(PlainWriter, "write", full)
+        with pytest.raises(StoreError, match="disk is full"):
+            writer.flush()
+        monkeypatch.setattr(PlainWriter, "write", original)
+    np.testing.assert_array_equal(encoder.vectors(keys), vectors)
+
+
+def test_what_are_no_keys_or_vectors_is_refused_before_anything_is_taken(encoder):
+    keys, vectors = made(2)
+    with SegmentWriter(encoder, {}) as writer:
+        for bad_keys, bad in ((keys.astype(np.int64), vectors), (keys, vectors.astype(np.int32))):
+            with pytest.raises(ValueError, match="keys are"):
+                writer.write(bad_keys, bad)
+        writer.write(keys, vectors)
+    assert len(encoder.vectors(keys)) == 2
+    for bad_keys in (keys.astype(np.int64), keys[:, :8], keys.reshape(-1)):
+        with pytest.raises(ValueError, match="keys of dtype"):
+            encoder.vectors(bad_keys)
+
+
+def test_an_encoder_that_could_not_be_read_back_is_not_written(tmp_path):
+    store = Store.create(tmp_path / "s")
+    facts = {"model": "x", "more": "y" * (5 << 20)}
+    for spec, dim in ((SPEC, 0), (SPEC, 2 << 20), (stated_spec("big", facts), 3)):
+        with pytest.raises(EncoderError, match="cannot be stored"):
+            store.add_encoder(spec, Role.DOCUMENT, dim)
+    with pytest.raises(InputError, match="must be text"):
+        stated_spec("m", {10: "a", 9: "b"})
+    assert store.encoders() == []
+
+
+def test_an_int8_scale_that_gives_no_number_is_refused(encoder):
+    keys, vectors = made(2)
+    for scale in (0, -1, np.inf, 3e38):
+        rows = check_vectors(vectors, "int8", str, "M")
+        rows.scales[1] = scale
+        path = SegmentWriter(encoder, {}).commit(keys, rows)
+        with pytest.raises(FormatError, match="not finite"):
+            encoder.vectors(keys)
+        path.unlink()
+
+
+@pytest.mark.parametrize("part", ["collections", "pairs", "encoders"])
+def test_a_part_of_a_store_that_is_a_link_is_not_written_through(tmp_path, toy_texts, part):
+    store = Store.create(tmp_path / "s")
+    (store.path / part).rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    (store.path / part).symlink_to(tmp_path / "elsewhere")
+    steps = {
+        "collections": lambda: store.add_collection(toy_texts),
+        "encoders": lambda: store.put(SPEC, Role.DOCUMENT, ["a"], made(1)[1]),
+        "pairs": lambda: Store.create(store.path),
+    }
+    with pytest.raises(FormatError, match="a link"):
+        steps[part]()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_record_that_is_a_link_is_refused(hash_store):
+    path = hash_store.encoders()[0].folder / "encoder.json"
+    path.rename(path.with_name("real.json"))
+    path.symlink_to(path.with_name("real.json"))
+    with pytest.raises(EraError, match="a link"):
+        hash_store.encoders()

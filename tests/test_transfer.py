@@ -16,6 +16,7 @@ import uuid
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from fsspec.implementations.local import LocalFileSystem
@@ -26,6 +27,8 @@ from small_stores import add_collection, add_rows, damage, files_of, rows_of, sp
 
 from era_cache import transfer
 from era_cache.cli import store_share
+from era_cache.collections import row_keys
+from era_cache.encoders import HashEncoder
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.files import sha256_file
 from era_cache.specs import encoder_record
@@ -36,7 +39,7 @@ from era_cache.transfer.places import Entry, LocalPlace, kind_of, list_store
 from era_cache.transfer.remote import RemotePlace
 from era_cache.transfer.report import KindCounts, RefusedError
 from era_cache.types import Role
-from era_cache.writer import merge_segments
+from era_cache.writer import SegmentWriter, merge_segments
 
 
 @pytest.fixture
@@ -829,3 +832,27 @@ def test_a_known_error_has_no_traceback(into, tmp_path):
     assert (done.exit_code, done.stdout) == (1, "")
     assert "not a store" in done.stderr
     assert run("merge", into).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda keys, rows: rows.__setitem__((1, 0), np.inf), "not finite"),
+        (lambda keys, rows: rows.__setitem__(1, 0), "row of zeros"),
+        (lambda keys, rows: keys.__setitem__(1, keys[0]), "a key twice"),
+    ],
+)
+def test_a_segment_whose_rows_are_wrong_is_refused_though_its_digest_is_right(
+    tmp_path, change, reason
+):
+    spec = HashEncoder(3).spec
+    theirs = Store.create(tmp_path / "theirs")
+    encoder = theirs.add_encoder(spec, Role.DOCUMENT, 3)
+    keys = row_keys(Role.DOCUMENT, ["a", "b"]).copy()
+    rows = np.ones((2, 3), np.float32)
+    change(keys, rows)
+    path = SegmentWriter(encoder, {}).commit(keys, rows)
+    with pytest.raises(RefusedError, match=reason) as caught:
+        merge(tmp_path / "mine", [theirs.path])
+    assert path.name in str(caught.value)
+    assert Store.open(tmp_path / "mine").encoders()[0].segment_paths() == []

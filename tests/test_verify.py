@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from era_cache import reading
 from era_cache.cli import store_trust
 from era_cache.collections import row_keys
 from era_cache.compact import compact
@@ -219,8 +220,8 @@ def test_a_row_of_int8_zeros_is_found(encoder, store):
 
 @pytest.mark.parametrize("sorted_rows", [1 << 20, 2])
 def test_a_repeated_key_is_found(encoder, store, sorted_rows, monkeypatch):
-    monkeypatch.setattr(scan, "_SORTED_ROWS", sorted_rows)
-    monkeypatch.setattr(scan, "_KEY_BLOCK_ROWS", 3)
+    monkeypatch.setattr(reading, "_SORTED_ROWS", sorted_rows)
+    monkeypatch.setattr(reading, "_KEY_BLOCK_ROWS", 3)
     write(encoder, *range(20))
     assert found(store) == {}
     for repeated in range(20, 30):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import warnings
@@ -25,6 +26,7 @@ __all__ = [
     "device_option",
     "echo_json",
     "echo_table",
+    "finite",
     "json_option",
     "note",
     "percent",
@@ -103,6 +105,13 @@ def percent(value: str) -> float:
     if not 0 < share <= 1:
         raise click.BadParameter(f"{value!r} is not a percentage above 0, at most 100.")
     return round(share, 6)
+
+
+def finite(_context: Any, _parameter: Any, value: float) -> float:
+    """Refuse NaN and infinity, which click takes for numbers."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.")
+    return value
 
 
 def note(text: str) -> None:

@@ -12,6 +12,7 @@ from era_cache.cli.common import (
     ProgressBars,
     echo_json,
     echo_table,
+    finite,
     json_option,
 )
 
@@ -25,7 +26,8 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Change nothing, only tel
 @click.option("--encoder", help="Name or start of a fingerprint.  [default: all]")
 @click.option(
     "--max-gib",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=1e6),
+    callback=finite,
     default=2.0,
     show_default=True,
     help="Vectors in one new segment, at most.",
@@ -48,7 +50,7 @@ def compact_command(
     """Merge the segments of STORE into fewer, larger ones.
 
     Others may read and write the store meanwhile. What was replaced takes space until era-store gc
-    deletes it, a day later at the earliest.
+    deletes it, by default a day later at the earliest.
 
     \b
     Example:
@@ -92,6 +94,7 @@ def compact_command(
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
+    callback=finite,
     metavar="HOURS",
     default=24.0,
     show_default=True,
@@ -101,7 +104,7 @@ def compact_command(
 @click.option(
     "--unreferenced",
     is_flag=True,
-    help="Drop rows that no collection of STORE names, too, for good.",
+    help="Drop rows that no collection of STORE names, too, for good. Not while others write.",
 )
 @DRY_RUN
 @json_option
@@ -116,7 +119,8 @@ def gc_command(
     """Delete what STORE does not need any more.
 
     That is: segments that compaction has replaced, index files that a newer one covers, and what
-    killed writers left behind. Nothing that a running writer has just written.
+    killed writers left behind. Nothing that a running writer has just written, and nothing whose
+    replacement is damaged or gone.
 
     \b
     Example:

@@ -19,10 +19,10 @@ from era_cache.exchange.blocks import (
     map_npy,
     plain_ids,
     reading_errors,
+    require_file,
     to_float32,
 )
 from era_cache.exchange.parquet import ParquetVectors
-from era_cache.files import os_errors
 from era_cache.types import FloatArray
 
 __all__ = ["Hdf5Vectors", "NpyVectors", "open_vectors"]
@@ -43,8 +43,7 @@ def open_vectors(
         StoreError: it cannot be read.
     """
     suffix = path.suffix.lower()
-    with os_errors("reading", path), path.open("rb"):
-        pass  # a missing or forbidden file is told apart from a damaged one
+    require_file(path)
     if suffix == ".npy":
         if id_column or vector_column:
             raise InputError(f"{path}: an .npy file has no columns; give the ids with --ids.")

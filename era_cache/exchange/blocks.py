@@ -7,6 +7,7 @@ are text, or an ``InputError`` that names the file and the row.
 from __future__ import annotations
 
 import contextlib
+import stat
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "map_npy",
     "plain_ids",
     "reading_errors",
+    "require_file",
     "to_float32",
 ]
 
@@ -85,6 +87,19 @@ def reading_errors(path: Path) -> Iterator[None]:
             f"{path}: cannot be read: {reason}. Check that it is whole and of the kind that its "
             "ending says."
         ) from error
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is no ordinary file: a pipe or a device may never come to an end.
+
+    Raises:
+        InputError: it is of another kind.
+        StoreError: it is missing or may not be read.
+    """
+    with os_errors("reading", path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path}: not an ordinary file. Save it as one first.")
+        path.open("rb").close()
 
 
 def check_shape(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:

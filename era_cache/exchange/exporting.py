@@ -102,6 +102,11 @@ def export_vectors(
         FormatError: a segment is damaged.
     """
     begun = time.monotonic()
+    try:
+        str(out).encode("utf-8")
+    except UnicodeEncodeError:
+        # The record, which is UTF-8, names the file.
+        raise InputError(f"{str(out)!r}: the name is not UTF-8. Name another file.") from None
     suffix = out.suffix.lower()
     if suffix not in (".npy", ".parquet"):
         raise InputError(f"{out}: name a file that ends in .npy or .parquet.")
@@ -119,7 +124,7 @@ def export_vectors(
         if path.exists():
             # Replacing several files is not one step: half of an old export must not stay.
             raise InputError(f"{path}: is there already. Remove the old export, or name another.")
-    make_folder(out.parent)
+    make_folder(out.parent, may_be_link=True)
     tell = progress or (lambda _what, _done, _total: None)
     rows = len(chosen.positions)
     with staged(out.parent, suffix) as (temporary, commit):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from era_cache.errors import FormatError, InputError
-from era_cache.exchange.blocks import map_npy, plain_ids, reading_errors
+from era_cache.exchange.blocks import map_npy, plain_ids, reading_errors, require_file
 from era_cache.exchange.parquet import parquet_texts
 from era_cache.files import loads_json, os_errors, write_bytes
 from era_cache.types import Keys
@@ -31,6 +31,7 @@ def read_ids(path: Path) -> list[str]:
         InputError: damaged, or an id is empty or no text; the message names it.
         StoreError: the file cannot be read.
     """
+    require_file(path)
     suffix = path.suffix.lower()
     if suffix == ".npy":
         array = map_npy(path)
@@ -112,6 +113,7 @@ def read_keys(path: Path) -> Keys:
         InputError: it holds something else; the message names the row.
         StoreError: the file cannot be read.
     """
+    require_file(path)
     suffix = path.suffix.lower()
     if suffix == ".npy":
         array = map_npy(path)

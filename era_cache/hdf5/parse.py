@@ -135,7 +135,8 @@ def parse_plain(path: Path, descriptor: int, size: int) -> tuple[Attributes, dic
         _check_overlaps(source, slots)
     except NotOursError as error:
         raise FormatError(
-            f"{path}: damaged, or not a file of ERA Cache: {error}. Remove it, or get a whole copy."
+            f"{path}: damaged, or not a file of ERA Cache: {error}. Run era-store verify, or get a "
+            "whole copy."
         ) from error
     return attributes, slots
 

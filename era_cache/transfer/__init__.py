@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from era_cache.errors import StoreError
+from era_cache.layout import ENCODER_NAME, list_names
 from era_cache.retired import is_replaced
 from era_cache.store import Store
 from era_cache.transfer.packs import PackPlace, pack_writer
@@ -38,7 +39,11 @@ def _copy_in(
     source: Place, into: LocalPlace, *, dry_run: bool, progress: Progress
 ) -> TransferReport:
     def replaced(folder: str, digest: str) -> bool:
-        return is_replaced(into.path(f"encoders/{folder}"), digest)
+        own = into.path(f"encoders/{folder}")
+        # The same fingerprint may lie there under several names.
+        ending = "-".join(folder.rsplit("-", 2)[1:])
+        names = list_names(own.parent, ENCODER_NAME, folders=True)
+        return is_replaced([own.parent / n for n in names if n.endswith(f"-{ending}")], digest)
 
     listing = list_source(source)
     if not dry_run:

@@ -14,6 +14,7 @@ from era_cache.collections import read_collection
 from era_cache.errors import FormatError
 from era_cache.files import json_digest, read_json
 from era_cache.layout import encoder_folder_name
+from era_cache.reading import read_blocks, repeats_a_key
 from era_cache.segments import open_segment
 from era_cache.specs import StoredSpec, read_encoder_record
 from era_cache.store import FORMAT, PAIR_FORMAT, SIDES, VERSION
@@ -56,7 +57,13 @@ def check_segment(base: str, fingerprint: str, dim: int) -> Check:
                 f"{path}: the content's SHA-256 is {digest[:12]}…, the name says {base[:12]}…; "
                 "damaged, or cut off."
             )
-        open_segment(path, fingerprint, dim)
+        segment = open_segment(path, fingerprint, dim)
+        for _, rows in read_blocks(segment):
+            if not rows.values.any(axis=1).all():
+                raise FormatError(f"{path}: holds a row of zeros, which no encoder here stores.")
+        with segment.plain.opened() as reader:
+            if repeats_a_key(segment, reader):
+                raise FormatError(f"{path}: holds a key twice.")
 
     return check
 

@@ -21,6 +21,7 @@ from era_cache.files import os_errors
 from era_cache.keyindex import KeyIndex
 from era_cache.keys import distinct_rows
 from era_cache.layout import ENCODER_NAME, INDEX_NAME, SEGMENT_NAME, list_steadily
+from era_cache.retired import restore
 from era_cache.segments import Segment, open_segment
 from era_cache.specs import StoredSpec
 from era_cache.transfer.places import FOLDER
@@ -113,6 +114,8 @@ class CheckedEncoder:
                 lost += [keys] if keys is not None else []
                 rows = None if keys is None else len(keys)
                 folder.tell_damage(name, rows, quarantine=quarantine)
+        if quarantine and any(folder.damaged() for folder in self._folders):
+            self._folders[0].tell_restored(restore([one.path for one in self._folders]))
         return len(distinct_rows(np.concatenate(lost))) if lost else 0
 
     def _held_alone(self, scan: Scan) -> Keys | None:

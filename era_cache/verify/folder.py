@@ -6,7 +6,9 @@ In: a walk through a store, and the scans of the folder's segments. Out: finding
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from era_cache.layout import INDEX_NAME, SEGMENT_NAME
 from era_cache.retired import replacement
@@ -89,6 +91,12 @@ class CheckedFolder:
         cost = "" if rows is None else f" {rows} rows are in no other segment."
         path = f"{self.name}/segments/{name}"
         self._walk.add(Finding("damage", path, f"{reason}.{cost} {advice}", done, rows))
+
+    def tell_restored(self, paths: Sequence[Path]) -> None:
+        """Add a finding for each retired segment that is needed again, and is back."""
+        for path in paths:
+            message = "what had replaced it is damaged, so it was brought back from retired/."
+            self._walk.add(Finding("warning", f"{self.name}/segments/{path.name}", message))
 
     def state(self) -> EncoderState | None:
         """Numbers of a folder whose encoder is known; records in it are checked, too."""

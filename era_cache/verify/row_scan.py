@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from era_cache.hdf5 import PlainReader
-from era_cache.segments import Segment, StoredRows
+from era_cache.segments import LARGEST_SCALE, Segment, StoredRows
 from era_cache.types import Array, FloatArray, IntArray
 
 __all__ = ["LARGE_NORM", "Norms", "RowScan"]
@@ -65,7 +65,7 @@ class RowScan:
         """Look at the bytes ``data`` of the rows of a dataset from ``start`` on."""
         if name == "scales":
             scales = data.view(np.float32)
-            bad = np.flatnonzero(~((scales > 0) & (scales < np.inf)))
+            bad = np.flatnonzero(~((scales > 0) & (scales <= LARGEST_SCALE)))
             self._note("a scale that is not a positive number", start + bad)
         elif name == "vectors":
             dtype = self._segment.plain.slots["vectors"].dtype

@@ -18,11 +18,10 @@ import numpy as np
 
 from era_cache.errors import FormatError, NewerError, StoreError
 from era_cache.files import os_errors, sha256_file
-from era_cache.hdf5 import PlainReader
-from era_cache.keys import distinct_rows, key_halves
+from era_cache.reading import repeats_a_key
 from era_cache.segments import Segment, open_segment
 from era_cache.specs import StoredSpec
-from era_cache.types import Array, Keys
+from era_cache.types import Array
 from era_cache.verify.row_scan import Norms, RowScan
 
 __all__ = ["Scan", "scan_segment"]
@@ -30,9 +29,6 @@ __all__ = ["Scan", "scan_segment"]
 _CHUNK_BYTES = 2 << 20
 # Handing less to another thread costs more than hashing it.
 _INLINE_BYTES = 1 << 18
-_KEY_BLOCK_ROWS = 1 << 16
-# First halves of keys sorted at a time.
-_SORTED_ROWS = 1 << 20
 
 
 class Scan(NamedTuple):
@@ -84,7 +80,7 @@ def scan_segment(
     with segment.plain.opened() as reader:
         look = RowScan(segment, reader)
         problem = _wrong_digest(path, _pass_by(segment, look, pool, told)) or look.problem()
-        if problem is None and _repeats_a_key(segment, reader):
+        if problem is None and repeats_a_key(segment, reader):
             problem = "a key occurs twice"
     return Scan(path, segment, problem, "damage", look.doubts(), look.norms)
 
@@ -165,34 +161,3 @@ def _fill(path: Path, descriptor: int, offset: int, data: Array) -> None:
         if not count:
             raise StoreError(f"{path}: reading failed: it was cut off meanwhile.")
         left, offset = left[count:], offset + count
-
-
-def _repeats_a_key(segment: Segment, reader: PlainReader) -> bool:
-    """Whether some key occurs twice, found by sorting the first halves, a range at a time."""
-    bits = max(0, (segment.rows - 1) // _SORTED_ROWS).bit_length()
-    for part in range(1 << bits):
-        ranges = [_in_range(key_halves(k)[0], bits, part) for k in _key_blocks(segment, reader)]
-        high = np.concatenate(ranges)
-        high.sort()
-        suspects = high[1:][high[1:] == high[:-1]]
-        if len(suspects):
-            blocks = _key_blocks(segment, reader)
-            keys = np.concatenate([k[np.isin(key_halves(k)[0], suspects)] for k in blocks])
-            if len(distinct_rows(keys)) < len(keys):
-                return True
-    return False
-
-
-def _in_range(high: Array, bits: int, part: int) -> Array:
-    """A copy of those that begin with the ``bits`` bits of ``part``."""
-    return high[high >> np.uint64(64 - bits) == part] if bits else high.copy()
-
-
-def _key_blocks(segment: Segment, reader: PlainReader) -> Iterator[Keys]:
-    """Read the keys block by block; their memory is used again."""
-    size = min(segment.rows, _KEY_BLOCK_ROWS)
-    buffer = np.empty((size, 16), np.uint8)
-    for start in range(0, segment.rows, size):
-        block = buffer[: min(size, segment.rows - start)]
-        reader.read("keys", start, block)
-        yield block
