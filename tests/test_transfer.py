@@ -837,9 +837,9 @@ def test_a_known_error_has_no_traceback(into, tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda keys, rows: rows.__setitem__((1, 0), np.inf), "not finite"),
-        (lambda keys, rows: rows.__setitem__(1, 0), "row of zeros"),
-        (lambda keys, rows: keys.__setitem__(1, keys[0]), "a key twice"),
+        (lambda _keys, rows: rows.__setitem__((1, 0), np.inf), "not finite"),
+        (lambda _keys, rows: rows.__setitem__(1, 0), "row of zeros"),
+        (lambda keys, _rows: keys.__setitem__(1, keys[0]), "a key twice"),
     ],
 )
 def test_a_segment_whose_rows_are_wrong_is_refused_though_its_digest_is_right(
