@@ -70,12 +70,14 @@ def compact(
         StoreError: the store cannot be written.
     """
     chosen = [store.encoder(encoder)] if encoder is not None else store.encoders()
-    planned = [(one, list(_batches(one.segments(), max_bytes, dtype))) for one in chosen]
-    total = sum(_size(batch) for _, batches in planned for batch in batches)
+    planned = []
+    for one in chosen:
+        before = one.segments()
+        planned.append((one, before, list(_batches(before, max_bytes, dtype))))
+    total = sum(_size(batch) for _, _, batches in planned for batch in batches)
     tell = progress or (lambda _what, _done, _total: None)
     done, reports = 0, []
-    for one, batches in planned:
-        before = one.segments()
+    for one, before, batches in planned:
         written = 0
         for batch in batches:
             if not dry_run:

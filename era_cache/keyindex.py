@@ -77,8 +77,8 @@ class KeyIndex:
             covered = set(indexed.segments.tolist())
         rest = [number for number in range(len(self.segments)) if number not in covered]
         if rest:
-            blocks = [_sorted_keys([self.keys[n] for n in rest])]
-            high, rows = (np.concatenate(column) for column in zip(*blocks[0], strict=True))
+            ranges = _partitions([self.keys[n] for n in rest], _PARTITION_ROWS)
+            high, rows = (np.concatenate(column) for column in zip(*ranges, strict=True))
             self._parts.append(_Part(high, rows, np.array(rest, dtype=np.int64)))
             self.sorted_anew = len(rows)
 
@@ -213,13 +213,6 @@ def _starts(segments: Sequence[Segment]) -> IntArray:
 
 
 # Building
-
-
-def _sorted_keys(
-    keys: Sequence[Keys], partition_rows: int | None = None
-) -> list[tuple[Array, IntArray]]:
-    """Sort the keys of segments: first halves and row numbers, partition after partition."""
-    return list(_partitions(keys, partition_rows or _PARTITION_ROWS))
 
 
 def _partitions(keys: Sequence[Keys], partition_rows: int) -> Iterator[tuple[Array, IntArray]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +32,6 @@ __all__ = [
 FORMAT, VERSION = "era-retired", 1
 GRACE_SECONDS = 24 * 3600.0
 """How long a retired file is kept: longer than any reader that opened it before should take."""
-_RECORD_NAME = re.compile(r"([0-9a-f]{64})\.json")
 
 
 def retire(paths: Iterable[Path], by: str | None, *, dropped: bool = False) -> None:

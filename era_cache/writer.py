@@ -244,6 +244,7 @@ class SegmentWriter:
         self._provenance = {**provenance, "writer": uuid.uuid4().hex[:12]}
         self._written: list[Path] = []
         self._pending: list[tuple[Keys, StoredRows]] = []
+        self._pending_bytes = 0
         self._seal_bytes = seal_bytes
         make_folder(self.folder)
         remove_stale_temporaries(self.folder)
@@ -281,7 +282,8 @@ class SegmentWriter:
         name = name_of or (lambda row: f"row {row} (key {keys[row].tobytes().hex()})")
         rows = check_vectors(vectors, self.dtype, name, self.spec.name)
         self._pending.append((np.array(keys), rows))
-        if sum(r.values.nbytes for _, r in self._pending) >= self._seal_bytes:
+        self._pending_bytes += rows.values.nbytes
+        if self._pending_bytes >= self._seal_bytes:
             self.flush()
 
     def flush(self) -> None:
@@ -296,7 +298,7 @@ class SegmentWriter:
             done += len(some)
         first = distinct_rows(keys)
         self.commit(keys[first], form.take(first) if len(first) < len(keys) else form)
-        self._pending = []
+        self._pending, self._pending_bytes = [], 0
 
     def commit(self, keys: Keys, rows: StoredRows | Array) -> Path:
         """Seal one group of rows at once.

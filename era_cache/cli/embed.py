@@ -21,6 +21,13 @@ from era_cache.cli.common import (
     note,
     version_option,
 )
+from era_cache.cli.text_options import (
+    all_queries,
+    document_text,
+    name_option,
+    read_texts,
+    skip_bad_rows,
+)
 from era_cache.config import EmbedConfig
 
 __all__ = ["main"]
@@ -45,7 +52,7 @@ TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." +
     required=True,
     help="Folder of the store; made if missing.",
 )
-@click.option("--name", help="Name of the collection.  [default: from meta.json, else the folder]")
+@name_option
 @click.option(
     "--align-documents",
     type=count,
@@ -79,13 +86,7 @@ TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." +
     metavar="TEMPLATE",
     help=TEMPLATE_HELP.format("the small model for documents"),
 )
-@click.option(
-    "--document-text",
-    metavar="TEMPLATE",
-    default="{title} {text}",
-    show_default=True,
-    help="How title and text become a document; use what your index was made with.",
-)
+@document_text
 @click.option("--large-revision", help="Commit or tag of the large model on the hub.")
 @click.option("--small-revision", help="Commit or tag of the small model on the hub.")
 @click.option(
@@ -129,10 +130,8 @@ TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." +
     help="Tokens in one batch, padding included.",
 )
 @click.option("--note", default="", help="Kept with the vectors, in each segment.")
-@click.option("--all-queries", is_flag=True, help="Also encode queries that no judgement names.")
-@click.option(
-    "--skip-bad-rows", is_flag=True, help="Leave out and count rows that would be errors."
-)
+@all_queries
+@skip_bad_rows
 @device_option
 @json_option
 @version_option
@@ -148,19 +147,10 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
       era-embed data/toy --store stores/mine \\
           --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
     """
-    from era_cache.beir import read_beir
     from era_cache.embed import embed_collection
     from era_cache.store import Store
 
-    texts = read_beir(
-        collection,
-        name=options["name"],
-        document_template=options["document_text"],
-        all_queries=options["all_queries"],
-        skip_bad_rows=options["skip_bad_rows"],
-    )
-    for message in texts.dropped.messages():
-        note(f"{texts.name}: {message}.")
+    texts = read_texts(collection, options)
     large, small = _encoders(options)
     _mention_prompts(texts.instructions, large, small)
     bars = ProgressBars()
