@@ -14,6 +14,7 @@ import json
 import os
 import re
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ __all__ = [
     "make_folder",
     "os_errors",
     "read_json",
+    "regular_file",
     "remove_stale_temporaries",
     "safe_name",
     "sha256_file",
@@ -53,7 +55,6 @@ _ADVICE = {
     errno.ENOTDIR: "A part of the path is a file, not a folder.",
     errno.EISDIR: "It is a folder, but a file is needed.",
     errno.ESTALE: "The network folder went away. Mount it again and run the command again.",
-    errno.ELOOP: "It is a link. Replace it by what it points to.",
     errno.EIO: "The device reported an error. Check the disk or the mount.",
 }
 
@@ -126,10 +127,10 @@ def read_json(path: Path, expected_format: str, version: int, limit: int = 1 << 
         StoreError: it cannot be read.
     """
     with os_errors("reading", path):
-        # Neither a link, which may lead anywhere, nor a pipe, which may never end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor has no path
-            size = os.fstat(descriptor).st_size
+        with (
+            regular_file(path) as (descriptor, size),
+            os.fdopen(descriptor, "rb", closefd=False) as file,
+        ):
             if size > limit:
                 raise FormatError(f"{path}: {size} bytes, but at most {limit} are expected.")
             data = file.read(limit + 1)
@@ -147,6 +148,37 @@ def read_json(path: Path, expected_format: str, version: int, limit: int = 1 << 
             "Install a newer ERA Cache."
         )
     return value
+
+
+@contextlib.contextmanager
+def regular_file(path: Path, access: int = os.O_RDONLY) -> Iterator[tuple[int, int]]:
+    """Open a regular file from a stranger: a link is not followed, a pipe not waited for.
+
+    Yields:
+        Its descriptor, and its size in bytes.
+
+    Raises:
+        FormatError: it is a link, a pipe or a device.
+        OSError: it cannot be opened.
+    """
+    try:
+        # A FIFO that nobody writes to would block for ever.
+        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
+            raise FormatError(
+                f"{path}: a symbolic link; links are refused. Replace it by what it points to."
+            ) from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError(f"{path}: not a regular file.")
+        yield descriptor, status.st_size
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -7,11 +7,12 @@ place.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -53,11 +54,44 @@ from era_cache.writer import SegmentWriter
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FORMAT", "PAIR_FORMAT", "SIDES", "VERSION", "Store", "StoredEncoder"]
+__all__ = [
+    "FORMAT",
+    "SIDES",
+    "VERSION",
+    "Store",
+    "StoredEncoder",
+    "StoredPair",
+    "read_pair",
+]
 
 FORMAT, PAIR_FORMAT, VERSION = "era-store", "era-pair", 1
 T = TypeVar("T")
 SIDES = ("query", "small_query", "document", "align")
+
+
+class StoredPair(NamedTuple):
+    """Which encoders a collection was embedded for: side to fingerprint."""
+
+    collection: str
+    sides: dict[str, str]
+    created: str
+
+
+def read_pair(path: Path, name: str) -> StoredPair:
+    """Read the record of a pair that shall have a name.
+
+    Raises:
+        FormatError: it is damaged, or its name is not that of its content.
+        StoreError: it cannot be read.
+    """
+    record = read_json(path, PAIR_FORMAT, VERSION, limit=64 << 10)
+    sides, collection = record.get("sides"), record.get("collection")
+    if isinstance(sides, dict) and set(sides) == set(SIDES) and isinstance(collection, str):
+        with contextlib.suppress(ValueError, RecursionError):  # no JSON that has a digest
+            if f"{collection[:12]}-{json_digest(sides)[:12]}.json" == name:
+                known = {side: str(sides[side]) for side in SIDES}
+                return StoredPair(collection, known, str(record.get("created", "")))
+    raise FormatError(f"{path}: damaged or edited. Remove it and run era-embed again.")
 
 
 class StoredEncoder:
@@ -390,17 +424,9 @@ class Store:
         folder = self.path / "pairs"
         found: list[tuple[str, dict[str, str]]] = []
         for path in (folder / name for name in list_names(folder, PAIR_NAME)):
-            record = read_json(path, PAIR_FORMAT, VERSION)
-            sides = record.get("sides")
-            named = path.name[13:25]
-            if (
-                not isinstance(sides, dict)
-                or set(sides) != set(SIDES)
-                or (json_digest(sides)[:12] != named)
-            ):
-                raise FormatError(f"{path}: damaged or edited. Remove it and run era-embed again.")
-            if record.get("collection") == collection.digest:
-                found.append((str(record.get("created", "")), {s: str(sides[s]) for s in SIDES}))
+            pair = read_pair(path, path.name)
+            if pair.collection == collection.digest:
+                found.append((pair.created, pair.sides))
         return [sides for _, sides in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     def versions(self, name: str) -> list[str]:

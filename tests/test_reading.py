@@ -311,5 +311,5 @@ def test_a_record_that_is_a_link_is_refused(hash_store):
     path = hash_store.encoders()[0].folder / "encoder.json"
     path.rename(path.with_name("real.json"))
     path.symlink_to(path.with_name("real.json"))
-    with pytest.raises(EraError, match="a link"):
+    with pytest.raises(EraError, match="a symbolic link"):
         hash_store.encoders()

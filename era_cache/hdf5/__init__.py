@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from era_cache.errors import FormatError, NewerError, StoreError
-from era_cache.files import os_errors
+from era_cache.files import os_errors, regular_file
 from era_cache.hdf5.messages import ATTRIBUTE_LIMIT, DTYPES, NAME
 from era_cache.hdf5.parse import MAX_MEMBERS, ArraySlot, Attributes, parse_plain
 from era_cache.types import Array
@@ -73,7 +72,7 @@ class PlainFile(NamedTuple):
         with contextlib.ExitStack() as stack:
             # Only around the opening: errors of the caller's block are not this file's.
             with os_errors("opening", self.path):
-                descriptor, size = stack.enter_context(_regular_file(self.path))
+                descriptor, size = stack.enter_context(regular_file(self.path))
             if size != self.size:
                 raise StoreError(
                     f"{self.path}: has {size} bytes, but had {self.size} when it was checked. "
@@ -218,7 +217,7 @@ def plain_writer(path: Path, layout: Layout, attributes: Attributes) -> Iterator
     """
     _check_storable(layout, attributes)
     _lay_out(path, layout, attributes)
-    with _regular_file(path, os.O_RDWR) as (descriptor, size):
+    with regular_file(path, os.O_RDWR) as (descriptor, size):
         _, slots = parse_plain(path, descriptor, size)
         if {name: (slot.dtype, slot.shape) for name, slot in slots.items()} != dict(layout):
             raise FormatError(f"{path}: HDF5 laid out other datasets than asked for.")
@@ -297,27 +296,6 @@ def write_plain(path: Path, arrays: Mapping[str, Array], attributes: Attributes)
             writer.write(name, 0, array)
 
 
-@contextlib.contextmanager
-def _regular_file(path: Path, access: int = os.O_RDONLY) -> Iterator[tuple[int, int]]:
-    """Open a regular file that is no link, without waiting; give descriptor and size."""
-    try:
-        # A FIFO that nobody writes to would block for ever.
-        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
-            raise FormatError(f"{path}: a symbolic link; links are refused.") from error
-        raise
-    try:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise FormatError(f"{path}: not a regular file.")
-        yield descriptor, status.st_size
-    finally:
-        os.close(descriptor)
-
-
 def open_plain(path: Path, expected_format: str, version: int) -> PlainFile:
     """Check a file of ours and return the places of its arrays, without reading them.
 
@@ -351,6 +329,6 @@ def inspect(path: Path) -> PlainFile:
         FormatError: anything but plain contiguous datasets that lie inside the file.
         StoreError: the file cannot be opened.
     """
-    with os_errors("opening", path), _regular_file(path) as (descriptor, size):
+    with os_errors("opening", path), regular_file(path) as (descriptor, size):
         attributes, slots = parse_plain(path, descriptor, size)
     return PlainFile(path, attributes, slots, size)

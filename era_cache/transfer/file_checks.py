@@ -12,12 +12,12 @@ from pathlib import Path
 
 from era_cache.collections import read_collection
 from era_cache.errors import FormatError
-from era_cache.files import json_digest, read_json
+from era_cache.files import read_json
 from era_cache.layout import encoder_folder_name
 from era_cache.reading import read_blocks, repeats_a_key
 from era_cache.segments import open_segment
 from era_cache.specs import StoredSpec, read_encoder_record
-from era_cache.store import FORMAT, PAIR_FORMAT, SIDES, VERSION
+from era_cache.store import FORMAT, VERSION, read_pair
 from era_cache.transfer.places import LIMITS, Check
 
 __all__ = ["check_of", "check_segment", "check_store", "named_encoder", "shown_as"]
@@ -34,7 +34,7 @@ def check_of(kind: str, name: str) -> Check:
         case "collection":
             return lambda path, _digest: _check_collection(path, name)
         case "pair":
-            return lambda path, _digest: _check_pair(path, name)
+            return lambda path, _digest: read_pair(path, name.rpartition("/")[2])
         case "encoder":
             folder = name.split("/")[1]
             return lambda path, _digest: named_encoder(path, folder)
@@ -85,17 +85,6 @@ def _check_collection(path: Path, name: str) -> None:
     collection = read_collection(path)
     if f"collections/{collection.name}-{collection.version}.h5" != name:
         raise FormatError(f"{path}: holds {collection.name}-{collection.version}.")
-
-
-def _check_pair(path: Path, name: str) -> None:
-    record = read_json(path, PAIR_FORMAT, VERSION, LIMITS["pair"])
-    try:
-        sides, collection = dict(record["sides"]), str(record["collection"])
-        own = f"pairs/{collection[:12]}-{json_digest(sides)[:12]}.json"
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: incomplete or damaged: {error!r}.") from error
-    if own != name or set(sides) != set(SIDES):
-        raise FormatError(f"{path}: damaged or edited: its name is not that of its content.")
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from era_cache.errors import FormatError, InputError, StoreError
-from era_cache.files import make_folder, os_errors, remove_stale_temporaries, staged
+from era_cache.files import make_folder, os_errors, regular_file, remove_stale_temporaries, staged
 from era_cache.layout import (
     COLLECTION_NAME,
     ENCODER_NAME,
@@ -230,8 +230,8 @@ class LocalPlace:
     def chunks(self, name: str) -> Iterator[bytes]:
         """Read a file; one that is a link by now is not followed."""
         path = self.path(name)
-        with os_errors("reading", path), _open_plainly(path) as file:
-            while chunk := file.read(CHUNK_BYTES):
+        with os_errors("reading", path), regular_file(path) as (descriptor, _):
+            while chunk := os.read(descriptor, CHUNK_BYTES):
                 yield chunk
 
     def receive(self, name: str, chunks: Iterable[bytes], check: Check) -> int:
@@ -274,13 +274,3 @@ def _form(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return FOLDER
     return "link" if stat.S_ISLNK(mode) else "device or pipe"
-
-
-def _open_plainly(path: Path) -> BinaryIO:
-    """Open a regular file; a link or a pipe is an error, not something to follow or wait for."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    file = os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb", buffering=0)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise FormatError(f"{path}: not a regular file.")
-    return file

@@ -14,10 +14,8 @@ from pathlib import Path
 
 from era_cache.collections import Collection, read_collection
 from era_cache.errors import FormatError
-from era_cache.files import read_json
 from era_cache.layout import COLLECTION_NAME, PAIR_NAME, STORE_FOLDERS
-from era_cache.store import PAIR_FORMAT, VERSION, Store
-from era_cache.transfer.file_checks import check_of
+from era_cache.store import Store, read_pair
 from era_cache.transfer.places import FOLDER
 from era_cache.types import Progress, Role
 from era_cache.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
@@ -102,17 +100,10 @@ def _read_pairs(walk: Walk) -> dict[str, dict[str, dict[str, str]]]:
     found: dict[str, dict[str, dict[str, str]]] = {}
     for name in walk.names("pairs", (PAIR_NAME, FILE)):
         path = f"pairs/{name}"
-        record = walk.checked(path, partial(_read_pair, walk.path(path), path))
-        if record is not None:
-            collection, sides = record
-            found.setdefault(collection, {})[path] = sides
+        pair = walk.checked(path, partial(read_pair, walk.path(path), name))
+        if pair is not None:
+            found.setdefault(pair.collection, {})[path] = pair.sides
     return found
-
-
-def _read_pair(path: Path, name: str) -> tuple[str, dict[str, str]]:
-    check_of("pair", name)(path, "")
-    record = read_json(path, PAIR_FORMAT, VERSION)
-    return str(record["collection"]), {side: str(of) for side, of in record["sides"].items()}
 
 
 def _pair_states(
