@@ -1,11 +1,11 @@
-"""Fitting on the demo's store: quality against the paper's recipe, and time.
+"""The bars of fitting: quality against the paper's recipe and peers, and time.
 
-    make demo && .venv/bin/python -m benchmarks.fit
+    python -m benchmarks.peers.setup     # once: environments of the peers
+    python -m benchmarks.fit             # hours on two cores; goes on where it was stopped
+    python -m benchmarks.fit --quick     # four small collections, one split
 
-Both recipes run on the same tensors in this process, on five shuffles of the split. Bars are on the
-mean of the gains (the demo's own split is shown beside it) and the median of the times; `--quick`
-takes the demo's split only. The paper's recipe is timed as it runs here (tensors moved once) and
-with its published data loading, one row at a time made into a tensor.
+Quality comes from the records of ``benchmarks.fit_quality``; missing ones are made first. Times are
+ratios of runs in this process on the same arrays with the same threads: keep the machine idle.
 """
 
 from __future__ import annotations
@@ -15,55 +15,236 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import click
+import numpy as np
 import torch
 
 from benchmarks.common import Bar, finish
-from era_cache.choose import FitResult, fit_candidates, fit_paper
-from era_cache.config import FitConfig, PaperConfig, SplitConfig
-from era_cache.evaluate import compare, score_adapters
-from era_cache.pairs import FitData, load_fit_data, load_held_out, resolve_encoders
-from era_cache.paper import mine_triples
-from era_cache.splits import make_split
-from era_cache.store import Store
-from era_cache.train import PRIMARY
+from benchmarks.fit_data import PAIRS, available
+from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, records, run
+from era_cache.choose import align, fit_candidates, fit_paper, parts_of
+from era_cache.config import FitConfig, PaperConfig
+from era_cache.crossfit import Request, crossfit, document_references
+from era_cache.maps import unit
+from era_cache.pairs import FitData, QuerySet
+from era_cache.paper import paper_triples
+from era_cache.settings import grid
+from era_cache.statistics import holm
+from era_cache.sweep import Job, sweep
+from era_cache.types import Qrels
 
-SEEDS = (42, 43, 44, 45, 46)
+QUICK = ("gorilla-torch", "theoremqa", "toollens", "cranfield")
+CANDIDATES = ("small", "aligned", "era", "era-dual", "small+", "shipped", "paper", "large")
+# What the paper's own code gave at 20 % of the labels, the better of its two learning rates.
+PUBLISHED = {
+    "toollens": 0.365,
+    "theoremqa": 0.567,
+    "gorilla-torch": 0.266,
+    "cranfield": 0.338,
+    "msmarco-plain": 0.691,
+    "msmarco-instruct": 0.609,
+}
 
-
-class Run(NamedTuple):
-    """One split: test values by candidate in points, p of era-dual, and both results."""
-
-    points: dict[str, float]
-    p_dual: float
-    ours: FitResult
-    paper: FitResult
-    data: FitData
-
-
-def _run(store: Store, collection: str, labels: float, seed: int) -> Run:
-    stored = store.collection(collection)
-    split = make_split(stored, SplitConfig(labels=labels, seed=seed))
-    encoders = resolve_encoders(store, stored)
-    data = load_fit_data(stored, split, encoders, align_documents=FitConfig.align_documents)
-    ours, paper = fit_candidates(data, FitConfig()), fit_paper(data, PaperConfig())
-    adapters = {name: fit.adapter for name, fit in ours.candidates.items()}
-    adapters["paper"] = paper.candidates["paper"].adapter
-    scored = score_adapters(load_held_out(stored, split, encoders), adapters, [PRIMARY])
-    table = compare(scored, [PRIMARY], baseline="small", seed=0)
-    points = {name: 100 * row[str(PRIMARY)]["mean"] for name, row in table.items()}
-    return Run(points, table["era-dual"][str(PRIMARY)]["p_holm"], ours, paper, data)
+Found = dict[tuple[Any, ...], dict[str, Any]]
 
 
-def _row_wise_seconds(data: FitData, config: PaperConfig, epochs: int = 10) -> float:
-    """Seconds that one epoch of loading the paper's training rows one by one takes."""
-    from era_cache.align import align_paper
+class Quality:
+    """Means over seeds and collections of one pair of encoders, in points of nDCG@10."""
 
-    aligned = align_paper(data.align_large, data.align_small, config)
-    triples = mine_triples(data.train, data, aligned, config, config.seed)
+    def __init__(self, pair: str, names: Sequence[str], seeds: Sequence[int]) -> None:
+        self.pair, self.names, self.seeds = pair, names, seeds
+        self.found: Found = records()
+
+    def value(self, kind: str, candidate: str, name: str, labels: float, seed: int) -> float:
+        """One record's test value, in points."""
+        record = self.found[kind, self.pair, name, labels, seed]
+        if candidate == "shipped":
+            candidate = record["shipped"]
+        return 100 * float(record["test"][candidate])
+
+    def macro(self, candidate: str, labels: float, kind: str = "ours") -> float:
+        """Mean over collections and seeds."""
+        kind = "paper" if candidate == "paper" else kind
+        return statistics.fmean(
+            self.value(kind, candidate, name, labels, seed)
+            for name in self.names
+            for seed in self.seeds
+        )
+
+    def spread(self, candidate: str, labels: float) -> float:
+        """Standard deviation over seeds of the mean over collections."""
+        kind = "paper" if candidate == "paper" else "ours"
+        means = [
+            statistics.fmean(self.value(kind, candidate, name, labels, s) for name in self.names)
+            for s in self.seeds
+        ]
+        return statistics.stdev(means) if len(means) > 1 else 0.0
+
+    def table(self) -> str:
+        """Macro means by candidate and share of labels, as Markdown."""
+        head = "| candidate | " + " | ".join(f"{ratio:.0%}" for ratio in RATIOS) + " |"
+        lines = [head, "|---|" + "---:|" * len(RATIOS)]
+        for candidate in CANDIDATES:
+            cells = [
+                f"{self.macro(candidate, ratio):.1f} ± {self.spread(candidate, ratio):.1f}"
+                for ratio in RATIOS
+            ]
+            lines.append(f"| {candidate} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+    def collections_table(self, labels: float) -> str:
+        """Means over seeds of each collection at one share of labels, as Markdown."""
+        lines = ["| collection | " + " | ".join(CANDIDATES) + " | gap closed |"]
+        lines.append("|---|" + "---:|" * (len(CANDIDATES) + 1))
+        for name in self.names:
+            means = {
+                candidate: statistics.fmean(
+                    self.value(
+                        "paper" if candidate == "paper" else "ours", candidate, name, labels, s
+                    )
+                    for s in self.seeds
+                )
+                for candidate in CANDIDATES
+            }
+            gap = means["large"] - means["small"]
+            closed = f"{(means['shipped'] - means['small']) / gap:.0%}" if gap > 0 else "-"
+            cells = " | ".join(f"{means[candidate]:.1f}" for candidate in CANDIDATES)
+            lines.append(f"| {name} | {cells} | {closed} |")
+        return "\n".join(lines)
+
+    def bars(self, strict: bool) -> list[Bar]:
+        """Bars on gains, on what ships, and on the paper's recipe being the paper's."""
+        bars = []
+        for candidate, target in (("era", 9), ("era-dual", 12)):
+            for ratio in RATIOS:
+                gain = self.macro(candidate, ratio) - self.macro("paper", ratio)
+                figure = f"{gain:+.1f}"
+                if strict:
+                    alone = self.macro(candidate, ratio, "strict") - self.macro("paper", ratio)
+                    figure += f" ({alone:+.1f} where validation labels never train)"
+                what = f"{self.pair}: {candidate} over the paper's recipe, {ratio:.0%}"
+                bars.append(Bar(what, f">= +{target}", figure, gain >= target))
+        gains = [self.macro("era-dual", r) - self.macro("small+", r) for r in RATIOS]
+        mean = statistics.fmean(gains)
+        figure = f"{mean:+.1f} (" + ", ".join(f"{gain:+.1f}" for gain in gains) + ")"
+        bars.append(Bar(f"{self.pair}: era-dual over small+, mean", ">= +4", figure, mean >= 4))
+        bars.append(self._harm())
+        singles = ("small", "aligned", "era", "era-dual", "small+")
+        behind = []
+        for ratio in RATIOS:
+            best = max(self.macro(candidate, ratio) for candidate in singles)
+            behind.append(self.macro("shipped", ratio) - best)
+        bars.append(
+            Bar(
+                f"{self.pair}: shipped against the best single candidate",
+                ">= -0.3",
+                ", ".join(f"{b:+.2f}" for b in behind),
+                min(behind) >= -0.3,
+            )
+        )
+        return bars
+
+    def _harm(self) -> Bar:
+        """Fits whose shipped candidate is significantly below small on test, after Holm."""
+        keys = [(n, r, s) for n in self.names for r in RATIOS for s in self.seeds]
+        p = [self.found["ours", self.pair, *key]["p_harm"] for key in keys]
+        # Holm over the collections and shares of one split, so that seeds do not dilute it.
+        harmed = [
+            (name, ratio, seed)
+            for wanted in self.seeds
+            for (name, ratio, seed), value in zip(
+                [k for k in keys if k[2] == wanted],
+                holm([q for k, q in zip(keys, p, strict=True) if k[2] == wanted]),
+                strict=True,
+            )
+            if value < 0.05
+        ]
+        below = sum(
+            self.value("ours", "shipped", *key) < self.value("ours", "small", *key) for key in keys
+        )
+        figure = f"{len(harmed)} of {len(keys)} significantly, {below} at all; least p {min(p):.3f}"
+        return Bar(f"{self.pair}: shipped below small", "0 significantly", figure, not harmed)
+
+    def published(self) -> list[Bar]:
+        """The paper's recipe against what its own code gave."""
+        shown, worst = [], 0.0
+        for name in (n for n in PUBLISHED if n in self.names):
+            ours = statistics.fmean(self.value("paper", "paper", name, 0.2, s) for s in self.seeds)
+            worst = max(worst, abs(ours - 100 * PUBLISHED[name]))
+            shown.append(f"{name} {ours:.1f} ({100 * PUBLISHED[name]:.1f})")
+        return [Bar("the paper's recipe, 20 %", "within 5", ", ".join(shown), worst < 5)]
+
+    def peers(self, labels: float = 0.2) -> tuple[str, list[Bar]]:
+        """Peers at equal inputs, the first split."""
+        seed = self.seeds[0]
+        lines = ["| peer | nDCG@10 | seconds a fit | failed |", "|---|---:|---:|---:|"]
+        ours = statistics.fmean(self.value("ours", "era", n, labels, seed) for n in self.names)
+        bars = []
+        for peer in PEER_NAMES:
+            runs = [self.found["peers", self.pair, name, labels, seed] for name in self.names]
+            worked = [r for r in runs if peer in r["test"]]
+            if not worked:
+                lines.append(f"| {peer} | - | - | {len(runs)} |")
+                continue
+            theirs = 100 * statistics.fmean(r["test"][peer] for r in worked)
+            same = statistics.fmean(
+                self.value("ours", "era", r["collection"], labels, seed) for r in worked
+            )
+            seconds = statistics.fmean(r["seconds"][peer] for r in worked)
+            failed = len(runs) - len(worked)
+            lines.append(f"| {peer} | {theirs:.1f} | {seconds:.1f} | {failed} |")
+            figure = f"{same:.1f} against {theirs:.1f}"
+            bars.append(Bar(f"era over {peer}, 20 %", "above", figure, same > theirs))
+        lines.append(f"| **era** | **{ours:.1f}** | | |")
+        return "\n".join(lines), bars
+
+
+def _timed(act: Callable[[], Any]) -> float:
+    start = time.monotonic()
+    act()
+    return time.monotonic() - start
+
+
+def _synthetic(
+    n_docs: int = 5000, labels: int = 500, d_large: int = 384, d_small: int = 256
+) -> FitData:
+    """Clustered documents; a query is its document seen through another map, with noise."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    topics = normal(200, 64)
+    hidden = topics[torch.randint(200, (n_docs,), generator=generator)] + 0.7 * normal(n_docs, 64)
+    to_small, to_large, shift = normal(64, d_small), normal(64, d_large), normal(64, d_large)
+    corpus = unit(hidden @ to_small + normal(n_docs, d_small))
+
+    def queries(first: int, count: int) -> QuerySet:
+        rows = torch.arange(first, first + count)
+        views = {
+            "large": unit(hidden[rows] @ (to_large + 0.5 * shift) + 2 * normal(count, d_large)),
+            "small": unit(hidden[rows] @ to_small + 6 * normal(count, d_small)),
+        }
+        numbers = np.arange(count, dtype=np.int64)
+        qrels = Qrels(numbers, rows.numpy(), np.ones(count, dtype=np.int64))
+        return QuerySet([f"q{i}" for i in range(count)], views, qrels, None)
+
+    large = unit(hidden[:1000] @ to_large + normal(1000, d_large))
+    ties = torch.arange(n_docs)
+    return FitData(queries(0, labels), queries(labels, 250), corpus, ties, large, corpus[:1000])
+
+
+def _row_wise_seconds(data: FitData, epochs: int = 5) -> float:
+    """Seconds of one epoch of loading the paper's training rows one by one, as published."""
+    from era_cache.align import align_procrustes
+
+    aligned = align_procrustes(data.align_large, data.align_small)
+    config = PaperConfig()
+    triples = paper_triples(data.train, data, aligned, config, config.seed)
     queries, corpus = data.train.views["large"].numpy(), data.corpus.numpy()
 
     class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -75,90 +256,144 @@ def _row_wise_seconds(data: FitData, config: PaperConfig, epochs: int = 10) -> f
                 torch.tensor(queries[triples.query_rows[i]], dtype=torch.float32),
                 torch.tensor(corpus[triples.positive_rows[i]], dtype=torch.float32),
                 torch.tensor(corpus[triples.negative_rows[i]], dtype=torch.float32),
+                torch.tensor(1.0, dtype=torch.float32),
             )
 
     loader = torch.utils.data.DataLoader(Rows(), batch_size=config.batch, shuffle=True)
+
+    def load() -> None:
+        for _ in range(epochs):
+            for _ in loader:
+                pass
+
+    return _timed(load) / epochs
+
+
+def _time_bars() -> list[Bar]:
+    """Times at 500 labels and 5,000 documents."""
+    data, config = _synthetic(), FitConfig()
+    parts = parts_of(data, config)
+
+    def era() -> None:
+        map_, _ = align(parts, config)
+        references = document_references(parts, config)
+        crossfit(Request(parts, ("large",), map_.weight, config, references))
+
+    era()  # the first use of a library costs neither side
+    one = statistics.median(_timed(era) for _ in range(3))
+    everything = statistics.median(_timed(lambda: fit_candidates(data, config)) for _ in range(3))
+    paper = PaperConfig()
     start = time.monotonic()
-    for _ in range(epochs):
-        for _ in loader:
-            pass
-    return (time.monotonic() - start) / epochs
-
-
-def _process_seconds(store: Path, collection: str) -> float:
-    """Wall time of a whole `era-fit` process, the better of two."""
-    launcher = str(Path(sys.executable).with_name("era-fit"))
-    command = [launcher, str(store), collection, "--labels", "20"]
-    spent = []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(2):
-            start = time.monotonic()
-            out = f"{folder}/adapter"
-            subprocess.run([*command, "--out", out], check=True, capture_output=True)
-            spent.append(time.monotonic() - start)
-    return min(spent)
-
-
-def _quality(runs: list[Run]) -> list[Bar]:
+    result = fit_paper(data, paper)
+    here = time.monotonic() - start
+    epochs = int(result.candidates["paper"].options["epochs_all"])
+    published = here + epochs * _row_wise_seconds(data)
+    note = (
+        f"of {published:.1f} s as published ({here:.1f} s with tensors moved once, {epochs} epochs)"
+    )
     bars = []
-    for name, target in (("era", 6), ("era-dual", 16)):
-        gains = [run.points[name] - run.points["paper"] for run in runs]
-        mean = statistics.fmean(gains)
-        spread = f" ± {statistics.stdev(gains):.1f} over {len(gains)} splits" if runs[1:] else ""
-        figure = f"{mean:+.2f}{spread}; demo's split {gains[0]:+.2f}"
+    for what, seconds, share in (("era", one, 20), ("all candidates", everything, 8)):
+        figure = f"{seconds:.2f} s: 1/{published / seconds:.1f} {note}"
         bars.append(
-            Bar(f"{name} over the paper's, points", f">= +{target}", figure, mean >= target)
+            Bar(f"time to fit {what}", f"<= 1/{share}", figure, seconds * share <= published)
         )
-    worst = max(run.p_dual for run in runs)
-    gain = statistics.fmean(run.points["era-dual"] - run.points["small"] for run in runs)
-    figure = f"{gain:+.1f} points, greatest p {worst:.4f}"
-    bars.append(Bar("era-dual over small", "p < 0.05", figure, worst < 0.05 and gain > 0))
-    shipped = [run.points[run.ours.choice.name] - run.points["small"] for run in runs]
-    names = ", ".join(sorted({run.ours.choice.name for run in runs}))
-    figure = f"{names}: {min(shipped):+.1f} at worst"
-    bars.append(Bar("what ships is not below small", ">= 0", figure, min(shipped) >= 0))
-    return bars
+    return [*bars, _sweep_bar(data, config)]
 
 
-def _speed(runs: list[Run], process_seconds: float) -> list[Bar]:
-    """Medians over the splits, so that the first use of a library costs neither side."""
-    config, median = PaperConfig(), statistics.median
-    here = median(sum(run.paper.seconds.values()) for run in runs)
-    epochs = median(float(str(r.paper.candidates["paper"].options["epochs_all"])) for r in runs)
-    published = here + epochs * median(_row_wise_seconds(run.data, config) for run in runs)
-    ours = [run.ours.seconds for run in runs]
-    rows = [("era, alignment and training", median(s["align"] + s["era"] for s in ours), True)]
-    rows.append(("all candidates", median(sum(s.values()) for s in ours), False))
-    bars = [
-        Bar(
-            "era-fit, whole process, all candidates",
-            "<= 15 s",
-            f"{process_seconds:.1f} s",
-            process_seconds <= 15,
+def _sweep_bar(data: FitData, config: FitConfig) -> Bar:
+    """32 configurations together against one alone, and what halving costs."""
+    from dataclasses import replace
+
+    settings = grid(
+        [
+            "temperature=0.03,0.04,0.05,0.07",
+            "reference_documents=300,1000",
+            "align=procrustes,mixture",
+            "duplicates=0.999,2",
+        ]
+    )
+    jobs = [Job("era", replace(config, **change)) for change in settings]
+    one = statistics.median(
+        _timed(lambda: sweep([data], jobs[:1], halving=False)) for _ in range(3)
+    )
+    many = _timed(lambda: sweep([data], jobs))
+    halved = sweep([data], jobs)
+    full = sweep([data], jobs, halving=False)
+    best = max(range(len(jobs)), key=lambda i: (halved[i].full, halved[i].fitted.mean))
+    lost = 100 * (max(o.fitted.mean for o in full) - full[best].fitted.mean)
+    figure = (
+        f"{many / one:.1f}x ({many:.1f} s of {one:.2f} s); its winner is {lost:.2f} points below"
+    )
+    return Bar(
+        "sweep of 32 configurations", "<= 12x, 0.3", figure, many <= 12 * one and lost <= 0.3
+    )
+
+
+def _process_bar(store: Path, collection: str) -> list[Bar]:
+    """Wall time of a whole `era-fit` process, the better of three, and of its imports."""
+    if not store.is_dir():
+        return []
+    launcher = str(Path(sys.executable).with_name("era-fit"))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [launcher, str(store), collection, "--labels", "20", "--out", f"{folder}/adapter"]
+        spent = min(
+            _timed(lambda: subprocess.run(command, check=True, capture_output=True))
+            for _ in range(3)
         )
-    ]
-    for what, seconds, asked in rows:
-        figure = (
-            f"{seconds:.2f} s: 1/{published / seconds:.1f} of {published:.1f} s as published "
-            f"(1/{here / seconds:.1f} of {here:.1f} s without row-wise loading)"
-        )
-        target = "<= 1/10" if asked else "(shown)"
-        bars.append(Bar(f"time of {what}", target, figure, not asked or seconds * 10 <= published))
-    return bars
+    imports = [sys.executable, "-c", "import torch, numpy, h5py, safetensors"]
+    loading = min(_timed(lambda: subprocess.run(imports, check=True)) for _ in range(3))
+    figure = f"{spent:.1f} s, of which imports {loading:.1f} s"
+    return [Bar("era-fit, whole process", "<= 8 s", figure, spent <= 8)]
 
 
 @click.command()
+@click.option("--quick", is_flag=True, help="Four small collections, one split.")
+@click.option("--pair", "pairs", multiple=True, type=click.Choice(list(PAIRS)), default=list(PAIRS))
+@click.option(
+    "--strict/--no-strict", default=True, help="Also where validation labels never train."
+)
+@click.option("--peers/--no-peers", default=True, help="Run the peers (see benchmarks/peers).")
+@click.option("--time/--no-time", "timing", default=True, help="Measure times.")
 @click.option("--store", type=click.Path(path_type=Path), default=Path("demo/store"))
 @click.option("--collection", default="bfcl", show_default=True)
-@click.option("--labels", default=0.2, show_default=True)
-@click.option("--quick", is_flag=True, help="One split, under a minute.")
 @click.option("--json", "as_json", is_flag=True)
-def main(store: Path, collection: str, labels: float, quick: bool, as_json: bool) -> None:
-    """Measure the bars of fitting on a store that `make demo` made."""
+def main(
+    quick: bool,
+    pairs: tuple[str, ...],
+    strict: bool,
+    peers: bool,
+    timing: bool,
+    store: Path,
+    collection: str,
+    as_json: bool,
+) -> None:
+    """Measure the bars of fitting."""
     torch.zeros(512, 512) @ torch.zeros(512, 512)  # threads start before any clock does
-    opened = Store.open(store)
-    runs = [_run(opened, collection, labels, seed) for seed in (SEEDS[:1] if quick else SEEDS)]
-    bars = _quality(runs) + _speed(runs, _process_seconds(store, collection))
+    bars: list[Bar] = []
+    seeds = SEEDS[:1] if quick else SEEDS
+    for pair in pairs[:1] if quick else pairs:
+        names = [n for n in available(PAIRS[pair]) if not quick or n in QUICK]
+        if not names:
+            click.echo(f"{pair}: no vectors (see benchmarks/fit_data.py); skipped.", err=True)
+            continue
+        first = pair == "demo"
+        kinds = ["ours", "paper", *(["strict"] if strict and first else [])]
+        run(pair, names, RATIOS, seeds, kinds)
+        if peers and first:
+            run(pair, names, RATIOS[2:3], seeds[:1], ["peers"])
+        quality = Quality(pair, names, seeds)
+        click.echo(f"\n{pair}: {', '.join(names)}\n\n{quality.table()}", err=as_json)
+        for ratio in RATIOS:
+            click.echo(f"\n{ratio:.0%}\n\n{quality.collections_table(ratio)}", err=as_json)
+        bars += quality.bars(strict and first)
+        if first:
+            bars += quality.published()
+        if peers and first:
+            table, peer_bars = quality.peers()
+            click.echo(f"\n{table}", err=as_json)
+            bars += peer_bars
+    if timing:
+        bars += _time_bars() + _process_bar(store, collection)
     finish(bars, as_json=as_json)
 
 

@@ -1,27 +1,25 @@
-"""Adapters: linear maps from query views into the document space, and their files.
+"""The files of adapters: safetensors and JSON (docs/format.md); nothing is unpickled.
 
-In: unit-length query vectors of one or two encoders. Out: unit-length vectors that are searched in
-the existing index. Files are safetensors and JSON (docs/format.md); nothing is unpickled.
+In: fitted adapters, or a folder that may come from anyone. Out: a folder, or checked adapters.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from era_cache.errors import FingerprintError, FormatError
 from era_cache.files import os_errors, read_json, sha256_file, write_bytes, write_json
+from era_cache.maps import VIEWS, Adapter, Hidden, References, unit
 from era_cache.types import FloatArray
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = [
     "OWN_FILES",
@@ -30,78 +28,58 @@ __all__ = [
     "check_fingerprints",
     "load_adapter",
     "load_config",
+    "load_held_out",
     "read_tensors",
     "save_adapters",
     "unit",
 ]
 
-FORMAT, VERSION = "era-adapter", 1
-VIEWS = ("large", "small")
+FORMAT, VERSION = "era-adapter", 2
 OWN_FILES = frozenset(
     {"README.md", "adapter.safetensors", "candidates", "config.json", "curve", "evaluation"}
-    | {"metrics.json"}
+    | {"held-out.safetensors", "metrics.json"}
 )
+_HELD_OUT = "held-out.safetensors"
 _TENSOR_LIMIT = 1 << 32
 _HEADER_LIMIT = 1 << 16
-
-
-def unit(vectors: torch.Tensor) -> torch.Tensor:
-    """Scale each row of (n, d) to unit length; the one place where vectors are normalised."""
-    import torch
-
-    return torch.nn.functional.normalize(vectors, dim=1, eps=1e-12)
-
-
-class Adapter(NamedTuple):
-    """A linear map of one or more query views into the document space.
-
-    ``views`` are names from ``VIEWS``, concatenated in this order; ``weight`` is (d_out, d_in)
-    float32, ``bias`` (d_out,) float32 or None.
-    """
-
-    views: tuple[str, ...]
-    weight: torch.Tensor
-    bias: torch.Tensor | None = None
-
-    def to(self, device: torch.device | str) -> Adapter:
-        """The same adapter with its tensors on a device."""
-        bias = None if self.bias is None else self.bias.to(device)
-        return Adapter(self.views, self.weight.to(device), bias)
-
-    def apply(self, queries: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Map queries.
-
-        Args:
-            queries: view name to (n, d_view) float32; rows are scaled to unit length here.
-
-        Returns:
-            (n, d_out) float32, unit rows.
-
-        Raises:
-            FingerprintError: a view is missing or has another dimension than the adapter expects.
-        """
-        import torch
-
-        missing = [view for view in self.views if view not in queries]
-        if missing:
-            raise FingerprintError(
-                f"The adapter reads the views {self.views}; {missing} not given."
-            )
-        joined = torch.cat([unit(queries[view]) for view in self.views], dim=1)
-        if joined.shape[1] != self.weight.shape[1]:
-            raise FingerprintError(
-                f"The adapter expects {self.weight.shape[1]} input dimensions for {self.views}; "
-                f"the vectors have {joined.shape[1]}. They are of other encoders."
-            )
-        mapped = joined @ self.weight.T
-        return unit(mapped if self.bias is None else mapped + self.bias)
+_MOST_STEPS = 100
+"""Steps of a reference table; more would only serve to keep a stranger's victim busy."""
 
 
 def _tensors(adapter: Adapter) -> dict[str, Any]:
     tensors = {"weight": adapter.weight}
     if adapter.bias is not None:
         tensors["bias"] = adapter.bias
+    if adapter.hidden is not None:
+        tensors |= {f"hidden.{name}": t for name, t in adapter.hidden._asdict().items()}
+    for number, table in enumerate(adapter.references):
+        tensors |= {f"references.{number}.keys": table.keys}
+        tensors |= {f"references.{number}.values": table.values}
     return {name: t.detach().cpu().float().contiguous().numpy() for name, t in tensors.items()}
+
+
+def _description(adapter: Adapter) -> dict[str, Any]:
+    """What ``config.json`` says of a candidate; the last two only where the adapter has them."""
+    described: dict[str, Any] = {
+        "views": list(adapter.views),
+        "bias": adapter.bias is not None,
+        "shape": list(adapter.weight.shape),
+    }
+    if adapter.hidden is not None:
+        described["hidden"] = len(adapter.hidden.bias)
+    if adapter.references:
+        described["references"] = [
+            {
+                "view": table.view,
+                "entries": len(table.keys),
+                "temperature": table.temperature,
+                "step": table.step,
+                "steps": table.steps,
+                "contrast": table.contrast,
+            }
+            for table in adapter.references
+        ]
+    return described
 
 
 def save_adapters(
@@ -111,6 +89,7 @@ def save_adapters(
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     card: str,
+    held_out: Mapping[str, FloatArray] | None = None,
 ) -> None:
     """Write an adapter folder (docs/format.md).
 
@@ -124,6 +103,7 @@ def save_adapters(
         config: everything but ``format``, ``version``, ``chosen`` and ``candidates``.
         metrics: content of ``metrics.json``, less its format and version.
         card: content of ``README.md``.
+        held_out: values of the judging queries under each candidate, for a run that goes on later.
 
     Raises:
         StoreError: a file cannot be written.
@@ -134,7 +114,7 @@ def save_adapters(
         shutil.rmtree(staging, ignore_errors=True)
         (staging / "candidates").mkdir(parents=True)
     try:
-        _write_adapters(staging, adapters, chosen, config, metrics, card)
+        _write_adapters(staging, adapters, chosen, config, metrics, card, held_out or {})
         _put_in_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -169,6 +149,7 @@ def _write_adapters(
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     card: str,
+    held_out: Mapping[str, FloatArray],
 ) -> None:
     from safetensors.numpy import save
 
@@ -176,18 +157,17 @@ def _write_adapters(
     for name, adapter in adapters.items():
         path = folder / "candidates" / f"{name}.safetensors"
         write_bytes(path, save(_tensors(adapter)))
-        candidates[name] = {
-            "views": list(adapter.views),
-            "bias": adapter.bias is not None,
-            "shape": list(adapter.weight.shape),
-            "sha256": sha256_file(path),
-        }
+        candidates[name] = {**_description(adapter), "sha256": sha256_file(path)}
     write_bytes(folder / "adapter.safetensors", save(_tensors(adapters[chosen])))
-    write_json(
-        folder / "metrics.json", {"format": "era-metrics", "version": VERSION, **dict(metrics)}
-    )
+    if held_out:
+        values = {name: np.asarray(v, dtype=np.float32) for name, v in held_out.items()}
+        write_bytes(folder / _HELD_OUT, save(values))
+    write_json(folder / "metrics.json", {"format": "era-metrics", "version": 1, **dict(metrics)})
     write_bytes(folder / "README.md", card.encode("utf-8"))
-    record = {"format": FORMAT, "version": VERSION, "chosen": chosen, "candidates": candidates}
+    # Whoever reads version 1 would drop what it does not know, and serve wrong vectors.
+    new = any("hidden" in entry or "references" in entry for entry in candidates.values())
+    version = VERSION if new else 1
+    record = {"format": FORMAT, "version": version, "chosen": chosen, "candidates": candidates}
     write_json(folder / "config.json", {**record, **dict(config)})
 
 
@@ -241,8 +221,6 @@ def load_adapter(folder: Path, name: str | None = None) -> Adapter:
         FormatError: unknown name, damaged, hostile or newer.
         StoreError: it cannot be read.
     """
-    import torch
-
     config = load_config(folder)
     name = name or str(config["chosen"])
     entry = config["candidates"].get(name)
@@ -253,22 +231,113 @@ def load_adapter(folder: Path, name: str | None = None) -> Adapter:
     try:
         views = tuple(str(view) for view in entry["views"])
         shape, with_bias, digest = tuple(entry["shape"]), bool(entry["bias"]), str(entry["sha256"])
-    except (KeyError, TypeError) as error:
+        hidden = int(entry.get("hidden", 0))
+        tables = [_Table.of(table) for table in entry.get("references", [])]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FormatError(f"{folder}: candidate '{name}' is incompletely described.") from error
     if not views or len(set(views)) != len(views) or not set(views) <= set(VIEWS):
         raise FormatError(f"{folder}: candidate '{name}' reads unknown views {views}.")
+    if any(table.view not in views for table in tables):
+        raise FormatError(
+            f"{folder}: candidate '{name}' has references of a view it does not read."
+        )
     chosen = name == config["chosen"]
     path = folder / ("adapter.safetensors" if chosen else f"candidates/{_plain(name)}.safetensors")
     with os_errors("reading", path):
         if sha256_file(path) != digest:
             raise FormatError(f"{path}: content and config.json differ; damaged. Fit it again.")
-    tensors = read_tensors(path, {"weight", "bias"} if with_bias else {"weight"})
-    weight, bias = tensors["weight"], tensors.get("bias")
-    if weight.ndim != 2 or weight.shape != shape or (bias is not None and bias.shape != shape[:1]):
+    names = {"weight"} | ({"bias"} if with_bias else set())
+    names |= {f"hidden.{part}" for part in Hidden._fields} if hidden else set()
+    names |= {f"references.{i}.{part}" for i in range(len(tables)) for part in ("keys", "values")}
+    tensors = read_tensors(path, names)
+    _check_shapes(path, tensors, shape, hidden, tables)
+    return _assembled(views, tensors, bool(hidden), tables)
+
+
+class _Table(NamedTuple):
+    """How ``config.json`` describes a reference table."""
+
+    view: str
+    entries: int
+    temperature: float
+    step: float
+    steps: int
+    contrast: bool
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> _Table:
+        """Read one. Raises KeyError, TypeError, ValueError, OverflowError otherwise."""
+        table = cls(
+            str(entry["view"]),
+            int(entry["entries"]),
+            float(entry["temperature"]),
+            float(entry["step"]),
+            int(entry["steps"]),
+            bool(entry["contrast"]),
+        )
+        sound = 0 < table.temperature < math.inf and 0 <= table.step < math.inf
+        if not (sound and 1 <= table.steps <= _MOST_STEPS and table.entries >= 1):
+            raise ValueError(f"impossible {table}")
+        return table
+
+
+def _check_shapes(
+    path: Path,
+    tensors: Mapping[str, FloatArray],
+    shape: tuple[int, ...],
+    hidden: int,
+    tables: Sequence[_Table],
+) -> None:
+    """Compare every tensor's shape with what the configuration says and the others need."""
+    weight = tensors["weight"]
+    expected: dict[str, tuple[int, ...]] = {"weight": shape}
+    if weight.ndim == 2:
+        d_out, d_in = weight.shape
+        expected |= {"bias": (d_out,), "hidden.weight": (hidden, d_in)}
+        expected |= {"hidden.bias": (hidden,), "hidden.output": (d_out, hidden)}
+        for number, table in enumerate(tables):
+            keys = tensors[f"references.{number}.keys"]
+            width = keys.shape[1] if keys.ndim == 2 and 0 < keys.shape[1] <= d_in else -1
+            expected[f"references.{number}.keys"] = (table.entries, width)
+            expected[f"references.{number}.values"] = (table.entries, d_out)
+    if weight.ndim != 2 or any(t.shape != expected[name] for name, t in tensors.items()):
         raise FormatError(f"{path}: shapes differ from config.json.")
-    return Adapter(
-        views, torch.from_numpy(weight), None if bias is None else torch.from_numpy(bias)
+
+
+def _assembled(
+    views: tuple[str, ...],
+    tensors: Mapping[str, FloatArray],
+    with_hidden: bool,
+    tables: Sequence[_Table],
+) -> Adapter:
+    import torch
+
+    parts = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    hidden = Hidden(*(parts[f"hidden.{part}"] for part in Hidden._fields)) if with_hidden else None
+    references = tuple(
+        References(
+            table.view,
+            parts[f"references.{number}.keys"],
+            parts[f"references.{number}.values"],
+            table.temperature,
+            table.step,
+            table.steps,
+            table.contrast,
+        )
+        for number, table in enumerate(tables)
     )
+    return Adapter(views, parts["weight"], parts.get("bias"), hidden, references)
+
+
+def load_held_out(folder: Path, names: Sequence[str]) -> dict[str, FloatArray] | None:
+    """Values of the judging queries that ``save_adapters`` was given, None where there are none.
+
+    Raises:
+        FormatError: damaged or hostile.
+        StoreError: it cannot be read.
+    """
+    path = folder / _HELD_OUT
+    return read_tensors(path, set(names)) if path.is_file() else None
 
 
 def _plain(name: str) -> str:

@@ -1,7 +1,8 @@
 """Fitting all candidates and choosing the one that ships.
 
-In: ``FitData``. Out: every candidate with its validation values, and the name of the chosen one.
-What ships is never worse than doing nothing, as far as the validation labels can tell.
+In: ``FitData`` of one or several collections. Out: every candidate with the values of the queries
+that judge it, and the name of the chosen one. What ships is never worse than doing nothing, as far
+as held-out labels can tell.
 """
 
 from __future__ import annotations
@@ -9,28 +10,45 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from era_cache.adapters import Adapter
-from era_cache.align import align_paper, align_procrustes
+from era_cache.align import ALIGNMENTS, align_paper
+from era_cache.align_quality import align_rows
 from era_cache.config import FitConfig, PaperConfig
-from era_cache.errors import InputError
+from era_cache.crossfit import (
+    PRIMARY,
+    Fitted,
+    Part,
+    Request,
+    crossfit,
+    document_references,
+    macro,
+    values_of,
+)
+from era_cache.errors import FitError, InputError
+from era_cache.folds import labels_of
+from era_cache.maps import Adapter, References
 from era_cache.pairs import FitData
 from era_cache.paper import train_paper
-from era_cache.train import (
-    Fitted,
-    identity,
-    joined_start,
-    make_pool,
-    train_adapters,
-    validation_values,
-)
 
 if TYPE_CHECKING:
+    import torch
+
     from era_cache.types import FloatArray
 
-__all__ = ["CANDIDATES", "Choice", "FitResult", "choose", "fit_candidates", "fit_paper"]
+__all__ = [
+    "CANDIDATES",
+    "Choice",
+    "FitResult",
+    "align",
+    "choose",
+    "choose_scale",
+    "fit_candidates",
+    "fit_paper",
+    "joined_start",
+    "parts_of",
+]
 
 CANDIDATES = {
     "small": "the small encoder's own query: today's index as it is",
@@ -52,82 +70,206 @@ class Choice(NamedTuple):
 
 
 class FitResult(NamedTuple):
-    """All candidates by name, the choice, and seconds by step."""
+    """All candidates by name, the choice, seconds by step, and what an interruption left out."""
 
     candidates: dict[str, Fitted]
     choice: Choice
     seconds: dict[str, float]
+    missing: tuple[str, ...] = ()
 
 
-def _untrained(adapter: Adapter, data: FitData) -> Fitted:
-    return Fitted(adapter, validation_values(adapter, data), {})
+def parts_of(data: FitData | Sequence[FitData], config: FitConfig) -> list[Part]:
+    """Each collection with its folds.
+
+    Raises:
+        FitError: no labelled query has a positive document, or only one of all queries has.
+    """
+    several = [data] if isinstance(data, FitData) else list(data)
+    parts = [Part(one, labels_of(one.train, one.validation, config)) for one in several]
+    parts = [part for part in parts if len(part.labels.train_rows)]
+    if not parts:
+        raise FitError("No training query has a positive judgement; there is nothing to learn.")
+    for part in parts:
+        if not part.labels.folds or not len(part.labels.judges):
+            raise FitError(
+                "A single labelled query cannot both train and judge. Judge at least two "
+                "different queries."
+            )
+    return parts
+
+
+def align(parts: Sequence[Part], config: FitConfig) -> tuple[Adapter, str]:
+    """The label-free map of the texts that the configuration asks for, and the method's name.
+
+    ``auto`` takes the method whose untrained map ranks best for the labelled queries, which no
+    training has used yet; of equal ones the first.
+
+    Raises:
+        InputError: there is no such method, or no such kind of text.
+        FitError: there are no texts, or they do not fit the method.
+    """
+    import torch
+
+    pairs = []
+    for part in parts:
+        if config.align_texts in ("documents", "both"):
+            pairs.append((part.data.align_large, part.data.align_small))
+        if config.align_texts in ("queries", "both"):
+            views = part.data.train.views
+            pairs.append((views["large"], views["small"]))
+    if not pairs:
+        raise InputError(
+            f"Alignment texts '{config.align_texts}'; expected documents, queries or both."
+        )
+    large, small = (torch.cat(column) for column in zip(*pairs, strict=True))
+    names = tuple(ALIGNMENTS) if config.align == "auto" else (config.align,)
+    maps = {name: align_rows(large, small, name, config.seed) for name in names}
+    if len(maps) == 1:
+        return maps[names[0]], names[0]
+    references = document_references(parts, config)
+    tables = () if references is None else (references,)
+    ranked = {n: _untrained(m._replace(references=tables), parts).mean for n, m in maps.items()}
+    best = max(ranked, key=lambda name: ranked[name])
+    return maps[best], best
+
+
+def joined_start(aligned: torch.Tensor, scale: float) -> torch.Tensor:
+    """Both views: the small one as it is, plus ``scale`` times the aligned large one.
+
+    Args:
+        aligned: (d_out, d_large) weight.
+        scale: of the large view.
+
+    Returns:
+        (d_out, d_out + d_large) weight of the views small and large.
+    """
+    import torch
+
+    eye = torch.eye(aligned.shape[0], device=aligned.device)
+    return torch.cat([eye, scale * aligned], dim=1)
+
+
+def _untrained(adapter: Adapter, parts: Sequence[Part], **options: float | int | str) -> Fitted:
+    values = []
+    for part in parts:
+        queries, rows = part.labels.queries, part.labels.judges
+        views = {name: vectors[rows] for name, vectors in queries.views.items()}
+        values.append(values_of(adapter.apply(views), queries, rows, part.data))
+    return Fitted(adapter, tuple(values), options)
 
 
 def fit_candidates(
-    data: FitData,
+    data: FitData | Sequence[FitData],
     config: FitConfig,
     *,
     candidate: str = "auto",
     progress: Progress | None = None,
+    ready: Mapping[str, Fitted] | None = None,
 ) -> FitResult:
     """Align, train and choose, by the default recipe.
 
+    Ctrl-C during a candidate leaves it and those after it out; what is ready is chosen from.
+
     Args:
-        data: training and validation queries, corpus, alignment texts.
+        data: training and validation queries, corpus, alignment texts; of several collections for
+            one adapter that serves them all.
         config: the recipe.
-        candidate: ``auto``, or the name of the candidate that ships whatever validation says.
-        progress: told the name of each candidate before it is fitted.
+        candidate: ``auto``, or the name of the candidate that ships whatever held-out labels say.
+        progress: told in words what is being fitted and how it goes.
+        ready: candidates of an interrupted run with the same data and recipe, not fitted again.
 
     Raises:
         InputError: there is no such candidate.
         FitError: there is nothing to learn from.
     """
-    tell = progress or (lambda _name: None)
+    import torch
+
+    if candidate not in ("auto", *CANDIDATES) or candidate == "paper":
+        known = [name for name in CANDIDATES if name != "paper"]
+        raise InputError(f"No candidate '{candidate}'; there are: {', '.join(known)}.")
+    tell = progress or (lambda _text: None)
     seconds: dict[str, float] = {}
-    do_nothing = identity(data)
-    fits = {"small": _untrained(do_nothing, data)}
+    parts = parts_of(data, config)
+    corpus = parts[0].data.corpus
+    eye = torch.eye(corpus.shape[1], device=corpus.device)
+    has_small = all("small" in part.data.train.views for part in parts)
+    fits = {"small": _untrained(Adapter(("small",), eye), parts)} if has_small else {}
     with _timed(seconds, "align"):
         tell("aligned")
-        aligned = align_procrustes(data.align_large, data.align_small)
-        fits["aligned"] = _untrained(aligned, data)
-    pool = make_pool(data, aligned, config)
-    joined, scale = _joined(data, aligned, config)
+        map_, method = align(parts, config)
+        references = document_references(parts, config)
+        tables = () if references is None else (references,)
+        fits["aligned"] = _untrained(map_._replace(references=tables), parts, align=method)
 
-    def best(start: Adapter, **options: float) -> Fitted:
-        runs = train_adapters(data, start, pool, config, config.anchors, **options)
-        return max(runs, key=lambda fit: fit.mean)
+    def era() -> Fitted:
+        return _crossfit("era", ("large",), map_.weight, references)
 
-    recipes: dict[str, Callable[[], Fitted]] = {
-        "era": lambda: best(aligned),
-        "era-dual": lambda: best(joined, scale=scale),
-        "small+": lambda: best(do_nothing),
-    }
+    def dual() -> Fitted:
+        scale = choose_scale(parts, map_.weight, references, config)
+        fit = _crossfit(
+            "era-dual", ("small", "large"), joined_start(map_.weight, scale), references
+        )
+        return fit._replace(options={"scale": scale, **fit.options})
+
+    def small() -> Fitted:
+        return _crossfit("small+", ("small",), eye, None)
+
+    def _crossfit(
+        name: str, views: tuple[str, ...], start: torch.Tensor, tables: References | None
+    ) -> Fitted:
+        request = Request(parts, views, start, config, tables)
+        return crossfit(request, tell=lambda text: tell(f"{name}, {text}"))
+
+    recipes: dict[str, Callable[[], Fitted]] = {"era": era}
+    if has_small:
+        recipes |= {"era-dual": dual, "small+": small}
+    missing: list[str] = []
     for name, fit in recipes.items():
+        if ready is not None and name in ready:
+            fits[name] = ready[name]
+            continue
+        if missing:
+            missing.append(name)
+            continue
         tell(name)
-        with _timed(seconds, name):
-            fits[name] = fit()
-    return FitResult(fits, choose(fits, candidate), seconds)
+        try:
+            with _timed(seconds, name):
+                fits[name] = fit()
+        except KeyboardInterrupt:
+            missing.append(name)
+    if candidate in missing:
+        raise FitError(f"Interrupted before {candidate} was fitted; the same command begins anew.")
+    return FitResult(fits, choose(fits, candidate), seconds, tuple(missing))
 
 
-def _joined(data: FitData, aligned: Adapter, config: FitConfig) -> tuple[Adapter, float]:
-    """The start of the dual view: both views at the best weight of the large one.
+def choose_scale(
+    parts: Sequence[Part],
+    aligned: torch.Tensor,
+    references: References | None,
+    config: FitConfig,
+) -> float:
+    """The weight of the large view at which the untrained dual view ranks best.
 
-    The weight is chosen before any training, so training queries judge it as fairly as validation
-    queries do, and three times as many judges choose better than validation alone.
+    It is chosen before any training, so that every labelled query judges it fairly.
     """
-    judges = (data, data._replace(validation=data.train))
-    starts = {scale: joined_start(aligned, scale) for scale in config.scales}
 
-    def total(scale: float) -> float:
-        return float(sum(validation_values(starts[scale], judge).sum() for judge in judges))
+    def mean(scale: float) -> float:
+        tables = () if references is None else (references,)
+        start = Adapter(("small", "large"), joined_start(aligned, scale), references=tables)
+        return _untrained(start, parts).mean
 
-    scale = max(starts, key=total)
-    return starts[scale], scale
+    return max(config.scales, key=mean)
 
 
 def fit_paper(data: FitData, config: PaperConfig, *, progress: Progress | None = None) -> FitResult:
-    """Run the published recipe; what it ships is its adapter, whatever validation says."""
-    tell = progress or (lambda _name: None)
+    """Run the published recipe; what it ships is its adapter, whatever validation says.
+
+    Raises:
+        FitError: there is nothing to learn from.
+    """
+    import torch
+
+    tell = progress or (lambda _text: None)
     seconds: dict[str, float] = {}
     with _timed(seconds, "align"):
         tell("aligned")
@@ -135,23 +277,27 @@ def fit_paper(data: FitData, config: PaperConfig, *, progress: Progress | None =
     with _timed(seconds, "paper"):
         tell("paper")
         trained = train_paper(data, aligned, config)
+    parts = parts_of(data, FitConfig(refit=False))
+    eye = torch.eye(data.corpus.shape[1], device=data.corpus.device)
     fits = {
-        "small": _untrained(identity(data), data),
-        "aligned": _untrained(aligned, data),
-        "paper": trained,
+        "small": _untrained(Adapter(("small",), eye), parts),
+        "aligned": _untrained(aligned, parts),
+        "paper": _untrained(trained.adapter, parts, **trained.options),
     }
     reason = "the published recipe compares with nothing; see the table"
     return FitResult(fits, Choice("paper", reason), seconds)
 
 
 def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
-    """Choose the candidate with the best validation mean, unless it fails to beat ``small``.
+    """Choose the candidate with the best held-out mean, unless it fails to beat ``small``.
+
+    Without small queries there is no ``small``, and ``aligned`` is what must be beaten.
 
     To ship, its mean must exceed that of ``small`` by more than one standard error of the paired
     difference; otherwise doing nothing is as good, and ``small`` ships.
 
     Args:
-        fits: all candidates, ``small`` among them.
+        fits: all candidates, ``small`` or at least ``aligned`` among them.
         candidate: ``auto``, or a name that is chosen without comparison.
 
     Raises:
@@ -161,25 +307,31 @@ def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
         if candidate not in fits:
             raise InputError(f"No candidate '{candidate}'; there are: {', '.join(fits)}.")
         return Choice(candidate, "asked for with --candidate")
+    base = "small" if "small" in fits else "aligned"
     name = max(fits, key=lambda n: fits[n].mean)
-    if name == "small":
-        return Choice("small", "no adapter beat the small encoder's own queries on validation")
-    difference = fits[name].values - fits["small"].values
-    error = _standard_error(difference)
-    gain = float(difference.mean())
+    if name == base:
+        what = "the small encoder's own queries" if base == "small" else "the label-free map"
+        return Choice(base, f"no adapter beat {what} on held-out labels")
+    pairs = zip(fits[name].values, fits[base].values, strict=True)
+    differences = [theirs - ours for theirs, ours in pairs]
+    error = _standard_error(differences)
+    gain = macro(differences)
+    queries = sum(len(d) for d in differences)
     counted = (
-        f"validation nDCG@10 {fits[name].mean:.3f} against {fits['small'].mean:.3f} of small "
-        f"({gain:+.3f}, standard error {error:.3f}, {len(difference)} queries)"
+        f"held-out {PRIMARY} {fits[name].mean:.3f} against {fits[base].mean:.3f} of {base} "
+        f"({gain:+.3f}, standard error {error:.3f}, {queries} queries)"
     )
     if gain > error:
-        return Choice(name, f"best on validation: {counted}")
-    return Choice("small", f"{name} is not better than small by one standard error: {counted}")
+        return Choice(name, f"best on held-out labels: {counted}")
+    return Choice(base, f"{name} is not better than {base} by one standard error: {counted}")
 
 
-def _standard_error(values: FloatArray) -> float:
-    if len(values) < 2:
+def _standard_error(differences: Sequence[FloatArray]) -> float:
+    """Of the mean over collections of the mean over queries, collections being fixed."""
+    if any(len(d) < 2 for d in differences):
         return math.inf
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
+    variance = sum(float(d.var(ddof=1)) / len(d) for d in differences)
+    return math.sqrt(variance) / len(differences)
 
 
 @contextlib.contextmanager

@@ -38,38 +38,71 @@ class SplitConfig:
     """Share of the judged queries that training may use (paper: 0.05, 0.1, 0.2, 0.4)."""
     test: float = 0.5
     validation: float = 0.1
+    count: int = 0
+    """Training queries at most, whatever the share allows; 0 for no such limit."""
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Alignment and training of the default recipe. docs/fitting.md gives the measurements."""
+    """The default recipe. docs/fitting.md gives the measurements behind each number."""
 
     seed: int = 0
+    """Of the folds, of pools, and of shapes that start at random."""
+    align: str = "procrustes"
+    """Alignment method; ``auto`` compares all on held-out texts."""
     align_documents: int = 1000
     """Documents that alignment uses at most."""
+    align_texts: str = "documents"
+    """What the spaces are aligned on: ``documents``, ``queries`` (training only) or ``both``."""
+    shape: str = "linear"
+    """Of the trained part: ``linear``, ``low-rank`` or ``mlp``."""
+    rank: int = 32
+    hidden: int = 128
     temperature: float = 0.05
-    """Of the softmax over the corpus; 0.05 beat 0.02 and 0.1."""
-    learning_rate: float = 2e-3
-    batch_queries: int = 64
-    round_steps: int = 8
-    """Steps between two looks at validation, at least; a pass over the queries if that is more."""
-    max_rounds: int = 60
-    patience: int = 4
-    """Rounds without a better validation value before training stops."""
-    teacher: float = 0.3
-    """Weight of the large model's own ranking of the alignment documents as a label-free teacher
-    of candidates that read the large view; 0 leaves it out."""
-    teacher_documents: int = 1000
-    """Alignment documents that the teacher ranks, at most."""
-    anchors: tuple[float, ...] = (1e-2, 1e-3)
-    """Strengths of the pull towards the starting map; validation chooses."""
-    scales: tuple[float, ...] = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
-    """Weights of the aligned large view against the small one at the start of era-dual; training
-    and validation queries choose, before training."""
+    """Of the softmax over the corpus; 0.03 and 0.1 were no better."""
+    learn_temperature: bool = False
+    strengths: tuple[float, ...] = (24.0, 8.0, 2.5)
+    """Of the pull towards the start, divided by the number of queries; held-out labels choose."""
+    iterations: int = 8
+    """L-BFGS steps at each strength; each goes on from the one before."""
+    folds: int = 5
+    few_folds: int = 2
+    """Folds where there are ``many_labels`` labelled queries or more."""
+    many_labels: int = 300
+    refit: bool = True
+    """Whether the chosen setting is trained again on training and validation queries together."""
+    scales: tuple[float, ...] = (0.25, 0.5, 1.0)
+    """Weights of the aligned large view against the small one at the start of era-dual."""
+    reference_documents: int = 1000
+    """Alignment documents that an adapter keeps as references, at most; 0 for none."""
+    reference_temperature: float = 0.05
+    reference_steps: tuple[tuple[float, int], ...] = (
+        (0.0, 1),
+        (0.1, 1),
+        (0.25, 1),
+        (0.5, 1),
+        (0.5, 2),
+    )
+    """Pairs of step and number of steps; held-out labels choose."""
+    default_reference_step: tuple[float, int] = (0.5, 2)
+    """What the label-free candidate uses."""
+    memory_steps: tuple[float, ...] = (0.1, 0.2, 0.4)
+    """Steps of the memory of labelled queries that held-out labels choose from; empty for none."""
+    memory_temperature: float = 0.05
+    negatives: str = "corpus"
+    """Documents of the softmax: ``corpus``, ``in-batch``, or a strategy of ``mining``."""
+    negatives_per_query: int = 50
+    """How many a mining strategy chooses."""
+    duplicates: float = 0.999
+    """Documents at least this similar to a positive are no candidates; above 1 for no such rule."""
     pool_documents: int = 20_000
-    """Largest number of documents in the softmax; larger corpora are mined (see train.py)."""
+    """Most documents in the softmax; a larger corpus is mined anew at each strength."""
     mined_per_query: int = 200
     """Documents mined for each training query when the corpus is larger than the pool."""
+    block_bytes: int = 1 << 26
+    """Scores held at a time."""
+    stack_bytes: int = 1 << 30
+    """Memory of adapters that are trained together, roughly; more are trained one after another."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +123,8 @@ class PaperConfig:
     epochs: int = 1000
     patience: int = 5
     warmup: float = 0.1
+    strategy: str = "topk_percpos"
+    """How negatives are mined: ``random``, ``naive_topk`` or ``topk_percpos``."""
     negatives: int = 5
     mine_top: int = 2000
     positive_share: float = 0.95

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from era_cache.adapters import Adapter, unit
+from era_cache.maps import Adapter, unit
 from era_cache.measures import Measure, Ranking, evaluate, mean, parse_measure
 from era_cache.pairs import HeldOut
 from era_cache.search import search

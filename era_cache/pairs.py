@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from era_cache.adapters import unit
 from era_cache.collections import Collection, alignment_order
 from era_cache.config import EmbedConfig
 from era_cache.errors import FitError, FormatError, StoreError
 from era_cache.keyindex import KeyIndex
+from era_cache.maps import unit
 from era_cache.search import tie_order
 from era_cache.splits import Split
 from era_cache.store import Store, StoredEncoder
@@ -397,7 +397,7 @@ def _align_rows(
             f"{collection.name}: no document is encoded by {encoders.align.spec.label()}, so the "
             "spaces cannot be aligned. Run era-embed with --align-documents 1000."
         )
-    return np.sort(order[:most]), index
+    return order[:most], index  # in the order of the sample: a prefix is a smaller sample
 
 
 def load_held_out(

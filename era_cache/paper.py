@@ -6,87 +6,38 @@ the lowest validation loss. Kept for comparison; docs/fitting.md says how the de
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from era_cache.adapters import Adapter, unit
 from era_cache.config import PaperConfig
-from era_cache.errors import FitError
+from era_cache.crossfit import Fitted, values_of
+from era_cache.maps import Adapter, unit
+from era_cache.mining import Mining, Triples, mine_triples
 from era_cache.pairs import FitData, QuerySet
-from era_cache.search import search
-from era_cache.train import Fitted, validation_values
-from era_cache.types import IntArray
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Triples", "mine_triples", "train_paper", "train_paper_at"]
+__all__ = ["paper_triples", "train_paper", "train_paper_at"]
 
 
-class Triples(NamedTuple):
-    """One positive and some negatives for each usable query: row numbers, int64."""
-
-    query_rows: IntArray
-    positive_rows: IntArray
-    negative_rows: IntArray
-    """(m, negatives)."""
-
-
-def mine_triples(
+def paper_triples(
     queries: QuerySet, data: FitData, teacher: Adapter, config: PaperConfig, seed: int
 ) -> Triples:
-    """Draw one positive and mine negatives for each query (``topk_percpos``).
+    """Mine negatives with the aligned adapter as the teacher, as the configuration says.
 
-    Of the teacher's best ``mine_top`` documents, those that are not positives and score below
-    ``positive_share`` times the positive's score stay; the first 2 x ``negatives`` of them are the
-    pool; the hardest is always taken, the others at random from the pool, and any that are missing
-    at random from all documents. A negative positive score would turn the rule round; then every
-    document below the positive qualifies.
+    Raises:
+        FitError: no negatives can be mined.
     """
-    rng = np.random.default_rng(seed)
-    mapped = teacher.apply(queries.views)
-    n_docs = len(data.corpus)
-    ranking = search(mapped, data.corpus, min(config.mine_top, n_docs), exclude=queries.exclude)
-    relevant: list[set[int]] = [set() for _ in queries.ids]
-    positive = queries.qrels.relevance >= 1
-    for query, doc in zip(
-        queries.qrels.query_rows[positive].tolist(),
-        queries.qrels.doc_rows[positive].tolist(),
-        strict=True,
-    ):
-        relevant[query].add(doc)
-    rows: list[tuple[int, int, list[int]]] = []
-    for query, docs in enumerate(relevant):
-        if not docs:
-            continue
-        chosen = int(rng.choice(sorted(docs)))
-        score = float(mapped[query] @ data.corpus[chosen])
-        limit = score * config.positive_share if score > 0 else score
-        hard = ranking.doc_rows[query][ranking.scores[query] < limit].tolist()
-        hard = [d for d in hard if d >= 0 and d not in docs][: 2 * config.negatives]
-        negatives = _draw(hard, docs, n_docs, config.negatives, rng)
-        if negatives:
-            rows.append((query, chosen, negatives))
-    if not rows:
-        raise FitError("The paper's recipe found no negatives: the corpus is too small.")
-    return Triples(*(np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)))
-
-
-def _draw(
-    hard: list[int], positives: set[int], n_docs: int, count: int, rng: np.random.Generator
-) -> list[int]:
-    taken = hard[:1]
-    others = hard[1:]
-    if others:
-        take = min(count - 1, len(others))
-        taken += [others[i] for i in rng.choice(len(others), take, replace=False)]
-    if len(taken) < count:
-        rest = np.setdiff1d(np.arange(n_docs), np.array(taken + sorted(positives)))
-        if len(rest) < count - len(taken):
-            return []
-        taken += rng.choice(rest, count - len(taken), replace=False).tolist()
-    return taken
+    return mine_triples(
+        teacher.apply(queries.views),
+        queries.qrels,
+        data.corpus,
+        Mining(config.strategy, config.negatives, config.mine_top, config.positive_share),
+        exclude=queries.exclude,
+        seed=seed,
+    )
 
 
 def _loss(
@@ -119,9 +70,9 @@ def train_paper_at(
     import torch
 
     device = data.corpus.device
-    train = _tensors(mine_triples(data.train, data, aligned, config, config.seed), device)
+    train = _tensors(paper_triples(data.train, data, aligned, config, config.seed), device)
     held_out = _tensors(
-        mine_triples(data.validation, data, aligned, config, config.seed + 1), device
+        paper_triples(data.validation, data, aligned, config, config.seed + 1), device
     )
     inputs, validation = data.train.views["large"], data.validation.views["large"]
     if aligned.bias is None:
@@ -165,7 +116,9 @@ def train_paper_at(
         "epochs": best_epoch,
         "epochs_run": epoch,
     }
-    return Fitted(adapter, validation_values(adapter, data), options)
+    rows = np.arange(len(data.validation.ids))
+    values = values_of(adapter.apply(data.validation.views), data.validation, rows, data)
+    return Fitted(adapter, (values,), options)
 
 
 def _tensors(triples: Triples, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -112,7 +112,8 @@ def _paper(shuffled: IntArray, groups: IntArray, config: SplitConfig) -> Split:
         )
     test = _cut(groups, count - int(count * config.test))
     validation = _cut(groups, test - int(count * config.validation))
-    train = min(_cut(groups, int(count * config.labels)), validation)
+    wanted = min(int(count * config.labels), config.count or count)
+    train = min(_cut(groups, wanted), validation)
     return Split(
         np.sort(shuffled[:train]),
         np.sort(shuffled[validation:test]),
@@ -148,6 +149,6 @@ def _source(
         train, validation = train[:cut], train[cut:]
     share = _cut(
         np.array([group_of[row] for row in train.tolist()], np.int64),
-        max(1, int(len(train) * config.labels)),
+        max(1, min(int(len(train) * config.labels), config.count or len(train))),
     )
     return Split(np.sort(train[:share]), np.sort(validation), np.sort(parts["test"]), config)

@@ -377,6 +377,10 @@ class Store:
             if match:
                 yield match[1], match[2], folder / name
 
+    def collection_names(self) -> list[str]:
+        """Names of the stored collections, each once, in order."""
+        return sorted({name for name, _, _ in self.collection_paths()})
+
     def collection(self, name: str) -> Collection:
         """Read a collection by name, or by name and version (``toy-0123456789ab``).
 

@@ -1,297 +1,204 @@
-"""Training with few labels: linear adapters by softmax over the corpus, held near their start.
+"""Training with few labels: many adapters at once, each held near its own start.
 
-In: ``FitData`` and a starting adapter. Out: the adapter of the best validation round, where round
-0 is the start itself, so that training never ends below where it began (on validation).
+In: a ``Task`` for each collection, and a ``Member`` for each adapter. Out: for each strength
+of the pull to the start, from strong to weak, the trained parameters of all members; a weaker pull
+goes on from where the stronger one ended.
 
-Where the corpus is larger than ``FitConfig.pool_documents``, the softmax runs over a pool: all
-positives, the best-scoring documents of each training query under the start, and a random rest.
+The softmax runs over the whole corpus, or over a pool of it: see ``pools``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from era_cache.adapters import Adapter, unit
-from era_cache.config import FitConfig
 from era_cache.errors import FitError
-from era_cache.losses import (
-    Positives,
-    corpus_softmax,
-    positives_of,
-    teacher_softmax,
-    teacher_targets,
-)
-from era_cache.measures import Measure, evaluate, parse_measure
-from era_cache.pairs import FitData, QuerySet
-from era_cache.search import search
-from era_cache.types import FloatArray, IntArray, Qrels
+from era_cache.lbfgs import minimise
+from era_cache.losses import corpus_softmax
+from era_cache.maps import unit
+from era_cache.shapes import Shape
+from era_cache.types import IntArray
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "PRIMARY",
-    "Fitted",
-    "Pool",
-    "identity",
-    "joined_start",
-    "make_pool",
-    "train_adapters",
-    "validation_values",
-]
-
-PRIMARY: Measure = parse_measure("nDCG@10")
+__all__ = ["Member", "Stack", "Task", "bytes_per_member"]
 
 
-class Fitted(NamedTuple):
-    """A trained adapter and how it did on validation.
+class Task(NamedTuple):
+    """One collection as training sees it; all tensors on one device, all rows of unit length.
 
-    ``values`` (n_validation,) float64 are the per-query values of the primary measure; ``options``
-    (JSON) what produced it.
+    ``inputs`` (n, d_in) are the joined query views, ``corpus`` (N, d_out) the candidates of the
+    softmax, ``pull`` (n, d_out) from ``losses.pull_of``; ``barred`` (n, N) bool marks documents
+    that are no candidates for a query, None for none.
     """
 
-    adapter: Adapter
-    values: FloatArray
-    options: dict[str, float | int | str]
-
-    @property
-    def mean(self) -> float:
-        """Mean validation value."""
-        return float(self.values.mean())
+    inputs: torch.Tensor
+    corpus: torch.Tensor
+    pull: torch.Tensor
+    barred: torch.Tensor | None
 
 
-class Pool(NamedTuple):
-    """The documents of the softmax: their vectors and positives renumbered to match."""
+class Member(NamedTuple):
+    """One adapter of a stack: where it starts, and which query rows of each task it may see."""
 
-    documents: torch.Tensor
-    positives: Positives
-    exclude: torch.Tensor | None
-    rows: int
-
-
-def identity(data: FitData) -> Adapter:
-    """The adapter that changes nothing: today's queries in today's index."""
-    import torch
-
-    return Adapter(("small",), torch.eye(data.corpus.shape[1], device=data.corpus.device))
+    start: torch.Tensor
+    rows: Sequence[IntArray]
+    temperature: float
 
 
-def joined_start(aligned: Adapter, scale: float) -> Adapter:
-    """Both views: the small one as it is, plus ``scale`` times the aligned large one."""
-    import torch
-
-    d_out = aligned.weight.shape[0]
-    eye = torch.eye(d_out, device=aligned.weight.device)
-    return Adapter(("small", "large"), torch.cat([eye, scale * aligned.weight], dim=1))
+def bytes_per_member(rows: int, d_out: int, d_in: int, history: int = 8) -> int:
+    """Memory that one linear member of a stack needs while it trains on so many rows, roughly."""
+    return 4 * (rows * (d_in + 6 * d_out) + d_out * d_in * (2 * history + 8))
 
 
-def validation_values(adapter: Adapter, data: FitData) -> FloatArray:
-    """Primary measure of each validation query over the whole corpus, (n,) float64."""
-    return _values(adapter.apply(data.validation.views), data.validation, data)
-
-
-def _values(mapped: torch.Tensor, queries: QuerySet, data: FitData) -> FloatArray:
-    ranking = search(
-        mapped,
-        data.corpus,
-        min(PRIMARY.cutoff or 10, len(data.corpus)),
-        exclude=queries.exclude,
-        tie_ranks=data.tie_ranks,
-    )
-    return evaluate(ranking.doc_rows, queries.qrels, [PRIMARY], len(data.corpus))[PRIMARY]
-
-
-def make_pool(data: FitData, start: Adapter, config: FitConfig) -> Pool:
-    """Choose the documents of the softmax (see the module's head).
-
-    Raises:
-        FitError: no training query has a positive document.
-    """
-    qrels, n_queries = data.train.qrels, len(data.train.ids)
-    if not np.any(qrels.relevance >= 1):
-        raise FitError("No training query has a positive judgement; there is nothing to learn.")
-    device = str(data.corpus.device)
-    if len(data.corpus) <= config.pool_documents:
-        everything = positives_of(qrels, n_queries, device)
-        return Pool(data.corpus, everything, data.train.exclude, len(data.corpus))
-    rows = _mined_rows(data, start, config)
-    place = np.full(len(data.corpus), -1, dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    inside = place[qrels.doc_rows] >= 0
-    local = Qrels(qrels.query_rows[inside], place[qrels.doc_rows[inside]], qrels.relevance[inside])
-    exclude = data.train.exclude
-    if exclude is not None:
-        import torch
-
-        table = torch.from_numpy(place).to(exclude.device)
-        exclude = torch.where(exclude >= 0, table[exclude.clamp(min=0)], exclude)
-    return Pool(data.corpus[rows], positives_of(local, n_queries, device), exclude, len(rows))
-
-
-def _mined_rows(data: FitData, start: Adapter, config: FitConfig) -> IntArray:
-    positives = np.unique(data.train.qrels.doc_rows[data.train.qrels.relevance >= 1])
-    found = search(
-        start.apply(data.train.views), data.corpus, min(config.mined_per_query, len(data.corpus))
-    ).doc_rows
-    # By rank, so that where the pool is too small every query keeps its hardest documents.
-    mined = found.T.reshape(-1)
-    spare = np.random.default_rng(config.seed).permutation(len(data.corpus))
-    joined = np.concatenate([positives, mined, spare[: config.pool_documents]])
-    _, first = np.unique(joined, return_index=True)
-    kept = joined[np.sort(first)]
-    return np.sort(kept[: max(config.pool_documents, len(positives))])
-
-
-def train_adapters(
-    data: FitData,
-    start: Adapter,
-    pool: Pool,
-    config: FitConfig,
-    anchors: Sequence[float],
-    **options: float,
-) -> list[Fitted]:
-    """Train a linear adapter from ``start`` once for each anchor, all of them in the same products.
-
-    Adam on ``corpus_softmax`` + anchor * ||W - W_start||^2 (Frobenius) and, where the adapter reads
-    the large view, ``config.teacher`` * ``teacher_softmax`` over the training queries and over as
-    many alignment documents. The weights share batches and nothing else.
+class Stack:
+    """Members of one shape that are trained together.
 
     Args:
-        data: training and validation queries, corpus, alignment documents.
-        start: where each W begins and what it is held to.
-        pool: from ``make_pool``.
-        config: rates, batch size, patience, seed.
-        anchors: k strengths of the pull towards the start.
-        options: recorded with each result.
+        tasks: the collections.
+        members: at least one; each sees at least one query.
+        shape: of all of them.
+        learn_temperature: whether each member also moves its own temperature.
+        generator: for shapes that start at random.
+        block_bytes: scores held at a time.
 
-    Returns:
-        For each anchor the adapter of its best validation round and its values; the start itself
-        if nothing beat it.
+    Raises:
+        FitError: a member has no query to learn from.
     """
-    held_out = _joined_views(data.validation.views, start)
-    origin = start.weight
-    steps = _Steps(data, start, pool, config, anchors)
-    first = _values(unit(held_out @ origin.T), data.validation, data)
-    best = [(first, origin, 0) for _ in anchors]
-    running = list(range(len(anchors)))
-    for number in range(1, config.max_rounds + 1):
-        steps.round()
-        going = []
-        for place, i in enumerate(running):
-            weight = steps.weights.detach()[place]
-            values = _values(unit(held_out @ weight.T), data.validation, data)
-            if values.mean() > best[i][0].mean() + 1e-9:
-                best[i] = (values, weight.clone(), number)
-            if number - best[i][2] < config.patience:
-                going.append(place)
-        if not going:
-            break
-        if len(going) < len(running):
-            steps.keep(going)
-            running = [running[place] for place in going]
-    return [
-        Fitted(
-            Adapter(start.views, weight),
-            values,
-            {**options, "anchor": anchor, "rounds": number, "pool": pool.rows},
-        )
-        for anchor, (values, weight, number) in zip(anchors, best, strict=True)
-    ]
-
-
-def _joined_views(views: Mapping[str, torch.Tensor], adapter: Adapter) -> torch.Tensor:
-    import torch
-
-    return torch.cat([views[view] for view in adapter.views], dim=1)
-
-
-class _Steps:
-    """The optimiser's side of training: k weights (k, d_out, d_in) moved together."""
 
     def __init__(
         self,
-        data: FitData,
-        start: Adapter,
-        pool: Pool,
-        config: FitConfig,
-        anchors: Sequence[float],
+        tasks: Sequence[Task],
+        members: Sequence[Member],
+        shape: Shape,
+        *,
+        generator: torch.Generator,
+        learn_temperature: bool = False,
+        block_bytes: int = 1 << 26,
     ) -> None:
         import torch
 
-        self._inputs = _joined_views(data.train.views, start)
-        self._pool, self._config = pool, config
-        self._origin = start.weight
-        self._anchors = torch.tensor(anchors, device=start.weight.device)[:, None, None]
-        self._generator = torch.Generator().manual_seed(config.seed)
-        self.weights = start.weight.repeat(len(anchors), 1, 1).requires_grad_()
-        self._optimizer = torch.optim.Adam([self.weights], lr=config.learning_rate)
-        self._teaches = bool(config.teacher) and "large" in start.views
-        if self._teaches:
-            large, self._small = (
-                view[: config.teacher_documents] for view in (data.align_large, data.align_small)
-            )
-            self._documents = _joined_views({"large": large, "small": self._small}, start)
-            self._wanted = teacher_targets(data.train.views["large"], large, config.temperature)
-            self._wanted_of = teacher_targets(large, large, config.temperature)
+        device = tasks[0].corpus.device
+        self.tasks, self.shape = tasks, shape
+        self.base = torch.stack([member.start for member in members])
+        self._rows = [
+            _padded([member.rows[i] for member in members], device) for i in range(len(tasks))
+        ]
+        self.counts = torch.stack([weight.sum(dim=1) for _, weight in self._rows]).sum(dim=0)
+        if not bool((self.counts > 0).all()):
+            raise FitError("No training query has a positive judgement; there is nothing to learn.")
+        self._inputs = [
+            task.inputs[rows] for task, (rows, _) in zip(tasks, self._rows, strict=True)
+        ]
+        self._temperatures = torch.tensor([m.temperature for m in members], device=device)
+        self._learn_temperature = learn_temperature
+        self._block_bytes = block_bytes
+        origin = shape.initial(len(members), generator).to(device)
+        if learn_temperature:
+            origin = torch.cat([origin, torch.zeros(len(members), 1, device=device)], dim=1)
+        self.origin = origin
 
-    def keep(self, places: Sequence[int]) -> None:
-        """Go on with some of the weights only, from where they and their momenta are."""
-        import torch
+    def path(
+        self,
+        strengths: Sequence[float],
+        iterations: int,
+        *,
+        begin: torch.Tensor | None = None,
+        refresh: Callable[[torch.Tensor], Sequence[Task]] | None = None,
+        history: int = 8,
+    ) -> Iterator[torch.Tensor]:
+        """Train at each strength in turn.
 
-        state = self._optimizer.state[self.weights]
-        self._anchors = self._anchors[places]
-        self.weights = self.weights.detach()[places].clone().requires_grad_()
-        self._optimizer = torch.optim.Adam([self.weights], lr=self._config.learning_rate)
-        self._optimizer.state[self.weights] = {
-            name: value[places].clone() if value.dim() == 3 else value
-            for name, value in state.items()
-        }
+        Args:
+            strengths: of ``strength / queries * |parameters - origin|^2``, falling.
+            iterations: L-BFGS steps at each strength.
+            begin: parameters (k, p) to start from; None is the origin.
+            refresh: given the parameters after a strength, the tasks with new pools.
+            history: pairs that L-BFGS remembers.
 
-    def round(self) -> None:
-        """Pass over the training queries, more than once where that is only a few steps."""
-        import torch
+        Yields:
+            Parameters (k, p) after each strength.
+        """
+        parameters = self.origin if begin is None else begin
+        for number, strength in enumerate(strengths):
+            if number and refresh is not None:
+                self.tasks = refresh(parameters)
+            objective = partial(self._objective, strength)
+            parameters = minimise(objective, parameters, iterations, memory=history)
+            yield parameters
 
-        in_a_pass = -(-len(self._inputs) // self._config.batch_queries)
-        for _ in range(-(-self._config.round_steps // in_a_pass)):
-            order = torch.randperm(len(self._inputs), generator=self._generator)
-            for rows in order.to(self._inputs.device).split(self._config.batch_queries):
-                loss = self._loss(rows)
-                self._optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                self._optimizer.step()
-
-    def _loss(self, rows: torch.Tensor) -> torch.Tensor:
-        """Sum over the k weights: their gradients, and so their paths, do not touch."""
-        import torch
-
-        count = len(self.weights)
-        inputs = self._inputs[rows]
-        if self._teaches:
-            drawn = torch.randint(len(self._documents), (len(rows),), generator=self._generator)
-            drawn = drawn.to(rows.device)
-            inputs = torch.cat([inputs, self._documents[drawn]])
-        d_out = self.weights.shape[1]
-        # One product for all weights: (b, d_in) x (d_in, k d_out), then k blocks of rows.
-        mapped = (inputs @ self.weights.reshape(count * d_out, -1).T).view(-1, count, d_out)
-        mapped = unit(mapped.transpose(0, 1).reshape(-1, d_out)).view(count, -1, d_out)
-        repeated = rows.repeat(count)
-        loss = count * corpus_softmax(
-            mapped[:, : len(rows)].reshape(-1, d_out),
-            self._pool.documents,
-            repeated,
-            self._pool.positives,
-            self._config.temperature,
-            None if self._pool.exclude is None else self._pool.exclude[repeated],
+    def outputs(self, parameters: torch.Tensor, member: int, inputs: torch.Tensor) -> torch.Tensor:
+        """Map inputs (n, d_in) by one member's parameters (p,); unit rows."""
+        mapped = self.shape.outputs(
+            self.maps(parameters[None]), self.base[member : member + 1], inputs[None]
         )
-        loss = loss + (self._anchors * (self.weights - self._origin).square()).sum()
-        if self._teaches:
-            wanted = torch.cat([self._wanted[rows], self._wanted_of[drawn]]).repeat(count, 1)
-            taught = teacher_softmax(
-                mapped.reshape(-1, d_out), wanted, self._small, self._config.temperature
+        return unit(mapped[0])
+
+    def temperature(self, parameters: torch.Tensor, member: int) -> float:
+        """The temperature of one member at parameters (p,), learned or given."""
+        given = float(self._temperatures[member])
+        return given * float(parameters[-1].exp()) if self._learn_temperature else given
+
+    def maps(self, parameters: torch.Tensor) -> torch.Tensor:
+        """The part of parameters (k, p) that belongs to the maps."""
+        return parameters[:, :-1] if self._learn_temperature else parameters
+
+    def _objective(
+        self, strength: float, parameters: torch.Tensor, members: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses (k,) and gradients (k, p): mean over a member's queries plus the pull."""
+        counts = self.counts[members]
+        temperatures = self._temperatures[members]
+        if self._learn_temperature:
+            temperatures = temperatures * parameters[:, -1].exp()
+        held = strength / counts
+        away = parameters - self.origin[members]
+        loss = held * away.square().sum(dim=1)
+        gradient = 2 * held[:, None] * away
+        everyone = len(members) == len(self.base)
+        leaf = self.maps(parameters).clone().requires_grad_()
+        for task, inputs, (rows, weight) in zip(self.tasks, self._inputs, self._rows, strict=True):
+            if not rows.shape[1]:
+                continue
+            if not everyone:
+                inputs, rows, weight = inputs[members], rows[members], weight[members]
+            mapped = unit(self.shape.outputs(leaf, self.base[members], inputs))
+            found = corpus_softmax(
+                mapped.detach().reshape(-1, mapped.shape[2]),
+                task.corpus,
+                task.pull[rows.reshape(-1)],
+                temperatures.repeat_interleave(rows.shape[1]),
+                barred=task.barred,
+                rows=rows.reshape(-1),
+                block_bytes=self._block_bytes,
             )
-            # Twice: the mean is over queries and documents together, the weight is for each.
-            loss = loss + 2 * count * self._config.teacher * taught
-        return loss
+            share = weight / counts[:, None]
+            loss = loss + (found.loss.view_as(share) * share).sum(dim=1)
+            mapped.backward(found.gradient.view_as(mapped) * share[:, :, None])
+            if self._learn_temperature:
+                slope = (found.by_log_temperature.view_as(share) * share).sum(dim=1)
+                gradient[:, -1] += slope
+        if leaf.grad is not None:
+            gradient[:, : leaf.shape[1]] += leaf.grad
+        return loss.detach(), gradient
+
+
+def _padded(rows: Sequence[IntArray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row numbers (k, m) of several members, the shorter ones filled up, and weights 1 or 0.
+
+    What fills up is a row that some member trains on: of another, every document may be barred, and
+    its loss be NaN whatever its weight.
+    """
+    import torch
+
+    longest = max(len(r) for r in rows)
+    filler = next((r[0] for r in rows if len(r)), 0)
+    table = np.full((len(rows), longest), filler, dtype=np.int64)
+    weight = np.zeros((len(rows), longest), dtype=np.float32)
+    for i, r in enumerate(rows):
+        table[i, : len(r)], weight[i, : len(r)] = r, 1.0
+    return torch.from_numpy(table).to(device), torch.from_numpy(weight).to(device)

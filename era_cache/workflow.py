@@ -1,30 +1,20 @@
-"""The two steps behind ``era-fit`` and ``era-eval``, as functions.
+"""The step behind ``era-eval``: from a store and an adapter folder to an evaluation record.
 
-In: an open store, names, configurations. Out: adapter folders, and evaluation records.
+In: an open store, a folder that ``fitting`` wrote. Out: the record that every report shows.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import era_cache
-from era_cache.adapters import (
-    OWN_FILES,
-    Adapter,
-    check_fingerprints,
-    load_adapter,
-    load_config,
-    save_adapters,
-)
-from era_cache.choose import CANDIDATES, FitResult, fit_candidates, fit_paper
+from era_cache.adapters import check_fingerprints, load_adapter, load_config
+from era_cache.choose import CANDIDATES
 from era_cache.collections import Collection
-from era_cache.config import FitConfig, PaperConfig, SplitConfig
+from era_cache.config import SplitConfig
+from era_cache.crossfit import PRIMARY
 from era_cache.errors import FingerprintError, FormatError, InputError
 from era_cache.evaluate import (
     DEFAULT_MEASURES,
@@ -36,41 +26,16 @@ from era_cache.evaluate import (
     score_large,
 )
 from era_cache.files import read_json
+from era_cache.fitting import environment
+from era_cache.maps import Adapter
 from era_cache.measures import Measure
-from era_cache.pairs import (
-    Encoders,
-    QuerySet,
-    load_fit_data,
-    load_held_out,
-    resolve_device,
-    resolve_encoders,
-)
+from era_cache.pairs import Encoders, QuerySet, load_held_out, resolve_device
 from era_cache.splits import Split, make_split
 from era_cache.store import Store
-from era_cache.train import PRIMARY
 
-__all__ = [
-    "Evaluation",
-    "FitReport",
-    "environment",
-    "evaluate_folder",
-    "fit_to_folder",
-    "int8_notes",
-]
+__all__ = ["Evaluation", "evaluate_folder", "int8_notes"]
 
 _CANDIDATE_ORDER = (*CANDIDATES, "large")
-
-
-class FitReport(NamedTuple):
-    """What ``fit_to_folder`` did."""
-
-    folder: Path
-    result: FitResult
-    split: Split
-    encoders: Encoders
-    alignment_documents: int
-    """How many documents the alignment had; fewer than asked for after an interrupted embed."""
-    seconds: float
 
 
 class Evaluation(NamedTuple):
@@ -82,157 +47,11 @@ class Evaluation(NamedTuple):
     doc_ids: list[str]
 
 
-def environment() -> dict[str, str]:
-    """Versions that can change a number."""
-    found = {"era_cache": era_cache.__version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "h5py"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
-
-
-def fit_to_folder(
-    store: Store,
-    collection_name: str,
-    folder: Path,
-    *,
-    split_config: SplitConfig,
-    recipe: FitConfig | PaperConfig,
-    candidate: str = "auto",
-    query_encoder: str | None = None,
-    doc_encoder: str | None = None,
-    device: str | None = None,
-    check: bool = True,
-    progress: Callable[[str], None] | None = None,
-) -> FitReport:
-    """Fit all candidates of a collection and write the adapter folder.
-
-    Args:
-        store: where the vectors are.
-        collection_name: name, or name and version.
-        folder: the adapter folder to write.
-        split_config: which queries may be used.
-        recipe: the default recipe or the paper's.
-        candidate: ``auto`` or a candidate's name.
-        query_encoder: the large side, where the store leaves a choice.
-        doc_encoder: the small side, likewise.
-        device: torch device name; None chooses.
-        check: compare the digests of all segments first.
-        progress: told the name of each candidate before it is fitted.
-
-    Raises:
-        EraError: whatever is wrong, with what to do.
-    """
-    start = time.monotonic()
-    _check_target(folder)
-    collection = store.collection(collection_name)
-    split = make_split(collection, split_config)
-    encoders = resolve_encoders(store, collection, query=query_encoder, document=doc_encoder)
-    data = load_fit_data(
-        collection,
-        split,
-        encoders,
-        align_documents=recipe.align_documents,
-        device=resolve_device(device),
-        check=check,
-    )
-    if isinstance(recipe, PaperConfig):
-        result = fit_paper(data, recipe, progress=progress)
-    else:
-        result = fit_candidates(data, recipe, candidate=candidate, progress=progress)
-    config = {
-        "collection": {"name": collection.name, "digest": collection.digest},
-        "encoders": encoders.record(),
-        "split": _split_record(split, collection),
-        "alignment_documents": len(data.align_large),
-        "recipe": {
-            "name": "paper" if isinstance(recipe, PaperConfig) else "era",
-            **dataclasses.asdict(recipe),
-        },
-        "choice_reason": result.choice.reason,
-        "environment": environment(),
-    }
-    metrics = {
-        "primary": str(PRIMARY),
-        "validation_queries": len(split.validation),
-        "candidates": {
-            name: {"validation": fit.mean, "options": fit.options}
-            for name, fit in result.candidates.items()
-        },
-        "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
-    }
-    adapters = {name: fit.adapter for name, fit in result.candidates.items()}
-    card = _model_card(result, config, split)
-    save_adapters(folder, adapters, result.choice.name, config, metrics, card)
-    seconds = time.monotonic() - start
-    return FitReport(folder, result, split, encoders, len(data.align_large), seconds)
-
-
-def _check_target(folder: Path) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: this is a file; an adapter is a folder.")
-    names = {path.name for path in folder.iterdir()}
-    if names and not names & OWN_FILES:
-        raise InputError(
-            f"{folder}: holds other files ({sorted(names)[0]}, …). Give a new folder, or one that "
-            "holds an adapter to replace."
-        )
-
-
-def _split_record(split: Split, collection: Collection) -> dict[str, Any]:
-    return {
-        **dataclasses.asdict(split.config),
-        "queries": {
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "test": len(split.test),
-        },
-        "test_digest": split.test_digest(collection),
-    }
-
-
-def _model_card(result: FitResult, config: Mapping[str, Any], split: Split) -> str:
-    query, document = config["encoders"]["query"], config["encoders"]["document"]
-    rows = "\n".join(
-        f"| {name}{' **(chosen)**' if name == result.choice.name else ''} | {fit.mean:.4f} |"
-        for name, fit in result.candidates.items()
-    )
-    return f"""# Retrieval adapter for {config["collection"]["name"]}
-
-Maps queries of **{query["name"]}** (fingerprint `{query["fingerprint"][:12]}`) into the document
-space of **{document["name"]}** (fingerprint `{document["fingerprint"][:12]}`). Documents and index
-stay as they are. Chosen candidate: **{result.choice.name}** — {result.choice.reason}.
-
-| candidate | validation {PRIMARY} |
-|---|---|
-{rows}
-
-Fitted on {len(split.train)} training and {len(split.validation)} validation queries
-({split.config.labels:.0%} of the labels, split seed {split.config.seed}), aligned on
-{config["alignment_documents"]} documents, with ERA Cache {config["environment"]["era_cache"]}. Test
-queries took no part. Validation values are optimistic, since they chose the candidate; measure
-with `era-eval`.
-
-Use it:
-
-    from pathlib import Path
-    from era_cache.adapters import load_adapter
-    adapter = load_adapter(Path("this folder"))
-    vectors = adapter.apply({{"large": large_queries, "small": small_queries}})
-
-Inputs are float32 tensors (n, d) of the encoders and prompts named in `config.json`. Vectors of
-other encoders give wrong results; compare fingerprints with `check_fingerprints`.
-"""
-
-
 def evaluate_folder(
     store: Store,
     folder: Path,
     *,
+    collection_name: str | None = None,
     others: Sequence[Path] = (),
     measures: Sequence[Measure] = DEFAULT_MEASURES,
     seed: int = 0,
@@ -246,6 +65,8 @@ def evaluate_folder(
     Args:
         store: holds the collection and the vectors it was fitted on.
         folder: the adapter.
+        collection_name: of the collection to measure on, where the adapter was fitted on several
+            or on another; None where it was fitted on one.
         others: further adapter folders of the same collection and split; each adds its chosen
             candidate as a row.
         measures: what to measure; the primary measure is always among them.
@@ -261,7 +82,7 @@ def evaluate_folder(
     """
     start = time.monotonic()
     config = load_config(folder)
-    collection, split, encoders = _fitted_on(store, folder, config)
+    collection, split, encoders = _fitted_on(store, folder, config, collection_name)
     where = resolve_device(device)
     data = load_held_out(collection, split, encoders, device=where, check=check)
     measures = list(dict.fromkeys([PRIMARY, *measures]))
@@ -325,26 +146,62 @@ def int8_notes(record: Mapping[str, Any]) -> list[str]:
 
 
 def _fitted_on(
-    store: Store, folder: Path, config: Mapping[str, Any]
+    store: Store, folder: Path, config: Mapping[str, Any], wanted: str | None = None
 ) -> tuple[Collection, Split, Encoders]:
-    """The collection, split and encoders that an adapter names, checked against the store."""
-    try:
-        wanted, recorded = config["collection"], config["split"]
-        name = f"{wanted['name']}-{wanted['digest'][:12]}"
-        split_config = _recorded_split(recorded)
-        sides = {side: str(config["encoders"][side]["fingerprint"]) for side in Encoders._fields}
-        test_digest = recorded["test_digest"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{folder / 'config.json'}: incomplete: {error!r}.") from error
-    collection = store.collection(name)
-    split = make_split(collection, split_config)
-    if collection.digest != wanted["digest"] or split.test_digest(collection) != test_digest:
+    """The collection, split and encoders that an adapter names, checked against the store.
+
+    A collection that it does not name is split by the adapter's rule; nothing of it was fitted on.
+    """
+    if config.get("encoders") == {}:
         raise FingerprintError(
-            f"{folder}: fitted on another version or split of {collection.name}; its test queries "
-            "may be among this one's training queries. Fit again."
+            f"{folder}: fitted on arrays, so that no encoder or split is recorded and no store can "
+            "be compared with it. Measure it in Python: era_cache.api.RetrievalAdapter.load, then "
+            ".evaluate."
         )
+    try:
+        known = {
+            _text(entry["collection"]["name"]): (
+                _text(entry["collection"]["digest"]),
+                _recorded_split(entry["split"]),
+                _text(entry["split"]["test_digest"]),
+            )
+            for entry in config.get("collections", [config])
+        }
+        sides = {side: str(config["encoders"][side]["fingerprint"]) for side in Encoders._fields}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{folder / 'config.json'}: incomplete: {error!r}.") from error
+    if wanted is None and len(known) != 1:
+        raise InputError(
+            f"{folder} was fitted on several collections ({', '.join(known)}); name the one to "
+            "measure on with --collection."
+        )
+    name = next(iter(known)) if wanted is None else wanted
+    if name in known:
+        digest, split_config, test_digest = known[name]
+        collection = store.collection(f"{name}-{digest[:12]}")
+        split = make_split(collection, split_config)
+        if collection.digest != digest or split.test_digest(collection) != test_digest:
+            raise FingerprintError(
+                f"{folder}: fitted on another version or split of {collection.name}; its test "
+                "queries may be among this one's training queries. Fit again."
+            )
+    else:
+        collection = store.collection(name)
+        if collection.name in known:
+            raise FingerprintError(
+                f"{folder}: fitted on version {known[collection.name][0][:12]} of "
+                f"{collection.name}; queries of {name} may be among its training queries."
+            )
+        split = make_split(collection, next(iter(known.values()))[1])
+        split = split._replace(train=split.train[:0], validation=split.validation[:0])
     encoders = Encoders(**{side: store.encoder(print_) for side, print_ in sides.items()})
     return collection, split, encoders
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _recorded_split(recorded: Mapping[str, Any]) -> SplitConfig:
@@ -355,9 +212,10 @@ def _recorded_split(recorded: Mapping[str, Any]) -> SplitConfig:
         labels=float(recorded["labels"]),
         test=float(recorded["test"]),
         validation=float(recorded["validation"]),
+        count=int(recorded.get("count", 0)),
     )
     shares = (config.labels, config.test, config.validation)
-    if config.seed < 0 or not all(0 <= share <= 1 for share in shares):
+    if min(config.seed, config.count) < 0 or not all(0 <= share <= 1 for share in shares):
         raise ValueError(f"impossible {config}")
     return config
 
@@ -457,12 +315,17 @@ def _costs(
 ) -> list[dict[str, str]]:
     spent = metrics.get("seconds", {})
     trained = sum(value for name, value in spent.items() if name != "align")
-    shape = config["candidates"][config["chosen"]]["shape"]
+    chosen = config["candidates"][config["chosen"]]
+    shape = chosen["shape"]
+    kept = sum(table["entries"] for table in chosen.get("references", []))
     return [
         {"what": "alignment", "value": f"{spent.get('align', 0.0):.2f} s"},
         {"what": "training, all candidates", "value": f"{trained:.1f} s"},
         {"what": f"evaluation, {queries} test queries", "value": f"{seconds:.1f} s"},
-        {"what": "adapter", "value": f"{shape[0]} x {shape[1]}, {shape[0] * shape[1] * 4:,} bytes"},
+        {
+            "what": "adapter",
+            "value": f"{shape[0]} x {shape[1]}" + (f", {kept:,} references" if kept else ""),
+        },
         {"what": "documents encoded again", "value": "0"},
     ]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from era_cache.adapters import unit
 from era_cache.collections import Collection as StoredCollection
 from era_cache.collections import Dropped, TextCollection
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder
+from era_cache.maps import unit
 from era_cache.pairs import FitData, QuerySet
 from era_cache.search import tie_order
 from era_cache.store import Store
@@ -23,7 +23,13 @@ from era_cache.types import FloatArray, Qrels, Role
 torch.set_num_threads(1)
 
 QUICK = FitConfig(
-    align_documents=60, max_rounds=3, patience=2, anchors=(1e-3,), scales=(1.0,), batch_queries=8
+    align_documents=60,
+    strengths=(8.0,),
+    iterations=3,
+    folds=2,
+    scales=(1.0,),
+    reference_documents=40,
+    memory_steps=(0.2,),
 )
 QUICK_PAPER = PaperConfig(
     align_documents=60, align_epochs=2, epochs=3, mine_top=40, negatives=3, batch=16

@@ -1,4 +1,4 @@
-"""Adapters: what they compute, and that a damaged or hostile folder is refused."""
+"""Adapter folders: what is written comes back, and what is damaged or hostile is refused."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import torch
 from planted import normal
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from era_cache.adapters import (
-    Adapter,
     check_fingerprints,
     load_adapter,
     load_config,
+    load_held_out,
     read_tensors,
     save_adapters,
-    unit,
 )
 from era_cache.errors import FingerprintError, FormatError, StoreError
 from era_cache.files import sha256_file
+from era_cache.maps import Adapter, Hidden, References, unit
 
 ENCODERS = {
     "query": {"name": "big", "fingerprint": "a" * 64},
@@ -40,6 +40,24 @@ def _adapters() -> dict[str, Adapter]:
         "small+": Adapter(("small",), normal(3, 3)),
         "paper": Adapter(("large",), normal(3, 5), normal(3, seed=1)),
     }
+
+
+def _full() -> Adapter:
+    """Everything that an adapter can have."""
+    tables = (
+        References("large", unit(normal(7, 5)), unit(normal(7, 3)), 0.05, 0.5, 2),
+        References("small", unit(normal(4, 3)), unit(normal(4, 3)), 0.1, 0.25, contrast=False),
+    )
+    hidden = Hidden(normal(6, 8, seed=2), normal(6, seed=3), normal(3, 6, seed=4))
+    return Adapter(("small", "large"), normal(3, 8), normal(3, seed=1), hidden, tables)
+
+
+@pytest.fixture
+def full(tmp_path) -> Path:
+    """A folder whose chosen adapter, ``era-dual``, has everything."""
+    adapters = {**_adapters(), "era-dual": _full()}
+    save_adapters(tmp_path / "full", adapters, "era-dual", {"encoders": ENCODERS}, {}, "")
+    return tmp_path / "full"
 
 
 @pytest.fixture
@@ -64,42 +82,6 @@ def _replace_chosen(folder: Path, data: bytes) -> None:
         folder / "config.json",
         lambda c: c["candidates"]["era-dual"].update(sha256=sha256_file(path)),
     )
-
-
-# What an adapter computes
-
-
-def test_units_have_length_one_and_zero_stays_zero() -> None:
-    vectors = unit(torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-3, 0.0]]))
-    assert vectors.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0], [1.0, 0.0]]
-
-
-def test_one_view_with_bias_by_hand() -> None:
-    adapter = Adapter(("large",), torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([0.0, 1.0]))
-    # (3, 4) -> (0.6, 0.8) -> (1.6, 0.6) + (0, 1) = (1.6, 1.6) -> (1, 1) / sqrt 2.
-    mapped = adapter.apply({"large": torch.tensor([[3.0, 4.0]]), "small": torch.ones(1, 9)})
-    assert mapped.tolist() == [[pytest.approx(0.5**0.5)] * 2]
-
-
-def test_two_views_are_scaled_one_by_one_and_joined_in_their_order() -> None:
-    small, large = 7 * normal(6, 3, seed=1), 0.01 * normal(6, 5, seed=2)
-    adapter = _adapters()["era-dual"]
-    views = [view.numpy() for view in (small, large)]
-    x = np.concatenate([v / np.linalg.norm(v, axis=1, keepdims=True) for v in views], axis=1)
-    y = x @ adapter.weight.numpy().T
-    expected = y / np.linalg.norm(y, axis=1, keepdims=True)
-    mapped = adapter.apply({"large": large, "small": small})
-    np.testing.assert_allclose(mapped.numpy(), expected, atol=1e-6)
-
-
-def test_a_missing_view_is_named() -> None:
-    with pytest.raises(FingerprintError, match=r"\['large'\] not given"):
-        _adapters()["era-dual"].apply({"small": torch.ones(1, 3)})
-
-
-def test_vectors_of_another_dimension_are_refused() -> None:
-    with pytest.raises(FingerprintError, match=r"expects 5 input dimensions.*have 4"):
-        _adapters()["paper"].apply({"large": torch.ones(1, 4)})
 
 
 # The folder
@@ -196,6 +178,127 @@ def test_an_exchange_that_fails_leaves_the_old_folder_with_everything_in_it(
         save_adapters(folder, _adapters(), "small", {"encoders": ENCODERS}, {}, "")
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        _full(),
+        _full()._replace(references=()),
+        _full()._replace(hidden=None),
+        _full()._replace(references=_full().references[1:], bias=None),
+        Adapter(("large",), normal(3, 5), references=_full().references[:1]),
+    ],
+    ids=["full", "hidden", "references", "memory", "large"],
+)
+def test_hidden_layer_and_references_come_back_as_they_were(tmp_path, adapter) -> None:
+    save_adapters(tmp_path / "x", {"era": adapter}, "era", {"encoders": ENCODERS}, {}, "")
+    read = load_adapter(tmp_path / "x")
+    assert read.views == adapter.views
+    assert torch.equal(read.weight, adapter.weight)
+    assert (read.bias is None) == (adapter.bias is None)
+    assert (read.hidden is None) == (adapter.hidden is None)
+    for mine, theirs in zip(read.hidden or (), adapter.hidden or (), strict=True):
+        assert torch.equal(mine, theirs)
+    assert len(read.references) == len(adapter.references)
+    for mine, theirs in zip(read.references, adapter.references, strict=True):
+        assert torch.equal(mine.keys, theirs.keys)
+        assert torch.equal(mine.values, theirs.values)
+        plain = {"keys": None, "values": None}
+        assert mine._replace(**plain) == theirs._replace(**plain)
+    views = {"small": normal(4, 3, seed=8), "large": normal(4, 5, seed=9)}
+    assert torch.equal(read.apply(views), adapter.apply(views))
+
+
+def test_the_description_of_a_full_adapter(full) -> None:
+    entry = load_config(full)["candidates"]["era-dual"]
+    assert entry["hidden"] == 6
+    assert entry["references"] == [
+        {
+            "view": "large",
+            "entries": 7,
+            "temperature": 0.05,
+            "step": 0.5,
+            "steps": 2,
+            "contrast": True,
+        },
+        {
+            "view": "small",
+            "entries": 4,
+            "temperature": 0.1,
+            "step": 0.25,
+            "steps": 1,
+            "contrast": False,
+        },
+    ]
+
+
+def test_version_1_is_written_unless_a_candidate_needs_version_2(folder, full, tmp_path) -> None:
+    assert load_config(folder)["version"] == 1
+    assert load_config(full)["version"] == 2
+    # Also where only a candidate that is not chosen needs it.
+    for needs in (_full()._replace(hidden=None), _full()._replace(references=())):
+        adapters = {**_adapters(), "era": needs}
+        save_adapters(tmp_path / "x", adapters, "small", {"encoders": ENCODERS}, {}, "")
+        assert load_config(tmp_path / "x")["version"] == 2
+
+
+def test_an_adapter_of_version_1_is_still_read(tmp_path) -> None:
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
+    bias = np.array([0.5, -1], dtype=np.float32)
+    tensors = save({"weight": weight, "bias": bias})
+    (tmp_path / "candidates").mkdir()
+    for name in ("adapter.safetensors", "candidates/paper.safetensors"):
+        (tmp_path / name).write_bytes(tensors)
+    entry = {
+        "views": ["large"],
+        "bias": True,
+        "shape": [2, 3],
+        "sha256": sha256_file(tmp_path / "adapter.safetensors"),
+    }
+    record = {
+        "format": "era-adapter",
+        "version": 1,
+        "chosen": "paper",
+        "candidates": {"paper": entry},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    adapter = load_adapter(tmp_path)
+    assert adapter.views == ("large",)
+    assert adapter.weight.tolist() == weight.tolist()
+    assert adapter.bias.tolist() == bias.tolist()
+    assert adapter.hidden is None
+    assert adapter.references == ()
+
+
+HELD_OUT = {"small.0": np.array([0.0, 0.5, 1.0]), "small.1": np.array([0.25])}
+
+
+def test_held_out_values_come_back(tmp_path) -> None:
+    options = ("small", {"encoders": ENCODERS}, {}, "")
+    save_adapters(tmp_path / "x", _adapters(), *options, HELD_OUT)
+    found = load_held_out(tmp_path / "x", list(HELD_OUT))
+    assert {name: values.tolist() for name, values in found.items()} == {
+        name: values.tolist() for name, values in HELD_OUT.items()
+    }
+    # An adapter without such values takes their place.
+    save_adapters(tmp_path / "x", _adapters(), *options)
+    assert load_held_out(tmp_path / "x", list(HELD_OUT)) is None
+
+
+@pytest.mark.parametrize("names", [["small.0"], ["small.0", "small.1", "era.0"], ["small.0", "x"]])
+def test_held_out_values_of_other_names_are_refused(tmp_path, names) -> None:
+    save_adapters(tmp_path / "x", _adapters(), "small", {}, {}, "", HELD_OUT)
+    with pytest.raises(FormatError, match=r"held-out\.safetensors: tensors"):
+        load_held_out(tmp_path / "x", names)
+
+
+def test_damaged_held_out_values_are_refused(tmp_path) -> None:
+    save_adapters(tmp_path / "x", _adapters(), "small", {}, {}, "", HELD_OUT)
+    path = tmp_path / "x" / "held-out.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FormatError, match="not a valid safetensors file"):
+        load_held_out(tmp_path / "x", list(HELD_OUT))
 
 
 def test_a_strided_weight_is_saved_by_value(tmp_path) -> None:
@@ -309,7 +412,7 @@ def _entry(name: str, value: object) -> Callable[[dict], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(version=2), "version"),
+        (lambda c: c.update(version=3), "version"),
         (lambda c: c.update(format="era-store"), "era-store|era-adapter"),
         (lambda c: c.pop("candidates"), "no chosen candidate"),
         (lambda c: c.update(candidates=[]), "no chosen candidate"),
@@ -330,6 +433,126 @@ def test_unsound_configurations_are_refused(folder, change, message) -> None:
     _edit(folder / "config.json", change)
     with pytest.raises(FormatError, match=message):
         load_adapter(folder)
+
+
+INFINITE = float("inf")
+
+
+def _reference(**changes: object) -> Callable[[dict], object]:
+    """Change what ``config.json`` says of the first reference table."""
+    return lambda config: config["candidates"]["era-dual"]["references"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_entry("hidden", 5), "shapes differ"),
+        (_entry("hidden", -6), "shapes differ"),
+        (_entry("hidden", 10**30), "shapes differ"),
+        (_entry("hidden", 0), "expected float32"),
+        (_entry("hidden", None), "incompletely described"),
+        (_entry("hidden", [6]), "incompletely described"),
+        (_entry("hidden", "many"), "incompletely described"),
+        (_entry("hidden", INFINITE), "incompletely described"),
+        (_entry("hidden", float("nan")), "incompletely described"),
+        (_entry("references", []), "expected float32"),
+        (_entry("references", None), "incompletely described"),
+        (_entry("references", 2), "incompletely described"),
+        (_entry("references", [None, None]), "incompletely described"),
+        (_entry("references", {"view": "large"}), "incompletely described"),
+        (_entry("views", ["small"]), "references of a view it does not read"),
+        (_reference(view="medium"), "references of a view it does not read"),
+        (_reference(view=None), "references of a view it does not read"),
+        (_reference(entries=6), "shapes differ"),
+        (_reference(entries=10**12), "shapes differ"),
+        (_reference(entries=-7), "incompletely described"),
+        (_reference(entries=0), "incompletely described"),
+        (_reference(entries=INFINITE), "incompletely described"),
+        (_reference(entries=None), "incompletely described"),
+        (_reference(temperature=0), "incompletely described"),
+        (_reference(temperature=-0.05), "incompletely described"),
+        (_reference(temperature=float("nan")), "incompletely described"),
+        (_reference(temperature=INFINITE), "incompletely described"),
+        (_reference(temperature=10**400), "incompletely described"),
+        (_reference(step=-0.5), "incompletely described"),
+        (_reference(step=float("nan")), "incompletely described"),
+        (_reference(step=INFINITE), "incompletely described"),
+        (_reference(step="big"), "incompletely described"),
+        (_reference(steps=0), "incompletely described"),
+        (_reference(steps=-1), "incompletely described"),
+        (_reference(steps=10**9), "incompletely described"),
+        (_reference(steps=INFINITE), "incompletely described"),
+    ],
+)
+def test_unsound_descriptions_of_references_are_refused(full, change, message) -> None:
+    assert len(load_adapter(full).references) == 2
+    _edit(full / "config.json", change)
+    with pytest.raises(FormatError, match=message):
+        load_adapter(full)
+
+
+def test_references_that_do_not_fit_their_view_are_refused_when_applied(full) -> None:
+    # How wide each of two views is does not stand in the folder; the vectors tell.
+    _edit(full / "config.json", _reference(view="small"))
+    adapter = load_adapter(full)
+    with pytest.raises(FingerprintError, match="expect 5 dimensions of the view small"):
+        adapter.apply({"small": normal(2, 3), "large": normal(2, 5)})
+
+
+@pytest.mark.parametrize("missing", ["view", "entries", "temperature", "step", "steps", "contrast"])
+def test_an_incomplete_description_of_references_is_refused(full, missing) -> None:
+    _edit(
+        full / "config.json",
+        lambda c: c["candidates"]["era-dual"]["references"][0].pop(missing),
+    )
+    with pytest.raises(FormatError, match="incompletely described"):
+        load_adapter(full)
+
+
+def _without(name: str) -> Callable[[dict], object]:
+    return lambda tensors: tensors.pop(name)
+
+
+def _with(name: str, *shape: int) -> Callable[[dict], object]:
+    return lambda tensors: tensors.update({name: np.ones(shape, dtype=np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *((_without(f"hidden.{part}"), "expected float32") for part in Hidden._fields),
+        (_without("references.0.keys"), "expected float32"),
+        (_without("references.1.values"), "expected float32"),
+        (_with("references.2.keys", 7, 5), "expected float32"),
+        (_with("hidden.more", 6), "expected float32"),
+        (_with("hidden.weight", 6, 7), "shapes differ"),
+        (_with("hidden.weight", 5, 8), "shapes differ"),
+        (_with("hidden.bias", 6, 1), "shapes differ"),
+        (_with("hidden.bias", 1), "shapes differ"),
+        (_with("hidden.output", 6, 3), "shapes differ"),
+        (_with("bias", 1), "shapes differ"),
+        (_with("references.0.keys", 6, 5), "shapes differ"),
+        (_with("references.0.keys", 7, 9), "shapes differ"),
+        (_with("references.0.keys", 7, 0), "shapes differ"),
+        (_with("references.0.keys", 35), "shapes differ"),
+        (_with("references.0.keys", 7, 5, 1), "shapes differ"),
+        (_with("references.0.values", 7, 4), "shapes differ"),
+        (_with("references.0.values", 1, 3), "shapes differ"),
+        (_with("weight", 24), "shapes differ"),
+        (
+            lambda t: t.update({"references.0.keys": np.full((7, 5), np.nan, dtype=np.float32)}),
+            "not finite",
+        ),
+    ],
+)
+def test_other_hidden_layers_or_references_than_described_are_refused(
+    full, change, message
+) -> None:
+    tensors = load(full.joinpath("adapter.safetensors").read_bytes())
+    change(tensors)
+    _replace_chosen(full, save(tensors))
+    with pytest.raises(FormatError, match=message):
+        load_adapter(full)
 
 
 @pytest.mark.parametrize("chosen", [[], {}, 3, None])

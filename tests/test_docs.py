@@ -10,8 +10,8 @@ import pytest
 
 from era_cache.adapters import load_adapter
 from era_cache.config import FitConfig, SplitConfig
+from era_cache.fitting import fit_to_folder
 from era_cache.store import Store
-from era_cache.workflow import fit_to_folder
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -114,7 +114,7 @@ def toy_work(built_hash_store, tmp_path_factory):
         "toy",
         folder / "adapters" / "toy",
         split_config=SplitConfig(labels=0.4),
-        recipe=FitConfig(max_rounds=2),
+        recipe=FitConfig(strengths=(8.0,), iterations=2),
         device="cpu",
     )
     return folder

@@ -12,7 +12,6 @@ import pytrec_eval
 import torch
 from planted import embedded, planted_texts
 
-from era_cache.adapters import Adapter, unit
 from era_cache.config import EmbedConfig, SplitConfig
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder
@@ -27,6 +26,7 @@ from era_cache.evaluate import (
     score_adapters,
     score_large,
 )
+from era_cache.maps import Adapter, unit
 from era_cache.measures import Measure, Ranking, parse_measure
 from era_cache.pairs import HeldOut, QuerySet, load_held_out, resolve_encoders
 from era_cache.splits import make_split

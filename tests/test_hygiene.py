@@ -16,22 +16,25 @@ from era_cache.collections import Collection, TextCollection
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder
+from era_cache.fitting import FitReport, fit_to_folder
 from era_cache.keyindex import KeyIndex
 from era_cache.pairs import load_fit_data, resolve_encoders
 from era_cache.splits import Split, make_split
 from era_cache.store import Store, StoredEncoder
 from era_cache.types import Keys, Role
-from era_cache.workflow import FitReport, fit_to_folder
 
 TOY = Path(__file__).resolve().parent.parent / "data" / "toy"
 SPLIT = SplitConfig(labels=0.3)
 
 
 def _fit(
-    store: Store, folder: Path, name: str, recipe: FitConfig | PaperConfig = QUICK
+    store: Store,
+    folder: Path,
+    names: str | list[str],
+    recipe: FitConfig | PaperConfig = QUICK,
 ) -> FitReport:
     return fit_to_folder(
-        store, name, folder, split_config=SPLIT, recipe=recipe, candidate="auto", device="cpu"
+        store, names, folder, split_config=SPLIT, recipe=recipe, candidate="auto", device="cpu"
     )
 
 
@@ -94,7 +97,7 @@ def _toy(path: Path) -> tuple[Store, Collection]:
 def test_fitting_asks_the_store_for_no_test_query(tmp_path, monkeypatch, recipe) -> None:
     store, collection = _toy(tmp_path / "store")
     reads = _Reads(monkeypatch)
-    split = _fit(store, tmp_path / "adapter", "toy", recipe).split
+    split = _fit(store, tmp_path / "adapter", "toy", recipe).splits["toy"]
     test = _as_set(collection.query_keys[split.test])
     assert len(test) == 10
     assert not reads.keys & test
@@ -110,7 +113,7 @@ def test_no_test_vector_is_read_where_the_pair_must_be_found(tmp_path, monkeypat
     store, collection = _toy(tmp_path / "store")
     shutil.rmtree(store.path / "pairs")
     reads = _Reads(monkeypatch)
-    split = _fit(store, tmp_path / "adapter", "toy").split
+    split = _fit(store, tmp_path / "adapter", "toy").splits["toy"]
     test = _as_set(collection.query_keys[split.test])
     # Whether rows are there is asked for all queries; vectors are read of none of test.
     assert test <= reads.asked
@@ -121,7 +124,7 @@ def test_no_test_vector_is_read_where_the_pair_must_be_found(tmp_path, monkeypat
 def test_queries_with_the_text_of_a_test_query_are_never_read(tmp_path, monkeypatch) -> None:
     store, collection = embedded(tmp_path / "store", planted_texts(repeats=20))
     reads = _Reads(monkeypatch)
-    split = _fit(store, tmp_path / "adapter", "planted").split
+    split = _fit(store, tmp_path / "adapter", "planted").splits["planted"]
     test = _as_set(collection.query_keys[split.test])
     assert len(test) < len(split.test)  # test holds repeated texts
     assert not reads.keys & test
@@ -166,10 +169,15 @@ def test_other_vectors_and_labels_of_test_queries_change_no_byte(tmp_path, recip
     assert poisoned.collection("planted").digest != collection.digest
     one = _fit(store, tmp_path / "one", "planted", recipe)
     two = _fit(poisoned, tmp_path / "two", "planted", recipe)
-    assert one.split.test.tolist() == two.split.test.tolist()
+    tests = [report.splits["planted"].test.tolist() for report in (one, two)]
+    assert tests[0] == tests[1]
     assert _tensors(tmp_path / "one") == _tensors(tmp_path / "two")
     assert _validation(tmp_path / "one") == _validation(tmp_path / "two")
     assert one.result.choice == two.result.choice
+    # With the default recipe training queries judge too, each under a model that never saw it.
+    judging = len(split.validation) + (len(split.train) if recipe is QUICK else 0)
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert metrics["judging_queries"] == judging
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
@@ -179,8 +187,8 @@ def test_the_same_poison_in_a_query_that_may_be_seen_does_show(tmp_path, part) -
     rows = set(getattr(split, part).tolist())
     _fit(store, tmp_path / "one", "planted")
     _fit(_poisoned(texts, rows, False, tmp_path / "b"), tmp_path / "two", "planted")
-    shown = _tensors if part == "train" else _validation
-    assert shown(tmp_path / "one") != shown(tmp_path / "two")
+    for shown in (_tensors, _validation):
+        assert shown(tmp_path / "one") != shown(tmp_path / "two")
 
 
 def test_where_queries_are_documents_no_test_query_helps_to_align(tmp_path) -> None:
@@ -221,3 +229,34 @@ def test_alignment_uses_every_document_where_queries_are_none(tmp_path) -> None:
         collection, split, resolve_encoders(store, collection), align_documents=1000
     )
     assert len(data.align_large) == 39  # distinct texts
+
+
+def _two_collections(path: Path, *, apart: bool) -> tuple[Store, Collection, Collection]:
+    """A store of two collections; unless ``apart``, each query of one is also one of the other."""
+    texts = planted_texts()
+    others = texts.query_texts[::-1]
+    if apart:
+        others = [f"{text} elsewhere" for text in others]
+    store, first = embedded(path, texts)
+    second, _ = embed_collection(
+        store,
+        texts._replace(name="again", query_texts=others),
+        large=HashEncoder(24, "large"),
+        small=HashEncoder(16, "small"),
+        config=EmbedConfig(align_documents=60),
+    )
+    return store, first, second
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_no_test_query_of_any_of_several_collections_is_read(tmp_path, monkeypatch, apart) -> None:
+    store, *collections = _two_collections(tmp_path / "store", apart=apart)
+    usual = [make_split(collection, SPLIT) for collection in collections]
+    reads = _Reads(monkeypatch)
+    splits = _fit(store, tmp_path / "adapter", ["planted", "again"]).splits
+    for collection in collections:
+        split = splits[collection.name]
+        assert not reads.keys & _as_set(collection.query_keys[split.test])
+        assert _as_set(collection.query_keys[split.train]) <= reads.keys
+    lost = sum(len(s.train) for s in usual) - sum(len(s.train) for s in splits.values())
+    assert lost == 0 if apart else lost > 0

@@ -1,4 +1,4 @@
-"""The softmax over the corpus against a plain loop."""
+"""The softmax over the corpus against a plain loop in float64."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from planted import normal
 
-from era_cache.losses import corpus_softmax, positives_of, teacher_softmax, teacher_targets
+from era_cache.losses import RankingLoss, corpus_softmax, pull_of
+from era_cache.maps import unit
 from era_cache.types import Qrels
 
 
@@ -16,110 +20,137 @@ def _qrels(*rows: tuple[int, int, int]) -> Qrels:
     return Qrels(*(np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)))
 
 
+# Query 0 has two positives of other grades, query 1 two equal ones, query 2 one.
 QRELS = _qrels((1, 4, 1), (0, 2, 3), (1, 0, 1), (0, 5, 1), (2, 3, 2), (0, 1, 0), (2, 0, -1))
+BARRED = torch.zeros(3, 6, dtype=torch.bool)
+BARRED[0, 1] = BARRED[0, 0] = BARRED[2, 5] = True
 
 
-def _loop(mapped, corpus, rows, qrels, temperature, exclude) -> float:
-    total = 0.0
+def _naive(mapped, corpus, qrels, temperature, barred, rows) -> torch.Tensor:
+    """Losses in the dtype of ``mapped``, written down as the definition says."""
+    losses = []
     for place, row in enumerate(rows):
-        scores = [float(mapped[place] @ doc) / temperature for doc in corpus]
-        left = [s for d, s in enumerate(scores) if exclude is None or d != exclude[place]]
-        log_sum = math.log(sum(math.exp(s) for s in left))
+        scores = [mapped[place] @ doc / temperature[place] for doc in corpus]
+        left = [s for d, s in enumerate(scores) if barred is None or not barred[row, d]]
+        log_sum = torch.logsumexp(torch.stack(left), dim=0)
         mine = [(d, g) for q, d, g in zip(*qrels, strict=True) if q == row and g >= 1]
         whole = sum(grade for _, grade in mine)
-        total += sum(grade / whole * (log_sum - scores[doc]) for doc, grade in mine)
-    return total / len(rows)
+        losses.append(sum(float(grade) / whole * (log_sum - scores[doc]) for doc, grade in mine))
+    return torch.stack(losses)
 
 
-def _vectors(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(*shape, generator=generator, dtype=torch.float64)
-    return torch.nn.functional.normalize(drawn, dim=1)
+def _found(mapped, corpus, temperature, *, qrels=QRELS, barred=None, rows=(0, 1, 2), **options):
+    here = torch.tensor(rows)
+    pull = pull_of(qrels, 3, corpus)[here]
+    return corpus_softmax(mapped, corpus, pull, temperature, barred=barred, rows=here, **options)
 
 
-def test_positives_are_grouped_by_query_with_weights_by_grade() -> None:
-    positives = positives_of(QRELS, 4, "cpu")
-    assert positives.starts.tolist() == [0, 2, 4, 5, 5]
-    assert positives.docs.tolist() == [2, 5, 4, 0, 3]
-    assert positives.weights.tolist() == [0.75, 0.25, 0.5, 0.5, 1.0]
-    assert positives.weights.dtype == torch.float32
+def test_pull_is_the_mean_of_the_positives_weighted_by_grade() -> None:
+    corpus = torch.eye(6)
+    expected = [
+        [0, 0, 0.75, 0, 0, 0.25],
+        [0.5, 0, 0, 0, 0.5, 0],
+        [0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0],  # no judgement at all
+    ]
+    assert pull_of(QRELS, 4, corpus).tolist() == expected
+    assert pull_of(QRELS, 4, corpus).dtype == torch.float32
 
 
-@pytest.mark.parametrize("rows", [[0, 1, 2], [2, 0], [1]])
-@pytest.mark.parametrize("exclude", [None, [1, -1, 5]])
-@pytest.mark.parametrize("temperature", [0.05, 1.0])
-def test_loss_equals_a_plain_loop(rows, exclude, temperature) -> None:
-    mapped, corpus = _vectors(len(rows), 4), _vectors(6, 4, seed=1)
-    left_out = None if exclude is None else torch.tensor([exclude[row] for row in rows])
-    positives = positives_of(QRELS, 3, "cpu")
-    loss = corpus_softmax(mapped, corpus, torch.tensor(rows), positives, temperature, left_out)
-    expected = _loop(
-        mapped, corpus, rows, QRELS, temperature, None if left_out is None else left_out.tolist()
-    )
-    assert float(loss) == pytest.approx(expected, abs=1e-6)
+def test_judgements_below_one_pull_nothing() -> None:
+    assert pull_of(_qrels((0, 2, 0), (0, 3, -1)), 1, torch.eye(4)).tolist() == [[0.0] * 4]
 
 
 def test_loss_of_a_worked_example() -> None:
-    # Scores 1 and 0 at temperature 1; the positive is the first: ln(e + 1) - 1.
+    # Scores 1 and 0 at temperature 1; the positive is the first: ln(e + 1) - 1. The gradient is
+    # the expected document (e, 1) / (e + 1) less the positive (1, 0); by the temperature's
+    # logarithm the loss changes by the wanted score 1 less the expected one e / (e + 1).
     corpus = torch.eye(2)
-    positives = positives_of(_qrels((0, 0, 1)), 1, "cpu")
-    loss = corpus_softmax(corpus[:1], corpus, torch.tensor([0]), positives, 1.0)
-    assert float(loss) == pytest.approx(math.log(math.e + 1) - 1)
+    found = corpus_softmax(corpus[:1], corpus, corpus[:1], torch.ones(1))
+    assert found.loss.tolist() == [pytest.approx(math.log(math.e + 1) - 1)]
+    share = 1 / (math.e + 1)
+    assert found.gradient.tolist() == [[pytest.approx(-share), pytest.approx(share)]]
+    assert found.by_log_temperature.tolist() == [pytest.approx(share)]
 
 
-@pytest.mark.parametrize("exclude", [None, [1, -1, 5]])
-def test_gradient_is_that_of_finite_differences(exclude) -> None:
-    positives = positives_of(QRELS, 3, "cpu")
-    corpus = _vectors(6, 4, seed=1)
-    left_out = None if exclude is None else torch.tensor(exclude)
-    mapped = _vectors(3, 4).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda m: corpus_softmax(m, corpus, torch.arange(3), positives, 0.5, left_out), (mapped,)
+@given(
+    seed=st.integers(0, 1000),
+    rows=st.lists(st.integers(0, 2), min_size=1, max_size=5),
+    barred=st.sampled_from([None, BARRED]),
+    sharpness=st.floats(0.05, 2.0),
+)
+def test_loss_and_derivatives_are_those_of_a_plain_loop(seed, rows, barred, sharpness) -> None:
+    mapped, corpus = unit(normal(len(rows), 4, seed=seed)), unit(normal(6, 4, seed=seed + 1))
+    temperature = sharpness * torch.linspace(0.5, 1.5, len(rows))
+    exact = mapped.double().requires_grad_()
+    log_temperature = temperature.double().log().requires_grad_()
+    losses = _naive(exact, corpus.double(), QRELS, log_temperature.exp(), barred, rows)
+    losses.sum().backward()
+    found = _found(mapped, corpus, temperature, barred=barred, rows=rows)
+    scale = 1e-5 / float(temperature.min())
+    np.testing.assert_allclose(found.loss, losses.detach(), atol=scale)
+    np.testing.assert_allclose(found.gradient, exact.grad, atol=scale / float(temperature.min()))
+    np.testing.assert_allclose(found.by_log_temperature, log_temperature.grad, atol=scale)
+
+
+def test_the_derivative_by_the_temperature_is_that_of_finite_differences() -> None:
+    mapped, corpus = unit(normal(3, 4)), unit(normal(6, 4, seed=1))
+    log, step = math.log(0.3), 1e-2
+    higher, lower = (
+        _found(mapped, corpus, torch.full((3,), math.exp(log + by)), barred=BARRED).loss
+        for by in (step, -step)
     )
+    found = _found(mapped, corpus, torch.full((3,), 0.3), barred=BARRED)
+    np.testing.assert_allclose(found.by_log_temperature, (higher - lower) / (2 * step), atol=2e-3)
 
 
-def test_an_excluded_document_neither_attracts_nor_repels() -> None:
-    positives = positives_of(_qrels((0, 0, 1)), 1, "cpu")
-    corpus, mapped = _vectors(6, 4, seed=1), _vectors(1, 4)
+@pytest.mark.parametrize("block_bytes", [1, 4 * 6, 2 * 4 * 6, 3 * 4 * 6 + 1])
+@pytest.mark.parametrize("barred", [None, BARRED])
+def test_blocks_give_the_same(block_bytes, barred) -> None:
+    rows = (2, 0, 1, 0, 2, 2, 1)
+    mapped, corpus = unit(normal(7, 4)), unit(normal(6, 4, seed=1))
+    temperature = torch.linspace(0.05, 0.5, 7)
+    whole = _found(mapped, corpus, temperature, barred=barred, rows=rows)
+    parts = _found(mapped, corpus, temperature, barred=barred, rows=rows, block_bytes=block_bytes)
+    for name in RankingLoss._fields:
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+
+
+def test_a_document_barred_for_all_has_no_influence() -> None:
+    mapped, corpus = unit(normal(3, 4)), unit(normal(6, 4, seed=1))
+    barred = torch.zeros(3, 6, dtype=torch.bool)
+    barred[:, 1] = True
     moved = corpus.clone()
-    moved[3] = -moved[3]
-    losses = [
-        float(corpus_softmax(mapped, c, torch.tensor([0]), positives, 0.1, torch.tensor([3])))
-        for c in (corpus, moved)
-    ]
-    assert losses[0] == losses[1]
-    assert losses[0] < float(corpus_softmax(mapped, corpus, torch.tensor([0]), positives, 0.1))
+    moved[1] = mapped[0]  # would be the best of all
+    temperature = torch.full((3,), 0.1)
+    one, two = (_found(mapped, c, temperature, barred=barred) for c in (corpus, moved))
+    gone = corpus[[0, 2, 3, 4, 5]]
+    renumbered = QRELS._replace(doc_rows=QRELS.doc_rows - (QRELS.doc_rows > 1))
+    left_out = _found(mapped, gone, temperature, qrels=renumbered)
+    for name in RankingLoss._fields:
+        assert torch.equal(getattr(one, name), getattr(two, name))
+        torch.testing.assert_close(getattr(one, name), getattr(left_out, name))
 
 
-def test_a_query_judged_relevant_to_itself_leaves_the_gradient_finite() -> None:
-    positives = positives_of(_qrels((0, 0, 1), (0, 1, 1), (1, 2, 1)), 2, "cpu")
-    mapped = _vectors(2, 4).requires_grad_()
-    loss = corpus_softmax(
-        mapped, _vectors(6, 4, seed=1), torch.arange(2), positives, 0.1, torch.tensor([0, -1])
-    )
-    loss.backward()
-    assert torch.isfinite(mapped.grad).all()
-    assert mapped.grad.abs().sum() > 0
+def test_a_document_barred_for_one_query_still_counts_for_the_others() -> None:
+    mapped, corpus = unit(normal(3, 4)), unit(normal(6, 4, seed=1))
+    barred = torch.zeros(3, 6, dtype=torch.bool)
+    barred[1, 1] = True
+    temperature = torch.full((3,), 0.1)
+    free, found = (_found(mapped, corpus, temperature, barred=b) for b in (None, barred))
+    assert torch.equal(free.loss == found.loss, torch.tensor([True, False, True]))
+    assert found.loss[1] < free.loss[1]
 
 
-def test_teacher_loss_equals_a_plain_loop() -> None:
-    mapped, small = _vectors(3, 4), _vectors(5, 4, seed=1)
-    large, documents = _vectors(3, 6, seed=2), _vectors(5, 6, seed=3)
-    total = 0.0
-    for query in range(3):
-        wanted = [math.exp(float(large[query] @ doc) / 0.5) for doc in documents]
-        found = [math.exp(float(mapped[query] @ doc) / 0.5) for doc in small]
-        for w, f in zip(wanted, found, strict=True):
-            total -= w / sum(wanted) * math.log(f / sum(found))
-    loss = teacher_softmax(mapped, teacher_targets(large, documents, 0.5), small, 0.5)
-    assert float(loss) == pytest.approx(total / 3)
+def test_scores_beyond_the_range_of_exp_stay_finite() -> None:
+    corpus = torch.eye(3)
+    found = corpus_softmax(corpus[:1], corpus, corpus[1:2], torch.tensor([1e-3]))
+    assert found.loss.tolist() == [pytest.approx(1000.0)]
+    assert torch.isfinite(found.gradient).all()
 
 
-def test_teacher_loss_is_least_where_both_rank_alike() -> None:
-    vectors, documents = _vectors(3, 4), _vectors(5, 4, seed=1)
-    best = teacher_softmax(vectors, teacher_targets(vectors, documents, 0.5), documents, 0.5)
-    for seed in range(10, 30):
-        other = _vectors(3, 4, seed=seed)
-        assert (
-            teacher_softmax(other, teacher_targets(vectors, documents, 0.5), documents, 0.5) > best
-        )
+def test_no_query_gives_no_loss() -> None:
+    empty = torch.zeros(0, 3)
+    found = corpus_softmax(empty, torch.eye(3), empty, torch.zeros(0))
+    assert found.loss.shape == (0,)
+    assert found.gradient.shape == (0, 3)

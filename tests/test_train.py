@@ -1,274 +1,297 @@
-"""Training with few labels, on a problem whose answer is planted."""
+"""Stacks of adapters on problems whose answer is planted."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import itertools
 
 import numpy as np
 import pytest
 import torch
-from planted import fit_data
+from planted import normal
 
-from era_cache.adapters import Adapter
-from era_cache.align import align_procrustes
-from era_cache.config import FitConfig
 from era_cache.errors import FitError
-from era_cache.losses import positives_of
-from era_cache.pairs import FitData
-from era_cache.train import (
-    Fitted,
-    Pool,
-    identity,
-    joined_start,
-    make_pool,
-    train_adapters,
-    validation_values,
-)
-from era_cache.types import Qrels
+from era_cache.losses import corpus_softmax, pull_of
+from era_cache.maps import unit
+from era_cache.shapes import SHAPES, shape_of
+from era_cache.train import Member, Stack, Task
+from era_cache.types import IntArray, Qrels
 
-CONFIG = FitConfig(max_rounds=15, learning_rate=1e-2, batch_queries=16)
+D_OUT, D_IN, N_DOCS, N_QUERIES = 5, 7, 40, 30
 
 
-def _train(data: FitData, start: Adapter, pool: Pool, config: FitConfig, anchor: float) -> Fitted:
-    (fitted,) = train_adapters(data, start, pool, config, [anchor])
-    return fitted
+def _rows(*numbers: int) -> IntArray:
+    return np.array(numbers, dtype=np.int64)
 
 
-def _aligned(data: FitData) -> Adapter:
-    return align_procrustes(data.align_large, data.align_small)
+def _task(seed: int = 0, barred: torch.Tensor | None = None, noise: float = 0.2) -> Task:
+    """Query i knows document i through a map, so that a linear adapter can find it."""
+    corpus = unit(normal(N_DOCS, D_OUT, seed=seed))
+    seen = corpus[:N_QUERIES] @ normal(D_OUT, D_IN, seed=50)
+    inputs = unit(seen + noise * normal(N_QUERIES, D_IN, seed=seed + 1))
+    return Task(inputs, corpus, corpus[:N_QUERIES].clone(), barred)
 
 
-def _with_train(data: FitData, **changes: object) -> FitData:
-    return data._replace(train=data.train._replace(**changes))
+def _start(seed: int = 9) -> torch.Tensor:
+    return normal(D_OUT, D_IN, seed=seed)
 
 
-def test_identity_leaves_the_small_view_as_it_is() -> None:
-    data = fit_data()
-    views = data.validation.views
-    torch.testing.assert_close(identity(data).apply(views), views["small"])
-
-
-def test_joined_start_adds_the_scaled_aligned_view() -> None:
-    data = fit_data()
-    aligned, views = _aligned(data), data.validation.views
-    expected = views["small"] + 0.5 * (views["large"] @ aligned.weight.T)
-    mapped = joined_start(aligned, 0.5).apply(views)
-    torch.testing.assert_close(mapped, torch.nn.functional.normalize(expected, dim=1))
-
-
-def test_validation_values_by_hand() -> None:
-    data = fit_data()
-    values = validation_values(identity(data), data)
-    scores = (data.validation.views["small"] @ data.corpus.T).numpy()
-    for query, value in enumerate(values):
-        (doc,) = data.validation.qrels.doc_rows[data.validation.qrels.query_rows == query]
-        rank = int((scores[query] > scores[query, doc]).sum())
-        assert value == pytest.approx(1 / math.log2(rank + 2) if rank < 10 else 0.0)
-    assert 0 < values.mean() < 1
-
-
-def test_validation_honours_the_excluded_document() -> None:
-    data = fit_data(exclude=True)
-    values = validation_values(identity(data), data)
-    found = int(values.argmax())
-    exclude = data.validation.exclude.clone()
-    exclude[found] = int(data.validation.qrels.doc_rows[found])
-    barred = data._replace(validation=data.validation._replace(exclude=exclude))
-    values[found] = 0
-    np.testing.assert_array_equal(validation_values(identity(barred), barred), values)
-
-
-def test_training_raises_validation_on_a_planted_problem() -> None:
-    data = fit_data()
-    start = _aligned(data)
-    before = validation_values(start, data)
-    fitted = _train(data, start, make_pool(data, start, CONFIG), CONFIG, 1e-4)
-    assert fitted.mean > before.mean() + 0.15
-    assert 1 <= fitted.options["rounds"] <= CONFIG.max_rounds
-    # What is reported is what the adapter that comes back does.
-    np.testing.assert_array_equal(fitted.values, validation_values(fitted.adapter, data))
-
-
-def test_the_start_is_kept_where_no_epoch_beats_it() -> None:
-    data = fit_data()
-    # Labels that say the opposite of validation.
-    wrong = data.train.qrels._replace(doc_rows=data.train.qrels.doc_rows[::-1].copy())
-    data = _with_train(data, qrels=wrong)
-    start = identity(data)
-    fitted = _train(data, start, make_pool(data, start, CONFIG), CONFIG, 0.0)
-    assert fitted.options["rounds"] == 0
-    assert torch.equal(fitted.adapter.weight, start.weight)
-    np.testing.assert_array_equal(fitted.values, validation_values(start, data))
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_training_never_ends_below_its_start(seed) -> None:
-    data = fit_data(seed=seed, n_train=8, noise=2.0)
-    for start in (_aligned(data), identity(data), joined_start(_aligned(data), 1.0)):
-        fitted = _train(data, start, make_pool(data, start, CONFIG), CONFIG, 1e-3)
-        assert fitted.mean >= validation_values(start, data).mean()
-
-
-def test_a_strong_anchor_holds_the_map_near_its_start() -> None:
-    data = fit_data()
-    start = _aligned(data)
-    pool = make_pool(data, start, CONFIG)
-    moved = [
-        float((_train(data, start, pool, CONFIG, a).adapter.weight - start.weight).norm())
-        for a in (0.0, 10.0)
-    ]
-    assert moved[1] < 0.3 * moved[0]
-
-
-def test_training_is_deterministic_and_depends_on_its_seed() -> None:
-    data = fit_data()
-    start = _aligned(data)
-    pool = make_pool(data, start, CONFIG)
-    one = _train(data, start, pool, CONFIG, 1e-3)
-    torch.manual_seed(5)  # the global generator takes no part
-    again = _train(data, start, pool, CONFIG, 1e-3)
-    assert torch.equal(one.adapter.weight, again.adapter.weight)
-    other = FitConfig(max_rounds=15, learning_rate=1e-2, batch_queries=16, seed=1)
-    shuffled = _train(data, start, pool, other, 1e-3)
-    assert not torch.equal(one.adapter.weight, shuffled.adapter.weight)
-
-
-def test_the_start_is_not_changed_in_place() -> None:
-    data = fit_data()
-    start = _aligned(data)
-    copy = start.weight.clone()
-    _train(data, start, make_pool(data, start, CONFIG), CONFIG, 1e-3)
-    assert torch.equal(start.weight, copy)
-
-
-# The pool
-
-
-def _pooled(documents: int, mined: int) -> FitConfig:
-    return FitConfig(
-        pool_documents=documents, mined_per_query=mined, max_rounds=5, learning_rate=1e-2
+def _stack(tasks, members, *, shape: str = "linear", **options) -> Stack:
+    return Stack(
+        tasks,
+        members,
+        shape_of(shape, D_OUT, D_IN, rank=2, hidden=4),
+        generator=torch.Generator().manual_seed(0),
+        **options,
     )
 
 
-def _rows_of(pool_documents: torch.Tensor, corpus: torch.Tensor) -> list[int]:
-    """Which corpus rows a pool's vectors are."""
-    return (pool_documents @ corpus.T).argmax(dim=1).tolist()
+def _trained(tasks, members, strength: float = 1.0, iterations: int = 4, **options) -> torch.Tensor:
+    (parameters,) = _stack(tasks, members, **options).path([strength], iterations)
+    return parameters
 
 
-def test_a_small_corpus_is_its_own_pool() -> None:
-    data = fit_data()
-    pool = make_pool(data, identity(data), _pooled(150, 5))
-    assert pool.documents is data.corpus
-    assert pool.rows == 150
-    assert pool.positives.docs.tolist() == data.train.qrels.doc_rows.tolist()
+def _mean_loss(task: Task, mapped: torch.Tensor, rows: IntArray, temperature: float) -> float:
+    here = torch.from_numpy(rows)
+    found = corpus_softmax(
+        mapped,
+        task.corpus,
+        task.pull[here],
+        torch.full((len(rows),), temperature),
+        barred=task.barred,
+        rows=here,
+    )
+    return float(found.loss.mean())
 
 
-def test_a_pool_holds_all_positives_and_the_best_documents_of_each_query() -> None:
-    data = fit_data(n_docs=300, n_train=20)
-    start = identity(data)
-    pool = make_pool(data, start, _pooled(150, 5))
-    rows = _rows_of(pool.documents, data.corpus)
-    assert len(rows) == len(set(rows)) == pool.rows == 150
-    assert set(data.train.qrels.doc_rows.tolist()) <= set(rows)
-    best = (data.train.views["small"] @ data.corpus.T).topk(5, dim=1).indices
-    assert set(best.flatten().tolist()) <= set(rows)
-    # Positives are renumbered: they point to the same vectors as before.
-    own = data.corpus[torch.from_numpy(data.train.qrels.doc_rows)]
-    assert torch.equal(pool.documents[pool.positives.docs], own)
+FIRST, SECOND = np.arange(12), np.arange(10, 30)
 
 
-def test_a_pool_too_small_for_the_positives_still_holds_them_all() -> None:
-    data = fit_data(n_docs=300, n_train=40)
-    pool = make_pool(data, identity(data), _pooled(10, 5))
-    assert pool.rows == 40
-    assert sorted(_rows_of(pool.documents, data.corpus)) == list(range(40))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_training_lowers_the_loss_of_its_own_queries(shape) -> None:
+    task = _task()
+    stack = _stack([task], [Member(_start(), [FIRST], 0.1)], shape=shape)
+    (parameters,) = stack.path([0.1], 15)
+    before, after = (
+        _mean_loss(task, stack.outputs(p[0], 0, task.inputs[FIRST]), FIRST, 0.1)
+        for p in (stack.origin, parameters)
+    )
+    assert after < before - 0.5
 
 
-def test_where_mined_documents_do_not_all_fit_each_query_keeps_its_hardest() -> None:
-    data = fit_data(n_docs=300, n_train=20)
-    pool = make_pool(data, identity(data), _pooled(45, 50))
-    rows = set(_rows_of(pool.documents, data.corpus))
-    first = (data.train.views["small"] @ data.corpus.T).argmax(dim=1)
-    assert set(first.tolist()) <= rows
-    assert len(rows) == 45
+def test_the_objective_and_its_gradient_are_what_is_written_down() -> None:
+    # The sum over queries of the loss, and strength times the squared way from the start, divided
+    # by the number of queries; autograd in float64 is the oracle.
+    barred = torch.zeros(N_QUERIES, N_DOCS, dtype=torch.bool)
+    barred[:, 35] = barred[3, 7] = True
+    tasks = [_task(0, barred), _task(4)]
+    rows = [_rows(1, 3, 8), _rows(0, 2)]
+    stack = _stack(tasks, [Member(_start(), rows, 0.3)], learn_temperature=True)
+    point = stack.origin + 0.3 * normal(*stack.origin.shape, seed=6)
+    loss, gradient = stack._objective(2.0, point, torch.tensor([0]))
+
+    leaf = point[0].double().requires_grad_()
+    weight = _start().double() + leaf[:-1].view(D_OUT, D_IN)
+    total = 2.0 * leaf.square().sum()
+    for task, mine in zip(tasks, rows, strict=True):
+        for row in mine.tolist():
+            mapped = unit(task.inputs[row].double() @ weight.T)
+            scores = task.corpus.double() @ mapped / (0.3 * leaf[-1].exp())
+            left = scores if task.barred is None else scores[~task.barred[row]]
+            total = total + torch.logsumexp(left, dim=0) - scores[row]
+    (total / 5).backward()
+    assert float(loss[0]) == pytest.approx(float(total.detach()) / 5, rel=1e-5)
+    torch.testing.assert_close(gradient[0], leaf.grad.float(), atol=1e-5, rtol=1e-4)
 
 
-def test_a_pool_of_all_documents_trains_as_no_pool_does() -> None:
-    data = fit_data(exclude=True)
-    start = _aligned(data)
-    whole = make_pool(data, start, _pooled(150, 5))
-    mined = make_pool(data, start, _pooled(149, 149))
-    assert mined.rows == 149
-    # A pool that lacks one document, which then is excluded for all queries in the whole corpus.
-    (left,) = set(range(150)) - set(_rows_of(mined.documents, data.corpus))
-    barred = whole._replace(exclude=torch.full((40,), left))
-    free = mined._replace(exclude=None)
-    config = _pooled(150, 5)
-    one = _train(data, start, barred, config, 1e-3)
-    two = _train(data, start, free, config, 1e-3)
-    assert one.options["rounds"] == two.options["rounds"] > 0
-    torch.testing.assert_close(one.adapter.weight, two.adapter.weight, atol=1e-4, rtol=0)
-
-
-def test_excluded_documents_are_renumbered_and_those_outside_the_pool_dropped() -> None:
-    data = fit_data(n_docs=300, n_train=20, exclude=True)
-    exclude = data.train.exclude.clone()
-    exclude[0] = -1
-    data = _with_train(data, exclude=exclude)
-    pool = make_pool(data, identity(data), _pooled(60, 1))
-    rows = _rows_of(pool.documents, data.corpus)
-    expected = [rows.index(e) if e in rows else -1 for e in exclude.tolist()]
-    assert pool.exclude.tolist() == expected
-    assert expected.count(-1) > 1
-    assert max(expected) > 0
-
-
-def test_excluded_documents_do_not_enter_the_loss() -> None:
-    data = fit_data()
-    start = _aligned(data)
-    pool = make_pool(data, start, CONFIG)
-    moved = pool.documents.clone()
-    moved[149] = data.train.views["small"][0]
-    weights = [
-        _train(
-            data, start, pool._replace(documents=documents, exclude=exclude), CONFIG, 1e-3
-        ).adapter.weight
-        for exclude in (torch.full((40,), 149), None)
-        for documents in (pool.documents, moved)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_members_trained_together_equal_members_trained_alone(shape) -> None:
+    task = _task()
+    members = [
+        Member(_start(), [FIRST], 0.1),
+        Member(_start(8), [SECOND], 0.1),
+        Member(_start(), [_rows(5)], 0.2),
     ]
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[2], weights[3])
+    together = _trained([task], members, shape=shape)
+    for number, member in enumerate(members):
+        alone = _trained([task], [member], shape=shape)
+        torch.testing.assert_close(together[number], alone[0], atol=1e-3, rtol=0)
 
 
-def test_training_without_a_positive_judgement_is_refused() -> None:
-    data = fit_data()
-    none = data.train.qrels._replace(relevance=np.zeros(40, np.int64))
+def test_a_member_depends_on_its_own_rows_only() -> None:
+    task = _task()
+    members = [Member(_start(), [FIRST], 0.1), Member(_start(), [SECOND], 0.1)]
+    foreign = torch.arange(N_QUERIES) >= len(FIRST)
+    poisoned = task._replace(
+        inputs=torch.where(foreign[:, None], -task.inputs, task.inputs),
+        pull=torch.where(foreign[:, None], unit(normal(N_QUERIES, D_OUT, seed=77)), task.pull),
+        barred=foreign[:, None] & (torch.arange(N_DOCS) % 3 > 0),
+    )
+    one = _trained([task], members)
+    two = _trained([poisoned], members)
+    torch.testing.assert_close(one[0], two[0], atol=1e-5, rtol=0)
+    assert not torch.allclose(one[1], two[1], atol=1e-2)
+
+
+def test_a_shorter_member_does_not_depend_on_the_rows_that_it_lacks() -> None:
+    # Row 0 is nobody's: not even as a filler may it spoil a member of fewer rows.
+    task = _task()
+    barred = torch.zeros(N_QUERIES, N_DOCS, dtype=torch.bool)
+    barred[0] = True
+    members = [Member(_start(), [_rows(3, 4)], 0.1), Member(_start(), [SECOND], 0.1)]
+    one = _trained([task], members)
+    two = _trained([task._replace(barred=barred)], members)
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+    assert bool((two[0] != 0).any())
+
+
+def test_the_order_and_number_of_members_do_not_matter() -> None:
+    task = _task()
+    members = [Member(_start(seed), [rows], 0.1) for seed, rows in ((8, FIRST), (9, SECOND))]
+    one, two = _trained([task], members), _trained([task], members[::-1])
+    torch.testing.assert_close(one, two.flip(0), atol=1e-4, rtol=0)
+
+
+def test_two_tasks_of_one_corpus_equal_one_task_with_the_queries_of_both() -> None:
+    # Queries count alike, whatever task they come from.
+    task, few, many = _task(), np.arange(4), np.arange(12, 30)
+    whole = _trained([task], [Member(_start(), [np.concatenate([few, many])], 0.1)])
+    split = _trained([task, task], [Member(_start(), [few, many], 0.1)])
+    torch.testing.assert_close(split, whole, atol=1e-4, rtol=0)
+
+
+def test_a_task_without_rows_for_any_member_changes_nothing() -> None:
+    none = np.empty(0, dtype=np.int64)
+    alone = _trained([_task()], [Member(_start(), [FIRST], 0.1)])
+    beside = _trained([_task(), _task(4)], [Member(_start(), [FIRST, none], 0.1)])
+    torch.testing.assert_close(beside, alone)
+
+
+def test_a_member_may_lack_rows_in_a_task_that_another_has() -> None:
+    none, tasks = np.empty(0, dtype=np.int64), [_task(), _task(4)]
+    members = [Member(_start(), [FIRST, none], 0.1), Member(_start(), [none, FIRST], 0.1)]
+    found = _trained(tasks, members)
+    for number, task in enumerate(tasks):
+        alone = _trained([task], [Member(_start(), [FIRST], 0.1)])
+        torch.testing.assert_close(found[number], alone[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [[], [0]])
+def test_a_member_without_a_query_is_refused(rows) -> None:
+    members = [Member(_start(), [_rows(*rows)], 0.1), Member(_start(), [_rows()], 0.1)]
     with pytest.raises(FitError, match="nothing to learn"):
-        make_pool(_with_train(data, qrels=none), identity(data), CONFIG)
+        _stack([_task()], members)
 
 
-def test_judgements_of_grade_zero_are_no_positives() -> None:
-    rows = np.array([0, 0], np.int64)
-    qrels = Qrels(rows, np.array([3, 4], np.int64), np.array([1, 0], np.int64))
-    assert positives_of(qrels, 1, "cpu").docs.tolist() == [3]
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_stronger_pull_stays_nearer_to_the_start(shape) -> None:
+    strengths = [1000.0, 30.0, 1.0, 0.03]
+    stack = _stack([_task()], [Member(_start(), [FIRST], 0.1)], shape=shape)
+    ways = [float((p - stack.origin).norm()) for p in stack.path(strengths, 20)]
+    assert all(near < 0.8 * far for near, far in itertools.pairwise(ways))
+    assert ways[0] < 0.01
 
 
-def test_anchors_trained_together_equal_anchors_trained_alone() -> None:
-    data = fit_data()
-    start = joined_start(_aligned(data), 0.5)
-    pool = make_pool(data, start, CONFIG)
-    together = train_adapters(data, start, pool, CONFIG, [1e-1, 1e-3])
-    for anchor, fitted in zip([1e-1, 1e-3], together, strict=True):
-        alone = _train(data, start, pool, CONFIG, anchor)
-        assert fitted.options == alone.options
-        torch.testing.assert_close(fitted.adapter.weight, alone.adapter.weight, atol=1e-4, rtol=0)
+def test_a_path_goes_on_from_where_the_stronger_pull_ended() -> None:
+    stack = _stack([_task()], [Member(_start(), [FIRST], 0.1)])
+    strong, weak = stack.path([10.0, 1.0], 2)
+    (onwards,) = stack.path([1.0], 2, begin=strong)
+    assert torch.equal(weak, onwards)
+    (afresh,) = stack.path([1.0], 2)
+    assert not torch.equal(weak, afresh)
 
 
-def test_the_teacher_moves_only_adapters_that_read_the_large_view() -> None:
-    data = fit_data()
-    silent = dataclasses.replace(CONFIG, teacher=0.0)
-    for start, moved in ((_aligned(data), True), (identity(data), False)):
-        pool = make_pool(data, start, CONFIG)
-        weights = [_train(data, start, pool, c, 1e-3).adapter.weight for c in (CONFIG, silent)]
-        assert torch.equal(*weights) != moved
+def test_tasks_are_renewed_between_strengths_and_only_there() -> None:
+    task, other = _task(), _task(4)
+    stack = _stack([task], [Member(_start(), [FIRST], 0.1)])
+    given: list[torch.Tensor] = []
+
+    def refresh(parameters: torch.Tensor) -> list[Task]:
+        given.append(parameters)
+        return [task._replace(corpus=other.corpus, pull=other.pull)]
+
+    strong, weak = stack.path([10.0, 1.0], 2, refresh=refresh)
+    assert len(given) == 1
+    assert torch.equal(given[0], strong)
+    (expected,) = _stack(
+        [task._replace(corpus=other.corpus, pull=other.pull)], [Member(_start(), [FIRST], 0.1)]
+    ).path([1.0], 2, begin=strong)
+    assert torch.equal(weak, expected)
+
+
+@pytest.mark.parametrize(("given", "colder"), [(2.0, True), (0.002, False)])
+def test_a_learned_temperature_moves_to_where_the_loss_is_lower(given, colder) -> None:
+    task = _task(noise=0.6)
+    stack = _stack([task], [Member(_start(), [FIRST], given)], learn_temperature=True)
+    (parameters,) = stack.path([0.01], 8)
+    learned = stack.temperature(parameters[0], 0)
+    assert (learned < 0.9 * given) if colder else (learned > 1.1 * given)
+    mapped = stack.outputs(parameters[0], 0, task.inputs[FIRST])
+    assert _mean_loss(task, mapped, FIRST, learned) < _mean_loss(task, mapped, FIRST, given)
+
+
+def test_a_temperature_that_is_not_learned_stays() -> None:
+    stack = _stack([_task()], [Member(_start(), [FIRST], 0.1), Member(_start(), [FIRST], 0.3)])
+    (parameters,) = stack.path([1.0], 3)
+    assert [stack.temperature(parameters[i], i) for i in (0, 1)] == [
+        pytest.approx(0.1),
+        pytest.approx(0.3),
+    ]
+    assert not torch.allclose(parameters[0], parameters[1], atol=1e-2)
+
+
+def test_outputs_are_those_of_the_members_own_map() -> None:
+    task = _task()
+    stack = _stack([task], [Member(_start(s), [FIRST], 0.1) for s in (8, 9)])
+    (parameters,) = stack.path([1.0], 3)
+    weight = _start(9) + parameters[1].view(D_OUT, D_IN)
+    torch.testing.assert_close(
+        stack.outputs(parameters[1], 1, task.inputs), unit(task.inputs @ weight.T)
+    )
+
+
+def test_blocks_of_scores_do_not_matter() -> None:
+    members = [Member(_start(), [FIRST], 0.1)]
+    whole = _trained([_task()], members)
+    parts = _trained([_task()], members, block_bytes=1)
+    torch.testing.assert_close(whole, parts, atol=1e-4, rtol=0)
+
+
+def test_barred_documents_do_not_push() -> None:
+    barred = torch.zeros(N_QUERIES, N_DOCS, dtype=torch.bool)
+    barred[:, 35] = True
+    task = _task(barred=barred)
+    moved = task.corpus.clone()
+    moved[35] = unit(task.inputs[0] @ _start().T)
+    members = [Member(_start(), [FIRST], 0.1)]
+    one, two = (_trained([task._replace(corpus=c)], members) for c in (task.corpus, moved))
+    assert torch.equal(one, two)
+    three = _trained([task._replace(corpus=moved, barred=None)], members)
+    assert not torch.allclose(two, three, atol=1e-3)
+
+
+def test_nothing_given_is_changed_in_place() -> None:
+    task, start = _task(), _start()
+    copies = [t.clone() for t in (task.inputs, task.corpus, task.pull, start)]
+    _trained([task], [Member(start, [FIRST], 0.1)])
+    given = (task.inputs, task.corpus, task.pull, start)
+    assert all(torch.equal(a, b) for a, b in zip(given, copies, strict=True))
+
+
+def test_training_is_deterministic_and_the_global_generator_takes_no_part() -> None:
+    members = [Member(_start(), [FIRST], 0.1)]
+    one = _trained([_task()], members, shape="mlp")
+    torch.manual_seed(5)
+    assert torch.equal(one, _trained([_task()], members, shape="mlp"))
+
+
+def test_several_positives_pull_by_their_grades() -> None:
+    # Grades 3 and 1 of two documents: the optimum of a free map at temperature 1 lies nearer to
+    # the first.
+    qrels = Qrels(_rows(0, 0), _rows(0, 1), _rows(3, 1))
+    corpus = torch.eye(D_OUT)
+    inputs = unit(normal(1, D_IN))
+    task = Task(inputs, corpus, pull_of(qrels, 1, corpus), None)
+    stack = _stack([task], [Member(_start(), [_rows(0)], 0.3)])
+    (parameters,) = stack.path([1e-4], 30)
+    (mapped,) = stack.outputs(parameters[0], 0, inputs)
+    assert mapped[0] > mapped[1] > mapped[2:].max()

@@ -16,11 +16,12 @@ from era_cache.adapters import load_adapter, load_config
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.encoders import HashEncoder
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
+from era_cache.fitting import FitReport, environment, fit_to_folder
 from era_cache.measures import parse_measure
 from era_cache.report import render_html, render_markdown, render_text
 from era_cache.splits import make_split
 from era_cache.store import Store
-from era_cache.workflow import FitReport, environment, evaluate_folder, fit_to_folder
+from era_cache.workflow import evaluate_folder
 
 SPLIT = SplitConfig(labels=0.3)
 
@@ -81,6 +82,7 @@ def test_the_folder_says_what_it_was_fitted_on(store, built) -> None:
         "labels": 0.3,
         "test": 0.5,
         "validation": 0.1,
+        "count": 0,
         "queries": {"train": 18, "validation": 6, "test": 30},
         "test_digest": split.test_digest(collection),
     }
@@ -88,14 +90,16 @@ def test_the_folder_says_what_it_was_fitted_on(store, built) -> None:
     assert config["encoders"]["document"]["name"] == "hash-16"
     assert config["alignment_documents"] == 60
     assert config["recipe"]["name"] == "era"
-    assert config["recipe"]["anchors"] == [1e-3]
+    assert config["recipe"]["strengths"] == [8.0]
     assert config["environment"] == environment()
     assert set(environment()) >= {"era_cache", "python", "torch", "numpy", "h5py"}
 
 
 def test_metrics_and_card_show_every_candidate(built) -> None:
     metrics = json.loads((built / "metrics.json").read_text())
-    assert (metrics["primary"], metrics["validation_queries"]) == ("nDCG@10", 6)
+    assert (metrics["primary"], metrics["judging_queries"]) == ("nDCG@10", 24)
+    assert metrics["missing"] == []
+    assert metrics["alignment"]["texts"] == 12
     card = (built / "README.md").read_text()
     for name, entry in metrics["candidates"].items():
         chosen = " **(chosen)**" if name == "era" else ""

@@ -28,6 +28,11 @@ __all__ = ["main"]
 @click.argument("store_path", metavar="STORE", type=PathArgument)
 @click.argument("adapter", type=PathArgument)
 @click.option(
+    "--collection",
+    help="Where the adapter was fitted on several, or to measure it on one that it was not fitted "
+    "on.",
+)
+@click.option(
     "--with",
     "others",
     type=PathArgument,
@@ -82,6 +87,7 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     evaluation = evaluate_folder(
         Store.open(store_path),
         adapter,
+        collection_name=options["collection"],
         others=options["others"],
         measures=measures,
         seed=options["seed"],
@@ -90,7 +96,7 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
         int8=options["int8"],
         commands=["era-eval " + shlex.join(sys.argv[1:])],
     )
-    out = options["out"] or adapter / "evaluation"
+    out = options["out"] or _default_out(adapter, options["collection"])
     _write(out, evaluation, options["runs"])
     if as_json:
         echo_json(evaluation.record)
@@ -99,6 +105,13 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     if options["int8"]:
         click.echo("\n".join(int8_notes(evaluation.record)))
     click.echo(f"Report: {out / 'report.html'}")
+
+
+def _default_out(adapter: Path, collection: str | None) -> Path:
+    """``evaluation``, with a folder for each collection where one is named."""
+    from era_cache.files import safe_name
+
+    return adapter / "evaluation" / (safe_name(collection) if collection else "")
 
 
 def _write(out: Path, evaluation: Any, runs: bool) -> None:

@@ -5,41 +5,61 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
-    check_option,
-    count,
-    device_option,
     echo_json,
     echo_table,
     json_option,
     note,
     percent,
-    seed_number,
     version_option,
 )
-from era_cache.config import FitConfig, PaperConfig, SplitConfig
+from era_cache.cli.fit_curve import curve
+from era_cache.cli.fit_options import (
+    LABELS_HELP,
+    SPLIT,
+    data_options,
+    named_collections,
+    recipe_of,
+    shares,
+)
+from era_cache.cli.fit_sweep import sweep
+from era_cache.config import FitConfig, PaperConfig
 
 __all__ = ["main"]
 
-DEFAULTS, SPLIT = FitConfig(), SplitConfig()
 NAMES = ["auto", "small", "aligned", "era", "era-dual", "small+"]
 
 
-def _shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[float]:
-    if not value:
-        return []
-    return [percent(part.strip()) for part in value.split(",")]
+class FitCommand(EraCommand):
+    """``era-fit STORE …``, and beside it ``era-fit sweep`` and ``era-fit curve``."""
+
+    others: ClassVar[dict[str, click.Command]] = {"sweep": sweep, "curve": curve}
+
+    def main(  # type: ignore[override]
+        self, args: Any = None, prog_name: Any = None, **extra: Any
+    ) -> Any:
+        """Hand over to another form where the first word names it."""
+        import sys
+
+        given = list(sys.argv[1:] if args is None else args)
+        name = prog_name or "era-fit"
+        if given and given[0] in self.others:
+            return self.others[given[0]].main(given[1:], f"{name} {given[0]}", **extra)
+        return super().main(given, name, **extra)
 
 
-@click.command(cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
-@click.argument("collection")
+@click.command(
+    cls=FitCommand,
+    epilog="`era-fit sweep` fits a grid of settings together, `era-fit curve` at several shares of "
+    "the labels; each has its own --help. A store that is named like them is given as ./sweep.",
+)
+@data_options
 @click.option("--out", type=PathArgument, required=True, help="Folder to write the adapter to.")
 @click.option(
     "--labels",
@@ -47,11 +67,20 @@ def _shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     metavar="PERCENT",
     default=f"{SPLIT.labels:.0%}",
     show_default=True,
-    help="Share of the judged queries used for training.",
+    help=LABELS_HELP,
+)
+@click.option(
+    "--split-seed",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="N",
+    default=SPLIT.seed,
+    show_default=True,
+    help="Seed that shuffles queries before the split.",
 )
 @click.option(
     "--curve",
-    callback=_shares,
+    "curve_shares",
+    callback=shares,
     metavar="PERCENT,…",
     help="Also fit at these shares of the labels, such as 5,10,40, for the report's curve.",
 )
@@ -60,7 +89,7 @@ def _shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     type=click.Choice(NAMES),
     default="auto",
     show_default=True,
-    help="Which candidate ships; auto lets validation choose.",
+    help="Which candidate ships; auto lets held-out labels choose.",
 )
 @click.option(
     "--recipe",
@@ -70,65 +99,42 @@ def _shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     help="How candidates are fitted; paper is the published recipe, for comparison.",
 )
 @click.option(
-    "--split",
-    "split_rule",
-    type=click.Choice(["paper", "source"]),
-    default=SPLIT.rule,
-    show_default=True,
-    help="The paper's split of all judged queries, or the collection's own train, dev and test.",
-)
-@click.option(
-    "--split-seed",
-    type=seed_number,
-    metavar="N",
-    default=SPLIT.seed,
-    show_default=True,
-    help="Seed that shuffles queries before the split.",
-)
-@click.option(
-    "--seed", type=seed_number, metavar="N", help="Seed of training.  [default: the recipe's]"
-)
-@click.option(
     "--align-documents",
-    type=count,
+    type=click.IntRange(min=1),
     metavar="N",
-    default=DEFAULTS.align_documents,
-    show_default=True,
-    help="Largest number of documents that the alignment uses.",
+    help="Largest number of documents that the alignment uses, of each collection.  "
+    f"[default: {FitConfig.align_documents}]",
 )
 @click.option(
-    "--query-encoder",
-    help="Large side, where the store leaves a choice: name or start of a fingerprint.",
+    "--resume", is_flag=True, help="Take over what an interrupted run of this command finished."
 )
-@click.option(
-    "--doc-encoder",
-    help="Small side, where the store leaves a choice: name or start of a fingerprint.",
-)
-@check_option
-@device_option
 @json_option
 @version_option
-def main(store_path: Path, collection: str, as_json: bool, **options: Any) -> None:
-    """Fit an adapter for COLLECTION from the vectors in STORE.
+def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Fit an adapter for one COLLECTION, or one for several, from the vectors in STORE.
 
     Aligns the two spaces without labels, trains the candidates with the labels of the training
-    queries, and keeps the best on validation; if none beats today's small encoder, that is what
-    ships. Test queries are not read.
+    queries, and keeps the best on held-out labels; if none beats today's small encoder, that is
+    what ships. Test queries are not read. Ctrl-C keeps the best so far.
 
     \b
     Example:
       era-fit stores/mine toy --labels 20 --out adapters/toy
     """
+    from era_cache.fitting import fit_to_folder
     from era_cache.splits import make_split
     from era_cache.store import Store
-    from era_cache.workflow import fit_to_folder
 
-    recipe: FitConfig | PaperConfig = PaperConfig() if options["recipe"] == "paper" else DEFAULTS
-    recipe = replace(recipe, align_documents=options["align_documents"])
-    if options["seed"] is not None:
-        recipe = replace(recipe, seed=options["seed"])
+    recipe = _recipe(options)
     store = Store.open(store_path)
-    split = SplitConfig(options["split_rule"], options["split_seed"], options["labels"])
+    names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
+    split = replace(
+        SPLIT,
+        rule=options["split_rule"],
+        seed=options["split_seed"],
+        labels=options["labels"],
+        count=options["label_count"] or 0,
+    )
     common = {
         "recipe": recipe,
         "candidate": options["candidate"],
@@ -136,29 +142,21 @@ def main(store_path: Path, collection: str, as_json: bool, **options: Any) -> No
         "doc_encoder": options["doc_encoder"],
         "device": options["device"],
         "check": options["check"],
+        "resume": options["resume"],
+        "progress": lambda text: note(f"fitting {text} …"),
     }
     out: Path = options["out"]
-    versions = store.versions(collection)
-    if len(versions) > 1:
-        newest = store.collection(collection).version
-        note(f"{len(versions)} versions of {collection} are stored; using the newest, {newest}.")
-    for share in options["curve"]:  # an impossible share must not surface after the main fit
-        make_split(store.collection(collection), replace(split, labels=share))
-    report = fit_to_folder(
-        store,
-        collection,
-        out,
-        split_config=split,
-        progress=lambda name: note(f"fitting {name} …"),
-        **common,
-    )
-    for share in options["curve"]:
-        if share == options["labels"]:
+    for share in options["curve_shares"]:  # must not surface after the main fit
+        for name in names:
+            make_split(store.collection(name), replace(split, labels=share))
+    report = fit_to_folder(store, names, out, split_config=split, **common)
+    for share in options["curve_shares"]:
+        if share == options["labels"] or report.result.missing:
             continue
-        note(f"fitting all candidates at {share:.0%} of the labels …")
+        note(f"all candidates at {share:.0%} of the labels …")
         fit_to_folder(
             store,
-            collection,
+            names,
             out / "curve" / f"{share * 100:g}",
             split_config=replace(split, labels=share),
             **common,
@@ -169,6 +167,20 @@ def main(store_path: Path, collection: str, as_json: bool, **options: Any) -> No
         _render(store_path, out, report)
 
 
+def _recipe(options: dict[str, Any]) -> FitConfig | PaperConfig:
+    if options["recipe"] == "paper":
+        if options["settings"]:
+            raise click.UsageError("--set changes the default recipe; the paper's is as it is.")
+        recipe: FitConfig | PaperConfig = PaperConfig()
+        if options["seed"] is not None:
+            recipe = replace(recipe, seed=options["seed"])
+    else:
+        recipe = recipe_of(options["settings"], options["seed"])
+    if options["align_documents"] is not None:
+        recipe = replace(recipe, align_documents=options["align_documents"])
+    return recipe
+
+
 def _summary(report: Any) -> dict[str, Any]:
     result = report.result
     return {
@@ -177,24 +189,30 @@ def _summary(report: Any) -> dict[str, Any]:
         "reason": result.choice.reason,
         "validation": {name: fit.mean for name, fit in result.candidates.items()},
         "options": {name: fit.options for name, fit in result.candidates.items()},
-        "queries": {
-            "train": len(report.split.train),
-            "validation": len(report.split.validation),
-            "test": len(report.split.test),
-        },
+        "missing": list(result.missing),
+        "queries": report.queries(),
+        "collections": list(report.splits),
         "alignment_documents": report.alignment_documents,
+        "alignment": None if report.alignment is None else report.alignment._asdict(),
         "seconds": {**result.seconds, "total": report.seconds},
     }
 
 
 def _render(store_path: Path, out: Path, report: Any) -> None:
-    result, split = report.result, report.split
+    result, queries = report.result, report.queries()
     click.echo(
-        f"{len(split.train)} training, {len(split.validation)} validation and {len(split.test)} "
+        f"{queries['train']} training, {queries['validation']} validation and {queries['test']} "
         f"test queries; queries by {report.encoders.query.spec.name}, documents by "
         f"{report.encoders.document.spec.name}; aligned on {report.alignment_documents:,} "
         "documents."
     )
+    if report.alignment is not None:
+        quality = report.alignment
+        click.echo(
+            f"Alignment: of {quality.texts:,} documents held out, {quality.recall_at_1:.0%} find "
+            f"themselves first and {quality.recall_at_10:.0%} among ten (mean cosine "
+            f"{quality.mean_cosine:.2f})."
+        )
     for encoder in dict.fromkeys(report.encoders):
         if encoder.spec.template != "{text}":
             click.echo(f"Prompt of {encoder.spec.label()}: {encoder.spec.template!r}")
@@ -207,8 +225,14 @@ def _render(store_path: Path, out: Path, report: Any) -> None:
         ]
         for name, fit in result.candidates.items()
     ]
-    echo_table(["candidate", "validation nDCG@10", "", "options"], rows)
+    echo_table(["candidate", "held-out nDCG@10", "", "options"], rows)
     click.echo(f"Chosen: {result.choice.name} ({result.choice.reason}).")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
     click.echo(f"Adapter written to {out} ({spent}, in all {report.seconds:.1f} s).")
-    click.echo(f"Next: era-eval {quote(str(store_path))} {quote(str(out))}")
+    if result.missing:
+        note(
+            f"Interrupted: {', '.join(result.missing)} not fitted. The same command with --resume "
+            "goes on."
+        )
+    which = "" if len(report.splits) == 1 else f" --collection {quote(next(iter(report.splits)))}"
+    click.echo(f"Next: era-eval {quote(str(store_path))} {quote(str(out))}{which}")

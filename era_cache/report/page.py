@@ -8,14 +8,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from era_cache.report.charts import figure
 from era_cache.report.records import Report, read_report
 from era_cache.report.tables import MARKS_LEGEND, Cell, Listing, Table, blocks_of, summary_of
 
-__all__ = ["render_html"]
+__all__ = ["render_html", "render_rows_html"]
 
 _CSS = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#59636e;--page:#fff;--line:#d5dae0;
@@ -104,13 +104,32 @@ def render_html(result: Mapping[str, Any]) -> str:
         FormatError: ``result`` is not such a dict, or is damaged.
     """
     report = read_report(result)
-    title = html.escape(f"Evaluation on {report.collection}")
+    return _page(
+        f"Evaluation on {report.collection}",
+        [summary_of(report), report.choice_reason],
+        [_html_section(block, report) for block in blocks_of(report)],
+    )
+
+
+def render_rows_html(title: str, lead: Sequence[str], table: Table) -> str:
+    """Render one table as such a page, its columns to be sorted.
+
+    Args:
+        title: Of the page.
+        lead: Sentences above the table, the first one larger.
+        table: The rows.
+    """
+    return _page(title, lead, [f"<section>\n{_html_table(table, '')}\n</section>"])
+
+
+def _page(title: str, lead: Sequence[str], sections: Sequence[str]) -> str:
+    title = html.escape(title)
     script_hash = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    sections = [_html_section(block, report) for block in blocks_of(report)]
+    first, *others = (html.escape(sentence) for sentence in lead)
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -125,8 +144,8 @@ def render_html(result: Mapping[str, Any]) -> str:
             "</head>",
             "<body>",
             f"<header><h1>{title}</h1>",
-            f'<p class="lead">{html.escape(summary_of(report))}</p>',
-            f'<p class="soft">{html.escape(report.choice_reason)}</p></header>',
+            f'<p class="lead">{first}</p>',
+            "\n".join(f'<p class="soft">{sentence}</p>' for sentence in others) + "</header>",
             "<main>",
             *sections,
             "</main>",

@@ -1,0 +1,236 @@
+"""Quality of fitting on the development collections: one record for each fit, kept in a file.
+
+    python -m benchmarks.fit_quality --pair demo
+
+A record holds test nDCG@10 of every candidate, of the paper's recipe and, for some splits, of the
+peers. Records are keyed by the code that made them: a run goes on where another stopped, several
+may run at once on other collections, and ``benchmarks.fit`` reads what is there.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import fcntl
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+import era_cache
+from benchmarks.fit_data import PAIRS, Pair, available, problem
+from benchmarks.peers.problem import Problem
+from benchmarks.peers.run import run_peer
+from era_cache.choose import choose, fit_candidates, fit_paper
+from era_cache.config import FitConfig, PaperConfig
+from era_cache.crossfit import PRIMARY
+from era_cache.demo_models import demo_models_dir
+from era_cache.evaluate import score_adapters, score_large
+from era_cache.measures import evaluate
+from era_cache.pairs import FitData, HeldOut
+from era_cache.statistics import paired_randomisation_test
+
+__all__ = ["PEER_NAMES", "RATIOS", "SEEDS", "records", "run"]
+
+RATIOS = (0.05, 0.1, 0.2, 0.4)
+SEEDS = (42, 43, 44, 45, 46)
+PEER_NAMES = (
+    "rebasis",
+    "ridge",
+    "ridge_labels",
+    "llamaindex",
+    "llamaindex_tuned",
+    "search_adaptor",
+)
+_OURS: tuple[str, ...] = (
+    "align",
+    "choose",
+    "config",
+    "crossfit",
+    "folds",
+    "lbfgs",
+    "losses",
+    "maps",
+    "mining",
+)
+_OURS += ("moments", "shapes", "train")
+_PAPER = ("align", "mining", "paper")
+
+
+def _code(modules: Sequence[str]) -> str:
+    """Digest of what the modules do: their syntax without comments and docstrings."""
+    folder = Path(era_cache.__file__).parent
+    digest = hashlib.sha256()
+    for name in modules:
+        tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):  # a docstring is a constant that stands alone
+                node.body = [n for n in body if not _is_text(n)]  # type: ignore[attr-defined]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def _codes() -> dict[str, str]:
+    """The code of each kind of record as it is now; peers have versions of their own."""
+    ours = _code(_OURS)
+    return {"ours": ours, "strict": ours, "paper": _code(_PAPER), "peers": "peers-1"}
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _path() -> Path:
+    return demo_models_dir().parent / "benchmarks" / "fit.jsonl"
+
+
+def records() -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Records of the present code: (kind, pair, collection, labels, seed) to the record."""
+    found = {}
+    codes = _codes()
+    path = _path()
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        record = json.loads(line)
+        if record["code"] == codes[record["kind"]]:
+            key = (record["kind"], record["pair"], record["collection"])
+            found[(*key, record["labels"], record["seed"])] = record
+    return found
+
+
+def _keep(record: dict[str, Any]) -> None:
+    path = _path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(record) + "\n")
+
+
+def _ours(data: FitData, held_out: HeldOut, config: FitConfig) -> dict[str, Any]:
+    result = fit_candidates(data, config)
+    adapters = {name: fit.adapter for name, fit in result.candidates.items()}
+    scored = {
+        n: s.values[PRIMARY] for n, s in score_adapters(held_out, adapters, [PRIMARY]).items()
+    }
+    large = score_large(held_out, [PRIMARY])
+    test = {name: float(values.mean()) for name, values in scored.items()}
+    if large is not None:
+        test["large"] = float(large.values[PRIMARY].mean())
+    shipped = choose(result.candidates).name
+    harm = 1.0
+    if shipped != "small" and test[shipped] < test["small"]:
+        harm = paired_randomisation_test(scored[shipped], scored["small"], seed=0)
+    return {
+        "test": test,
+        "held_out": {name: fit.mean for name, fit in result.candidates.items()},
+        "shipped": shipped,
+        "p_harm": harm,
+        "seconds": result.seconds,
+        "options": {name: fit.options for name, fit in result.candidates.items()},
+    }
+
+
+def _paper(data: FitData, held_out: HeldOut, seed: int) -> dict[str, Any]:
+    start = time.monotonic()
+    result = fit_paper(data, PaperConfig(seed=seed))
+    seconds = time.monotonic() - start
+    adapters = {"paper": result.candidates["paper"].adapter}
+    scored = score_adapters(held_out, adapters, [PRIMARY])["paper"].values[PRIMARY]
+    options = result.candidates["paper"].options
+    return {"test": {"paper": float(scored.mean())}, "seconds": seconds, "options": options}
+
+
+def _peers(data: FitData, held_out: HeldOut) -> dict[str, Any]:
+    def triples(qrels: Any) -> np.ndarray:
+        return np.stack([qrels.query_rows, qrels.doc_rows, qrels.relevance], axis=1)
+
+    test, seconds, errors = {}, {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "problem.npz"
+        Problem(
+            train_queries=data.train.views["large"].numpy(),
+            val_queries=data.validation.views["large"].numpy(),
+            test_queries=held_out.queries.views["large"].numpy(),
+            corpus=data.corpus.numpy(),
+            align_large=data.align_large.numpy(),
+            align_small=data.align_small.numpy(),
+            train_qrels=triples(data.train.qrels),
+            val_qrels=triples(data.validation.qrels),
+        ).save(path)
+        for name in PEER_NAMES:
+            found = run_peer(name, path, torch.get_num_threads())
+            if found.mapped is None:
+                errors[name] = found.error
+                continue
+            mapped = torch.from_numpy(found.mapped)
+            rows = torch.topk(mapped @ data.corpus.T, min(10, len(data.corpus)), dim=1).indices
+            values = evaluate(rows.numpy(), held_out.queries.qrels, [PRIMARY], len(data.corpus))
+            test[name] = float(values[PRIMARY].mean())
+            seconds[name] = found.seconds
+    return {"test": test, "seconds": seconds, "errors": errors}
+
+
+def run(
+    pair: str,
+    names: Sequence[str],
+    ratios: Sequence[float],
+    seeds: Sequence[int],
+    kinds: Sequence[str],
+) -> None:
+    """Make the records that are missing.
+
+    Args:
+        pair: a name from ``PAIRS``.
+        names: collections.
+        ratios: shares of the labels.
+        seeds: of the split.
+        kinds: ``ours``, ``strict`` (validation labels choose but never train), ``paper``,
+            ``peers``.
+    """
+    codes = _codes()
+    known = records()
+    for seed in seeds:
+        for name in names:
+            for labels in ratios:
+                for kind in kinds:
+                    if (kind, pair, name, labels, seed) in known:
+                        continue
+                    data, held_out, _ = problem(name, PAIRS[pair], labels, seed)
+                    if kind == "paper":
+                        found = _paper(data, held_out, seed)
+                    elif kind == "peers":
+                        found = _peers(data, held_out)
+                    else:
+                        config = dataclasses.replace(FitConfig(), refit=kind == "ours")
+                        found = _ours(data, held_out, config)
+                    key = {"kind": kind, "pair": pair, "collection": name}
+                    _keep({**key, "labels": labels, "seed": seed, "code": codes[kind], **found})
+                    shown = {k: round(100 * v, 1) for k, v in found["test"].items()}
+                    click.echo(f"{pair} {name} {labels:.0%} seed {seed} {kind}: {shown}", err=True)
+
+
+@click.command()
+@click.option("--pair", type=click.Choice(list(PAIRS)), default="demo", show_default=True)
+@click.option("--collections", default="", help="Comma-separated; all that have vectors.")
+@click.option("--labels", default="5,10,20,40", show_default=True, help="In percent.")
+@click.option("--seeds", default=",".join(map(str, SEEDS)), show_default=True)
+@click.option("--kinds", default="ours,paper", show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(pair: str, collections: str, labels: str, seeds: str, kinds: str, threads: int) -> None:
+    """Make the records of a pair that are missing."""
+    torch.set_num_threads(threads)
+    chosen: Pair = PAIRS[pair]
+    names = collections.split(",") if collections else available(chosen)
+    ratios = [float(share) / 100 for share in labels.split(",")]
+    run(pair, names, ratios, [int(seed) for seed in seeds.split(",")], kinds.split(","))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Options that all forms of era-fit share: what is fitted on, with which split, by which recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from era_cache.cli.common import (
+    PathArgument,
+    check_option,
+    count,
+    device_option,
+    note,
+    percent,
+    seed_number,
+)
+from era_cache.config import FitConfig, SplitConfig
+from era_cache.errors import InputError
+
+if TYPE_CHECKING:
+    from era_cache.store import Store
+
+__all__ = ["LABELS_HELP", "SPLIT", "data_options", "named_collections", "recipe_of", "shares"]
+
+SPLIT = SplitConfig()
+LABELS_HELP = "Share of the judged queries used for training, in percent."
+
+
+def shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[float]:
+    """Read percentages with commas between them."""
+    return [percent(part.strip()) for part in value.split(",")] if value else []
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The store, its collections and encoders, the split, and settings of the recipe."""
+    options = [
+        click.argument("store_path", metavar="STORE", type=PathArgument),
+        click.argument("collections", metavar="COLLECTION…", nargs=-1),
+        click.option(
+            "--only-domain",
+            metavar="DOMAIN",
+            help="Fit on the collections of this domain: of those named, or of the whole store.",
+        ),
+        click.option(
+            "--holdout-domain",
+            metavar="DOMAIN",
+            help="Fit on all collections but those of this domain, likewise.",
+        ),
+        click.option(
+            "--split",
+            "split_rule",
+            type=click.Choice(["paper", "source"]),
+            default=SPLIT.rule,
+            show_default=True,
+            help="The paper's split of all judged queries, or the collection's own train, dev and "
+            "test.",
+        ),
+        click.option(
+            "--label-count",
+            type=count,
+            metavar="N",
+            help="Training queries at most, whatever the share allows.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="A setting of the recipe (docs/fitting.md lists them); may be repeated.",
+        ),
+        click.option(
+            "--seed",
+            type=seed_number,
+            metavar="N",
+            help="Seed of the fit.  [default: the recipe's]",
+        ),
+        click.option(
+            "--query-encoder",
+            help="Large side, where the store leaves a choice: name or start of a fingerprint.",
+        ),
+        click.option(
+            "--doc-encoder",
+            help="Small side, where the store leaves a choice: name or start of a fingerprint.",
+        ),
+        check_option,
+        device_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def recipe_of(settings: Sequence[str], seed: int | None) -> FitConfig:
+    """The default recipe with the user's settings.
+
+    Raises:
+        InputError: a setting is unknown or impossible.
+    """
+    from dataclasses import replace
+
+    from era_cache.settings import with_settings
+
+    recipe = FitConfig() if seed is None else replace(FitConfig(), seed=seed)
+    return with_settings(recipe, settings)
+
+
+def named_collections(
+    store: Store, named: Sequence[str], only: str | None, holdout: str | None
+) -> list[str]:
+    """The collections to fit on: those named, or all, less those that the domains leave out.
+
+    Raises:
+        InputError: nothing is named, or nothing is left.
+    """
+    if not named and only is None and holdout is None:
+        raise InputError("Name a collection of the store, or a domain with --only-domain.")
+    names = list(named) or store.collection_names()
+    found = []
+    for name in names:
+        collection = store.collection(name)
+        versions = store.versions(name)
+        if len(versions) > 1:
+            note(
+                f"{len(versions)} versions of {name} are stored; using the newest, "
+                f"{collection.version}."
+            )
+        if (only is None or collection.domain == only) and collection.domain != (holdout or None):
+            found.append(name)
+    if not found:
+        raise InputError(
+            f"No collection is left of {', '.join(names) or 'an empty store'}: --only-domain and "
+            "--holdout-domain compare with the domain in each collection's meta.json."
+        )
+    return found

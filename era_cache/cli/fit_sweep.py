@@ -1,0 +1,150 @@
+"""``era-fit sweep``: many settings in one go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import click
+
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    count,
+    echo_json,
+    echo_table,
+    json_option,
+    note,
+    version_option,
+)
+from era_cache.cli.fit_curve import seeds_option
+from era_cache.cli.fit_options import SPLIT, data_options, named_collections, recipe_of, shares
+
+__all__ = ["sweep"]
+
+_SHOWN = 12
+_FIXED = ("job", "candidate", "labels", "split_seed", "held_out", "round", "chosen")
+
+
+@click.command(cls=EraCommand)
+@data_options
+@click.option(
+    "--out", type=PathArgument, required=True, help="Folder for the tables; goes on where it is."
+)
+@click.option(
+    "--grid",
+    metavar="NAME=VALUE,…",
+    multiple=True,
+    required=True,
+    help="A setting and its values; repeated, all combinations are fitted.",
+)
+@click.option(
+    "--random", "most", type=count, metavar="N", help="Fit only so many combinations, drawn."
+)
+@click.option(
+    "--candidate",
+    "candidates",
+    type=click.Choice(["era", "era-dual", "small+"]),
+    multiple=True,
+    default=("era-dual",),
+    show_default=True,
+    help="What is fitted; may be repeated.",
+)
+@click.option(
+    "--labels",
+    callback=shares,
+    metavar="PERCENT,…",
+    default=f"{SPLIT.labels:.0%}",
+    show_default=True,
+    help="Shares of the judged queries used for training.",
+)
+@seeds_option
+@click.option(
+    "--halving/--no-halving",
+    default=True,
+    show_default=True,
+    help="Fit only the best quarter in full, after a short round of all.",
+)
+@json_option
+@version_option
+def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Fit many settings of the recipe together and rank them by held-out nDCG@10.
+
+    Test queries are not read. Writes sweep.csv, sweep.json and sweep.html, and prints the command
+    that fits the best row in full. Interrupted, the same command goes on with the next split.
+
+    \b
+    Example:
+      era-fit sweep stores/mine toy --grid temperature=0.03,0.05,0.1 \\
+          --grid align=procrustes,mixture --labels 10,20 --out sweeps/toy
+    """
+    from era_cache.experiments import sweep_rows
+    from era_cache.settings import grid
+    from era_cache.store import Store
+    from era_cache.tables import write_tables
+
+    settings = _drawn(grid(options["grid"]), options["most"], options["seed"] or 0)
+    store = Store.open(store_path)
+    names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
+    rows = sweep_rows(
+        store,
+        names,
+        options["out"],
+        split=replace(SPLIT, rule=options["split_rule"], count=options["label_count"] or 0),
+        labels=options["labels"],
+        split_seeds=options["split_seeds"],
+        candidates=options["candidates"],
+        base=recipe_of(options["settings"], options["seed"]),
+        settings=settings,
+        halving=options["halving"],
+        tell=lambda text: note(f"{text} …"),
+        query_encoder=options["query_encoder"],
+        doc_encoder=options["doc_encoder"],
+        device=options["device"],
+        check=options["check"],
+    )
+    command = _command(store_path, names, rows[0], options)
+    lead = [
+        f"{len(rows):,} fits; the best reaches {rows[0]['held_out']:.4f} held-out nDCG@10.",
+        f"To fit it in full: {command}",
+    ]
+    write_tables(options["out"], "sweep", rows, "Sweep", lead)
+    if as_json:
+        echo_json({"rows": rows, "command": command})
+        return
+    columns = [key for key in rows[0] if key != "job"]
+    shown = [[_text(row[column]) for column in columns] for row in rows[:_SHOWN]]
+    echo_table(columns, shown)
+    if len(rows) > _SHOWN:
+        click.echo(f"… and {len(rows) - _SHOWN:,} more in {options['out'] / 'sweep.html'}")
+    click.echo(f"To fit the best in full: {command}")
+
+
+def _drawn(settings: list[dict[str, Any]], most: int | None, seed: int) -> list[dict[str, Any]]:
+    """So many combinations, drawn without replacement, in the order of the grid."""
+    import random
+
+    if most is None or most >= len(settings):
+        return settings
+    chosen = sorted(random.Random(seed).sample(range(len(settings)), most))  # noqa: S311
+    return [settings[number] for number in chosen]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _command(store: Path, names: list[str], row: dict[str, Any], options: dict[str, Any]) -> str:
+    """The command that fits a row in full."""
+    words = ["era-fit", quote(str(store)), *map(quote, names)]
+    words += ["--candidate", row["candidate"], "--labels", f"{row['labels'] * 100:g}"]
+    words += ["--split-seed", str(row["split_seed"]), "--split", options["split_rule"]]
+    changes = [f"{name}={value}" for name, value in row.items() if name not in _FIXED]
+    for setting in [*options["settings"], *changes]:
+        words += ["--set", quote(setting)]
+    for name in ("seed", "label_count", "query_encoder", "doc_encoder", "device"):
+        if options[name] is not None:
+            words += [f"--{name.replace('_', '-')}", quote(str(options[name]))]
+    return " ".join([*words, "--out", "adapters/best"])

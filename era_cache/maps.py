@@ -1,0 +1,183 @@
+"""What an adapter computes: linear maps, residual layers and reference tables. No files here.
+
+In: unit-length query vectors of one or two encoders. Out: unit-length vectors in the document
+space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from era_cache.errors import FingerprintError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["VIEWS", "Adapter", "Hidden", "References", "unit"]
+
+VIEWS = ("large", "small")
+_BLOCK_ELEMENTS = 1 << 22
+"""Similarities to references held at a time: 16 MiB."""
+
+
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Scale each row of (..., d) to unit length; the one place where vectors are normalised."""
+    import torch
+
+    return torch.nn.functional.normalize(vectors, dim=-1, eps=1e-12)
+
+
+class Hidden(NamedTuple):
+    """A residual layer: ``output @ gelu(weight @ x + bias)`` is added to the linear map.
+
+    ``weight`` (h, d_in), ``bias`` (h,), ``output`` (d_out, h), all float32.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    output: torch.Tensor
+
+
+class References(NamedTuple):
+    """Texts whose place is known in both spaces, and how strongly they correct a mapped query.
+
+    The view ``view`` says which references are near (p = softmax(query . keys / temperature)).
+    The mapped query says which ones it would find (q, the same with ``values``). It moves to
+    ``unit(mapped + step * sum_j (p_j - q_j) values_j)``, ``steps`` times: a gradient step on the
+    cross-entropy of q against p. Without ``contrast`` q counts as zero.
+
+    ``keys`` (m, d_view) and ``values`` (m, d_out) are unit rows, float32. The tables that fitting
+    makes are alignment documents (keys of the large model, values of the small one) and labelled
+    queries (their own vectors, and the mean of their positives).
+    """
+
+    view: str
+    keys: torch.Tensor
+    values: torch.Tensor
+    temperature: float
+    step: float
+    steps: int = 1
+    contrast: bool = True
+
+    def wanted(self, queries: torch.Tensor) -> torch.Tensor:
+        """Where the references near each query lie: sum_j p_j values_j.
+
+        Args:
+            queries: (n, d_view) unit rows of the view ``self.view``.
+
+        Returns:
+            (n, d_out), not of unit length.
+        """
+        import torch
+
+        rows = max(1, _BLOCK_ELEMENTS // len(self.keys))
+        blocks = [
+            torch.softmax(block @ self.keys.T / self.temperature, dim=1) @ self.values
+            for block in queries.split(rows)
+        ]
+        return torch.cat(blocks)
+
+    def move(self, mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Correct mapped queries.
+
+        Args:
+            mapped: (n, d_out) unit rows.
+            wanted: (n, d_out) from ``wanted``, of the same queries.
+
+        Returns:
+            (n, d_out) unit rows.
+        """
+        import torch
+
+        rows = max(1, _BLOCK_ELEMENTS // len(self.keys))
+        blocks = zip(mapped.split(rows), wanted.split(rows), strict=True)
+        return torch.cat([self._move(*block) for block in blocks])
+
+    def _move(self, mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        for _ in range(self.steps):
+            change = wanted
+            if self.contrast:
+                found = torch.softmax(mapped @ self.values.T / self.temperature, dim=1)
+                change = wanted - found @ self.values
+            mapped = unit(mapped + self.step * change)
+        return mapped
+
+
+class Adapter(NamedTuple):
+    """A map of one or more query views into the document space.
+
+    ``views`` are names from ``VIEWS``, concatenated in this order; ``weight`` is (d_out, d_in)
+    float32, ``bias`` (d_out,) float32 or None, ``hidden`` a residual layer or None. ``references``
+    then correct the mapped vector one after another; their views must be among ``views``.
+    """
+
+    views: tuple[str, ...]
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    hidden: Hidden | None = None
+    references: tuple[References, ...] = ()
+
+    def to(self, device: torch.device | str) -> Adapter:
+        """The same adapter with its tensors on a device."""
+        hidden = self.hidden
+        return self._replace(
+            weight=self.weight.to(device),
+            bias=None if self.bias is None else self.bias.to(device),
+            hidden=None if hidden is None else Hidden(*(t.to(device) for t in hidden)),
+            references=tuple(
+                r._replace(keys=r.keys.to(device), values=r.values.to(device))
+                for r in self.references
+            ),
+        )
+
+    def size(self) -> int:
+        """Numbers that the adapter holds."""
+        tensors = [self.weight, *(self.hidden or ())]
+        tensors += [] if self.bias is None else [self.bias]
+        tensors += [t for r in self.references for t in (r.keys, r.values)]
+        return sum(t.numel() for t in tensors)
+
+    def apply(self, queries: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Map queries.
+
+        Args:
+            queries: view name to (n, d_view) float32; rows are scaled to unit length here.
+
+        Returns:
+            (n, d_out) float32, unit rows.
+
+        Raises:
+            FingerprintError: a view is missing or has another dimension than the adapter expects.
+        """
+        import torch
+
+        missing = [view for view in self.views if view not in queries]
+        if missing:
+            raise FingerprintError(
+                f"The adapter reads the views {self.views}; {missing} not given."
+            )
+        views = {view: unit(queries[view]) for view in self.views}
+        joined = torch.cat([views[view] for view in self.views], dim=1)
+        if joined.shape[1] != self.weight.shape[1]:
+            raise FingerprintError(
+                f"The adapter expects {self.weight.shape[1]} input dimensions for {self.views}; "
+                f"the vectors have {joined.shape[1]}. They are of other encoders."
+            )
+        mapped = joined @ self.weight.T
+        if self.bias is not None:
+            mapped = mapped + self.bias
+        if self.hidden is not None:
+            inner = torch.nn.functional.gelu(joined @ self.hidden.weight.T + self.hidden.bias)
+            mapped = mapped + inner @ self.hidden.output.T
+        mapped = unit(mapped)
+        for table in self.references:
+            if views[table.view].shape[1] != table.keys.shape[1]:
+                raise FingerprintError(
+                    f"The adapter's references expect {table.keys.shape[1]} dimensions of the view "
+                    f"{table.view}; the vectors have {views[table.view].shape[1]}."
+                )
+            mapped = table.move(mapped, table.wanted(views[table.view]))
+        return mapped

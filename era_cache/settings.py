@@ -1,0 +1,164 @@
+"""Settings of the default recipe by name, as people write them on the command line.
+
+In: ``name=value`` texts. Out: a checked ``FitConfig``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from era_cache.config import FitConfig
+from era_cache.errors import InputError
+
+__all__ = ["checked", "grid", "parse_setting", "with_settings"]
+
+_CHOICES = {
+    "align": (
+        "auto",
+        "procrustes",
+        "procrustes-centred",
+        "ridge",
+        "mixture",
+        "whitened",
+        "low-rank",
+    ),
+    "align_texts": ("documents", "queries", "both"),
+    "shape": ("linear", "low-rank", "mlp"),
+    "negatives": ("corpus", "in-batch", "random", "naive_topk", "topk_percpos"),
+}
+_LEAST = {
+    "seed": 0,
+    "align_documents": 1,
+    "rank": 1,
+    "hidden": 1,
+    "iterations": 1,
+    "folds": 2,
+    "few_folds": 2,
+    "many_labels": 1,
+    "reference_documents": 0,
+    "negatives_per_query": 1,
+    "pool_documents": 1,
+    "mined_per_query": 1,
+    "block_bytes": 1 << 12,
+    "stack_bytes": 1 << 20,
+}
+_POSITIVE = ("temperature", "reference_temperature", "memory_temperature", "duplicates")
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+        raise ValueError
+    return text.lower() in ("true", "yes", "1")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split("/") if part)
+
+
+def _step(text: str) -> tuple[float, int]:
+    step, _, steps = text.partition("x")
+    return float(step), int(steps or 1)
+
+
+def _steps(text: str) -> tuple[tuple[float, int], ...]:
+    return tuple(_step(part) for part in text.split("/"))
+
+
+def _parser(name: str) -> tuple[Callable[[str], Any], str]:
+    """How a field is read, and what to say of it."""
+    if name in ("strengths", "scales", "memory_steps"):
+        return _numbers, "numbers with / between them, such as 24/8/2.5"
+    if name == "reference_steps":
+        return _steps, "steps with / between them, such as 0/0.25/0.5x2"
+    if name == "default_reference_step":
+        return _step, "a step and how often, such as 0.5x2"
+    default = getattr(FitConfig(), name)
+    if isinstance(default, bool):
+        return _boolean, "true or false"
+    if isinstance(default, int):
+        return int, "a whole number"
+    if isinstance(default, float):
+        return float, "a number"
+    return str, "a name"
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read ``name=value``.
+
+    Raises:
+        InputError: there is no such setting, or the value is none of its kind.
+    """
+    name, equals, value = text.partition("=")
+    name = name.strip().replace("-", "_")
+    known = [field.name for field in dataclasses.fields(FitConfig)]
+    if not equals or name not in known:
+        raise InputError(f"Setting {text!r}: expected NAME=VALUE with one of {', '.join(known)}.")
+    read, expected = _parser(name)
+    try:
+        return name, read(value.strip())
+    except ValueError as error:
+        raise InputError(f"Setting {text!r}: expected {expected}.") from error
+
+
+def with_settings(config: FitConfig, texts: Sequence[str]) -> FitConfig:
+    """The configuration with some settings changed.
+
+    Raises:
+        InputError: a setting is unknown, malformed or impossible.
+    """
+    return checked(dataclasses.replace(config, **dict(parse_setting(text) for text in texts)))
+
+
+def grid(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """All combinations of ``name=value,value,...``, the last name moving fastest.
+
+    Raises:
+        InputError: a name is unknown or given twice, or a value is malformed.
+    """
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        parsed = [parse_setting(f"{name}{equals}{value}") for value in values.split(",")]
+        if parsed[0][0] in axes:
+            raise InputError(f"Setting {name!r} is given twice; name all its values at once.")
+        axes[parsed[0][0]] = list(dict.fromkeys(value for _, value in parsed))
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def checked(config: FitConfig) -> FitConfig:
+    """The same configuration, if it is possible.
+
+    Raises:
+        InputError: a value is out of range; the message names it.
+    """
+    values: Mapping[str, Any] = dataclasses.asdict(config)
+    for name, choices in _CHOICES.items():
+        if values[name] not in choices:
+            raise InputError(f"{name} {values[name]!r}: expected one of {', '.join(choices)}.")
+    for name, least in _LEAST.items():
+        if values[name] < least:
+            raise InputError(f"{name} {values[name]}: expected at least {least}.")
+    for name in _POSITIVE:
+        if not 0 < values[name] < math.inf:
+            raise InputError(f"{name} {values[name]}: expected a number above 0.")
+    steps = [*config.reference_steps, config.default_reference_step]
+    lists = {
+        "strengths": config.strengths,
+        "scales": config.scales,
+        "memory_steps": config.memory_steps,
+        "reference_steps": [step for step, _ in steps],
+    }
+    for name, numbers in lists.items():
+        if not all(0 <= number < math.inf for number in numbers):
+            raise InputError(f"{name} {values[name]}: expected numbers that are not negative.")
+        if not numbers and name in ("scales", "reference_steps"):
+            raise InputError(f"{name}: expected at least one number.")
+    if list(config.strengths) != sorted(config.strengths, reverse=True):
+        raise InputError(f"strengths {config.strengths}: expected from strong to weak.")
+    if not config.reference_steps or not all(1 <= count <= 100 for _, count in steps):
+        raise InputError("reference_steps: expected 1 to 100 steps each.")
+    return config

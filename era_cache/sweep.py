@@ -1,0 +1,153 @@
+"""Many settings at once: which recipe, label ratio or seed is worth fitting in full?
+
+In: the data of a split, and jobs (candidate, settings, training queries). Out: for each job its
+held-out mean. Jobs are trained together wherever they can share products. Where there are many, all
+of them run a short first round and only the best quarter is fitted in full (successive halving:
+Jamieson and Talwalkar, AISTATS 2016); rows say how far they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from era_cache.choose import align, choose_scale, joined_start
+from era_cache.config import FitConfig
+from era_cache.crossfit import Fitted, Part, Request, crossfit_all, document_references
+from era_cache.errors import InputError
+from era_cache.folds import Fold, Labels, labels_within, merged
+from era_cache.pairs import FitData, QuerySet
+from era_cache.types import IntArray
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["SWEPT", "Job", "Outcome", "short", "sweep"]
+
+SWEPT = ("era", "era-dual", "small+")
+"""Candidates that have settings to sweep."""
+_FEWEST = 8
+"""Jobs that are always fitted in full."""
+_KEPT = 4
+"""One job in so many goes on after the short round."""
+
+
+class Job(NamedTuple):
+    """One row of a sweep: a candidate, its recipe, and the training rows that it may use."""
+
+    candidate: str
+    config: FitConfig
+    use: IntArray | None = None
+
+
+class Outcome(NamedTuple):
+    """What came of a job: the fit, and whether it was fitted in full or only in the short round."""
+
+    fitted: Fitted
+    full: bool
+
+
+def short(config: FitConfig) -> FitConfig:
+    """The short round's recipe: one middling strength, few steps, no choice of tables."""
+    middle = config.strengths[len(config.strengths) // 2 :][:1]
+    return replace(
+        config,
+        strengths=middle,
+        iterations=min(5, config.iterations),
+        reference_steps=((0.25, 1),),
+        memory_steps=(),
+    )
+
+
+def sweep(
+    data: Sequence[FitData],
+    jobs: Sequence[Job],
+    *,
+    halving: bool = True,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> list[Outcome]:
+    """Fit all jobs on the same collections, without the final training on all labels.
+
+    Args:
+        data: the collections.
+        jobs: what to fit, in any order.
+        halving: whether only the best quarter is fitted in full, where there are more than eight.
+        tell: told in words how it goes.
+
+    Raises:
+        InputError: a job's candidate has nothing to sweep.
+        FitError: there is nothing to learn from.
+    """
+    shared = _Shared(data)
+    outcomes: dict[int, Outcome] = {}
+    going = list(range(len(jobs)))
+    if halving and len(jobs) > _FEWEST:
+        tell(f"short round of {len(jobs)} fits")
+        requests = [shared.request(job._replace(config=short(job.config)), True) for job in jobs]
+        for number, fitted in enumerate(crossfit_all(requests, refit=False)):
+            outcomes[number] = Outcome(fitted, False)
+        ranked = sorted(going, key=lambda number: -outcomes[number].fitted.mean)
+        going = sorted(ranked[: max(_FEWEST // 2, -(-len(jobs) // _KEPT))])
+    tell(f"{len(going)} fits in full")
+    requests = [shared.request(jobs[number], False) for number in going]
+    for number, fitted in zip(going, crossfit_all(requests, refit=False), strict=True):
+        outcomes[number] = Outcome(fitted, True)
+    return [outcomes[number] for number in range(len(jobs))]
+
+
+class _Shared:
+    """What jobs have in common, made once: merged queries, alignments, scales."""
+
+    def __init__(self, data: Sequence[FitData]) -> None:
+        self._data = data
+        self._queries: list[QuerySet] = [merged(one.train, one.validation) for one in data]
+        self._aligned: dict[object, torch.Tensor] = {}
+        self._starts: dict[object, torch.Tensor] = {}
+
+    def request(self, job: Job, first_fold: bool) -> Request:
+        """Turn a job into a request; in the short round only the first fold is trained."""
+        config = job.config
+        labels = [
+            labels_within(queries, len(one.train.ids), config, job.use)
+            for one, queries in zip(self._data, self._queries, strict=True)
+        ]
+        parts = [Part(one, mine) for one, mine in zip(self._data, labels, strict=True)]
+        references = document_references(parts, config) if job.candidate != "small+" else None
+        start = self._start(job, parts)
+        if first_fold:
+            parts = [Part(part.data, _first_fold(part.labels)) for part in parts]
+        views = {"era": ("large",), "era-dual": ("small", "large"), "small+": ("small",)}
+        return Request(parts, views[job.candidate], start, config, references)
+
+    def _start(self, job: Job, parts: Sequence[Part]) -> torch.Tensor:
+        import torch
+
+        config, corpus = job.config, self._data[0].corpus
+        if job.candidate not in SWEPT:
+            raise InputError(
+                f"Candidate '{job.candidate}' has no settings; sweep {', '.join(SWEPT)}."
+            )
+        if job.candidate == "small+":
+            key: object = "small+"
+            if key not in self._starts:
+                self._starts[key] = torch.eye(corpus.shape[1], device=corpus.device)
+            return self._starts[key]
+        alignment = (config.align, config.align_texts, config.reference_documents, config.seed)
+        if alignment not in self._aligned:
+            self._aligned[alignment] = align(parts, config)[0].weight
+        aligned = self._aligned[alignment]
+        if job.candidate == "era":
+            return aligned
+        use = None if job.use is None else job.use.tobytes()
+        key = (alignment, config.scales, use, config.refit)
+        if key not in self._starts:
+            references = document_references(parts, config)
+            scale = choose_scale(parts, aligned, references, config)
+            self._starts[key] = joined_start(aligned, scale)
+        return self._starts[key]
+
+
+def _first_fold(labels: Labels) -> Labels:
+    fold: Fold = labels.folds[0]
+    return labels._replace(folds=(fold,), judges=fold.judge)

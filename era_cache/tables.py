@@ -1,0 +1,132 @@
+"""Tables of fits that grow while they run: one JSON line for each finished row, and what is shown.
+
+In: rows as dicts of plain values. Out: ``rows.jsonl``, which a later run goes on from, and the same
+rows as CSV, JSON and an HTML page.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from era_cache.errors import InputError
+from era_cache.files import json_digest, loads_json, os_errors, write_bytes, write_json
+from era_cache.report.page import render_rows_html
+from era_cache.report.tables import Cell, Table
+
+__all__ = ["Rows", "write_tables"]
+
+_ROWS = "rows.jsonl"
+_FORMAT = "era-rows"
+
+
+class Rows:
+    """Finished rows in a folder, appended one by one; a line cut short by a kill is dropped.
+
+    Args:
+        folder: made where it is missing.
+        inputs: what all rows depend on (JSON); rows of other inputs are not taken over.
+
+    Raises:
+        InputError: the folder holds rows of other inputs, or other files.
+        StoreError: it cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._path = folder / _ROWS
+        self._digest = json_digest(dict(inputs))
+        self._found: dict[str, dict[str, Any]] = {}
+        with os_errors("creating", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not self._path.exists() and any(folder.iterdir()):
+                raise InputError(f"{folder}: holds other files. Give a new folder.")
+            lines = self._path.read_bytes().split(b"\n") if self._path.exists() else []
+        if lines and lines[0]:
+            self._check(loads_json(lines[0], str(self._path)))
+        else:
+            self._append({"format": _FORMAT, "version": 1, "inputs": self._digest})
+        for line in lines[1:-1]:  # what follows the last newline is a row cut short
+            row = loads_json(line, str(self._path))
+            if isinstance(row, dict) and isinstance(row.get("job"), str):
+                self._found[row["job"]] = row
+        if lines and lines[-1]:
+            kept = b"\n".join(lines[:-1]) + b"\n"
+            write_bytes(self._path, kept)
+
+    def _check(self, head: Any) -> None:
+        if not isinstance(head, dict) or head.get("format") != _FORMAT or head.get("version") != 1:
+            raise InputError(f"{self._path}: no rows of this version. Give a new folder.")
+        if head.get("inputs") != self._digest:
+            raise InputError(
+                f"{self.folder}: holds rows of another store, collection, split or encoder. Give a "
+                "new folder, or the inputs that it was made with."
+            )
+
+    def get(self, job: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The finished row of a job, None where there is none."""
+        return self._found.get(json_digest(dict(job)))
+
+    def add(self, job: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep a finished row."""
+        kept = {"job": json_digest(dict(job)), **row}
+        self._append(kept)
+        self._found[kept["job"]] = kept
+        return kept
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with os_errors("writing", self._path), self._path.open("ab") as file:
+            file.write(json.dumps(dict(line), ensure_ascii=False).encode("utf-8") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_tables(
+    folder: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str, lead: Sequence[str]
+) -> None:
+    """Write ``<name>.csv``, ``<name>.json`` and ``<name>.html``.
+
+    Args:
+        folder: must exist.
+        name: of the files, without ending.
+        rows: plain values, the same keys in each.
+        title: of the page.
+        lead: sentences above its table.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "job"))
+    shown = [{column: row.get(column, "") for column in columns} for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _plain(value) for key, value in row.items()} for row in shown)
+    write_bytes(folder / f"{name}.csv", text.getvalue().encode("utf-8"))
+    write_json(folder / f"{name}.json", {"format": f"era-{name}", "version": 1, "rows": shown})
+    table = Table(
+        title,
+        f"{len(shown):,} rows; a click on a column's name sorts",
+        tuple(Cell(column) for column in columns),
+        tuple(tuple(_cell(row[column]) for column in columns) for row in shown),
+    )
+    page = render_rows_html(title, lead, table)
+    write_bytes(folder / f"{name}.html", page.encode("utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    """A value as CSV shows it; what a spreadsheet would take for a formula is quoted."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@"):
+        return f"'{value}"
+    return value
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Cell(str(value))
+    return Cell(f"{value:.4f}" if isinstance(value, float) else f"{value:,}", key=float(value))

@@ -1,0 +1,526 @@
+"""Fitting from arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from era_cache.adapters import check_fingerprints, load_adapter, load_config
+from era_cache.api import RetrievalAdapter, fit
+from era_cache.config import FitConfig
+from era_cache.errors import FingerprintError, FitError, FormatError, InputError
+from era_cache.types import Qrels
+
+torch.set_num_threads(1)
+
+QUICK = FitConfig(
+    strengths=(8.0,), iterations=3, folds=2, scales=(0.5,), reference_steps=((0.0, 1), (0.5, 1))
+)
+N_QUERIES, N_DOCS, D_LARGE, D_SMALL = 50, 90, 10, 8
+TRAIN, TEST = slice(0, 30), slice(30, N_QUERIES)
+
+
+class Problem(NamedTuple):
+    """Queries i ask for document i; the large view sees it through a warp that labels must find."""
+
+    large: np.ndarray
+    small: np.ndarray
+    corpus: np.ndarray
+    align_large: np.ndarray
+    relevant: np.ndarray
+
+    def fit(self, qrels=None, **options):
+        given = {
+            "small_queries": self.small[TRAIN],
+            "align_large": self.align_large,
+            "align_small": self.corpus,
+            "config": QUICK,
+            "device": "cpu",
+        } | options
+        large = given.pop("query_vectors", self.large[TRAIN])
+        corpus = given.pop("corpus_vectors", self.corpus)
+        return fit(large, corpus, self.relevant[TRAIN] if qrels is None else qrels, **given)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(3)
+    corpus = rng.normal(size=(N_DOCS, D_SMALL))
+    # Rows are not of unit length, and a rotation carries one space into the other.
+    rotation = np.linalg.qr(rng.normal(size=(D_LARGE, D_LARGE)))[0][:D_SMALL]
+    relevant = np.arange(N_QUERIES)
+    mix = np.eye(D_SMALL) + 0.5 * rng.normal(size=(D_SMALL, D_SMALL))
+    large = 3 * corpus[relevant] @ mix @ rotation + 0.2 * rng.normal(size=(N_QUERIES, D_LARGE))
+    small = corpus[relevant] + 1.5 * rng.normal(size=(N_QUERIES, D_SMALL))
+    return Problem(*(a.astype(np.float32) for a in (large, small, corpus, corpus @ rotation)),
+                   relevant)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fitted(problem):
+    return problem.fit()
+
+
+def weights(adapter):
+    tables = [t for r in adapter.adapter.references for t in (r.keys, r.values)]
+    return [adapter.adapter.weight, *tables]
+
+
+def assert_same(one, two):
+    assert (one.chosen, one.candidates) == (two.chosen, two.candidates)
+    for name, adapter in one.adapters.items():
+        assert torch.equal(adapter.weight, two.adapters[name].weight)
+    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(two), strict=True))
+
+
+# What comes out
+
+
+def test_fitting_beats_both_models_queries_on_queries_that_it_never_saw(problem, fitted) -> None:
+    assert list(fitted.candidates) == ["small", "aligned", "era", "era-dual", "small+"]
+    assert fitted.chosen in ("era", "era-dual")
+    assert "best on held-out labels" in fitted.reason
+    test = (problem.large[TEST], dict(enumerate(range(30, 50))), problem.corpus)
+    means = {
+        name: dataclasses.replace(fitted, chosen=name).evaluate(*test, problem.small[TEST])
+        for name in ("small", "aligned", fitted.chosen)
+    }
+    assert means[fitted.chosen]["nDCG@10"] > means["small"]["nDCG@10"] + 0.1
+    assert means[fitted.chosen]["nDCG@10"] > means["aligned"]["nDCG@10"] + 0.1
+
+
+def test_a_plain_rotation_is_found_without_any_training(problem) -> None:
+    queries = problem.align_large[:30]
+    found = problem.fit(query_vectors=queries, candidate="aligned")
+    expected = problem.corpus[:30] / np.linalg.norm(problem.corpus[:30], axis=1, keepdims=True)
+    plain = found.adapter._replace(references=())
+    mapped = dataclasses.replace(found, adapters={"aligned": plain}).transform(queries)
+    assert np.allclose(mapped, expected, atol=1e-5)
+
+
+def test_transform_is_the_chosen_adapter_applied(problem, fitted) -> None:
+    given = (problem.large[TEST], problem.small[TEST])
+    vectors = fitted.transform(*given)
+    views = {"large": torch.from_numpy(given[0]), "small": torch.from_numpy(given[1])}
+    assert isinstance(vectors, np.ndarray)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (20, D_SMALL)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert np.array_equal(vectors, fitted.adapter.apply(views).numpy())
+    assert fitted.adapter is fitted.adapters[fitted.chosen]
+    tensors = fitted.transform(*views.values())
+    assert isinstance(tensors, torch.Tensor)
+    assert np.array_equal(tensors.numpy(), vectors)
+    assert fitted.transform(given[0][:0], given[1][:0]).shape == (0, D_SMALL)
+
+
+def test_candidates_that_read_one_view_need_only_that(problem, fitted) -> None:
+    small = dataclasses.replace(fitted, chosen="small")
+    rows = problem.small[TEST]
+    expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert np.allclose(small.transform(None, rows), expected, atol=1e-6)
+    era = dataclasses.replace(fitted, chosen="era")
+    both = era.transform(problem.large[TEST], rows)
+    assert np.array_equal(era.transform(problem.large[TEST]), both)
+    with pytest.raises(InputError, match=r"small, reads the small model's queries; pass small_qu"):
+        small.transform(problem.large[TEST])
+
+
+def test_search_and_measures_are_those_worked_by_hand() -> None:
+    corpus = np.array([[2.0, 0.0], [0.0, 5.0], [3.0, 3.0]])
+    eye = fit(
+        np.array([[1.0, 0.1], [0.1, 1.0]]), corpus, [0, 1], align_large=corpus, align_small=corpus,
+        config=dataclasses.replace(QUICK, reference_documents=0, memory_steps=()),
+        candidate="aligned", device="cpu",
+    )  # fmt: skip
+    queries = np.array([[9.0, 1.0], [1.0, 9.0], [5.0, 4.0]])
+    ranking = eye.search(queries, corpus, 2)
+    assert ranking.doc_rows.tolist() == [[0, 2], [1, 2], [2, 0]]
+    assert ranking.scores[0, 0] == pytest.approx(9 / math.sqrt(82), abs=1e-6)
+    # The first query finds its document at rank 2, the second at rank 1; the third has none.
+    means = eye.evaluate(queries, [(0, 2), (1, 1), (2, 0, 0)], corpus, measures=["mrr", "nDCG@10"])
+    assert means == {"RR": 0.75, "nDCG@10": pytest.approx((1 / math.log2(3) + 1) / 2)}
+
+
+def test_the_short_description_names_choice_and_means(fitted) -> None:
+    text = repr(fitted)
+    assert text.startswith(f"RetrievalAdapter({fitted.chosen}: ")
+    assert "held-out nDCG@10: small 0." in text
+    assert len(text) < 200
+
+
+# The same whatever the form
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_other_folds(problem, fitted) -> None:
+    assert_same(fitted, problem.fit())
+    assert problem.fit(seed=5).config.seed == 5
+    assert problem.fit(seed=5).candidates != fitted.candidates
+
+
+@pytest.mark.parametrize("kind", [np.float64, torch.float32, torch.float64, "strided"])
+def test_numpy_and_torch_of_any_float_type_give_the_same(problem, fitted, kind) -> None:
+    def turned(array):
+        if isinstance(kind, torch.dtype):
+            return torch.from_numpy(array).to(kind).requires_grad_()
+        if kind == "strided":
+            array = np.asfortranarray(array[::-1])[::-1]
+            array.flags.writeable = False
+            return array
+        return array.astype(kind)
+
+    names = ("query_vectors", "corpus_vectors", "small_queries", "align_large", "align_small")
+    arrays = (problem.large[TRAIN], problem.corpus, problem.small[TRAIN], problem.align_large)
+    given = dict(zip(names, map(turned, (*arrays, problem.corpus)), strict=True))
+    assert_same(fitted, problem.fit(**given))
+
+
+PAIRS = [(row, row) for row in range(30)]
+FORMS = {
+    "pairs": PAIRS,
+    "triples in another order": [(q, d, 1) for q, d in reversed(PAIRS)],
+    "a pair twice": PAIRS + PAIRS[:3],
+    "array of pairs": np.array(PAIRS),
+    "array of floats": np.array([(q, d, 1.0) for q, d in PAIRS]),
+    "tensor": torch.tensor(PAIRS),
+    "lists": [[d] for _, d in PAIRS],
+    "arrays": [np.array([d]) for _, d in PAIRS],
+    "dict of dicts": {q: {d: True} for q, d in PAIRS},
+    "dict of sets": {q: {d} for q, d in PAIRS},
+    "dict of numbers": {np.int64(q): d for q, d in PAIRS},
+    "Qrels": Qrels(*(np.array([(*p, 1) for p in PAIRS]).T)),
+}
+IDS = {"query_ids": [f"q{row}" for row in range(30)], "doc_ids": [f"d{row}" for row in range(90)]}
+NAMED = {
+    "dict of ids": {f"q{q}": {f"d{d}": 1} for q, d in reversed(PAIRS)},
+    "dict of lists of ids": {f"q{q}": [f"d{d}"] for q, d in PAIRS},
+    "dict of single ids": {f"q{q}": f"d{d}" for q, d in PAIRS},
+    "pairs of ids": [(f"q{q}", f"d{d}") for q, d in PAIRS],
+    "rows, ids or not": PAIRS,
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_of_labels_gives_the_same_adapter_bit_for_bit(problem, fitted, form) -> None:
+    assert problem.relevant[TRAIN].tolist() == [d for _, d in PAIRS]
+    assert_same(fitted, problem.fit(form))
+
+
+@pytest.mark.parametrize("form", NAMED.values(), ids=NAMED)
+def test_ids_give_the_same_adapter_as_rows_bit_for_bit(problem, fitted, form) -> None:
+    assert_same(fitted, problem.fit(form, **IDS))
+
+
+def test_integer_keys_of_a_dict_are_ids_where_ids_are_given(problem, fitted) -> None:
+    ids = {"query_ids": range(100, 130), "doc_ids": range(N_DOCS)[::-1]}
+    named = {100 + q: {N_DOCS - 1 - d: 1} for q, d in PAIRS}
+    assert_same(fitted, problem.fit(named, **ids))
+
+
+def test_grades_weigh_and_zero_is_no_positive(problem) -> None:
+    graded = [(q, d, 2) for q, d in PAIRS] + [(q, 80, 1) for q in range(30)]
+    plain = problem.fit([(q, d, min(g, 1)) for q, d, g in graded])
+    assert not torch.equal(problem.fit(graded).adapters["era"].weight, plain.adapters["era"].weight)
+    zero = [(q, d, g if d != 80 else 0) for q, d, g in graded]
+    only = [(q, d, 2) for q, d in PAIRS]
+    assert_same(problem.fit(zero), problem.fit(only))
+
+
+# Who trains and who judges
+
+
+def test_validation_rows_never_train(problem) -> None:
+    rows = np.arange(20, 30)
+    config = dataclasses.replace(
+        QUICK, reference_steps=((0.5, 1),), memory_steps=(), reference_documents=20
+    )
+    one = problem.fit(validation=rows, candidate="era", config=config)
+    large, small = problem.large[TRAIN].copy(), problem.small[TRAIN].copy()
+    large[20:] += 0.05
+    small[20:] = small[20:][::-1]
+    changed = PAIRS + [(row, 80) for row in rows]
+    two = problem.fit(
+        changed, query_vectors=large, small_queries=small, validation=rows.tolist(),
+        candidate="era", config=config,
+    )  # fmt: skip
+    assert one.result.candidates["era"].options == two.result.candidates["era"].options
+    assert one.result.candidates["era"].options["strength"] == 8.0
+    assert one.candidates["era"] != two.candidates["era"]
+    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(two), strict=True))
+    assert not one.config.refit
+    large[:20] = large[:20][::-1]
+    three = problem.fit(query_vectors=large, validation=rows, candidate="era", config=config)
+    assert not torch.equal(one.adapter.weight, three.adapter.weight)
+
+
+def test_a_share_of_the_labelled_queries_judges(problem) -> None:
+    found = problem.fit(PAIRS[:20], validation=0.25)
+    assert [len(v) for v in found.result.candidates["small"].values] == [5]
+    assert found.record["queries"] == {"train": 25, "validation": 5}
+
+
+def test_queries_equal_to_one_that_judges_do_not_train(problem) -> None:
+    large = problem.large[TRAIN].copy()
+    large[3] = large[25]
+    found = problem.fit(query_vectors=large, validation=[25, 26])
+    assert found.record["queries"] == {"train": 27, "validation": 2}
+
+
+def test_without_validation_every_labelled_query_judges(problem) -> None:
+    found = problem.fit(PAIRS[:12])
+    assert [len(v) for v in found.result.candidates["small"].values] == [12]
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (0.0, r"validation=0\.0: a share lies between 0 and 1"),
+        (1.5, r"validation=1\.5: a share"),
+        ([3, 30], r"validation: query row 30 is out of range; rows are 0 to 29"),
+        ([-1], r"validation: query row -1 is out of range"),
+        ([], "a share between 0 and 1, or a list of query rows"),
+        ([True] * 30, "a share between 0 and 1, or a list of query rows"),
+        ("few", "a share between 0 and 1, or a list of query rows"),
+        (1, "a share between 0 and 1, or a list of query rows"),
+    ],
+)
+def test_wrong_validation_is_refused(problem, validation, message) -> None:
+    with pytest.raises(InputError, match=message):
+        problem.fit(validation=validation)
+
+
+def test_validation_leaves_someone_to_train_and_to_judge(problem) -> None:
+    with pytest.raises(FitError, match=r"no query with a positive to train; 30 queries have one"):
+        problem.fit(validation=range(30))
+    with pytest.raises(FitError, match=r"no query with a positive to judge; 5 queries have one"):
+        problem.fit(PAIRS[:5], validation=[7, 8])
+    with pytest.raises(InputError, match=r"config\.refit is False, so that validation must say"):
+        problem.fit(config=dataclasses.replace(QUICK, refit=False))
+
+
+# What may be missing
+
+
+def test_without_small_queries_only_the_large_view_is_fitted(problem) -> None:
+    found = problem.fit(small_queries=None)
+    assert list(found.candidates) == ["aligned", "era"]
+    assert found.chosen == "era"
+    assert "of aligned" in found.reason
+    assert "aligned is all that there is to compare with" in found.reason
+    assert found.transform(problem.large[TEST]).shape == (20, D_SMALL)
+    for name in ("small", "era-dual", "small+"):
+        with pytest.raises(InputError, match=r"reads the small model's queries: small_queries"):
+            problem.fit(small_queries=None, candidate=name)
+
+
+def test_equal_dimensions_do_not_make_two_spaces_one(problem) -> None:
+    square = {"query_vectors": problem.large[TRAIN, :D_SMALL], "small_queries": None}
+    found = problem.fit(align_large=problem.align_large[:, :D_SMALL], **square)
+    assert list(found.candidates) == ["aligned", "era"]
+    with pytest.raises(FitError, match=r"Nothing to align .* Pass align_large and align_small"):
+        problem.fit(align_large=None, align_small=None, **square)
+
+
+def test_queries_align_where_nothing_else_is_given(problem) -> None:
+    found = problem.fit(align_large=None, align_small=None)
+    assert found.config.align_texts == "queries"
+    # A third is set aside to judge: queries that align cannot.
+    assert found.record["queries"] == {"train": 20, "validation": 10}
+    assert found.config.refit is False
+    assert (found.config.reference_documents, found.adapters["aligned"].references) == (0, ())
+    rows = np.arange(20, 30)
+    apart = problem.fit(align_large=None, align_small=None, validation=rows)
+    large, small = (torch.from_numpy(a[:20]).double() for a in (problem.large, problem.small))
+    unit_rows = [x / x.norm(dim=1, keepdim=True) for x in (large, small)]
+    u, _, vt = torch.linalg.svd(unit_rows[1].T @ unit_rows[0], full_matrices=False)
+    assert torch.allclose(apart.adapters["aligned"].weight.double(), u @ vt, atol=1e-4)
+
+
+def test_a_recipe_that_aligns_on_queries_needs_them(problem) -> None:
+    config = dataclasses.replace(QUICK, align_texts="both")
+    with pytest.raises(InputError, match=r"config\.align_texts='both' needs small_queries"):
+        problem.fit(small_queries=None, config=config)
+
+
+def test_a_candidate_may_be_asked_for(problem) -> None:
+    told = []
+    found = problem.fit(candidate="small+", progress=told.append)
+    assert {"aligned", "era", "era-dual", "small+"} <= set(told)
+    assert (found.chosen, found.reason) == ("small+", "asked for by candidate='small+'")
+    with pytest.raises(InputError, match="No candidate 'best'; there are: small, aligned"):
+        problem.fit(candidate="best")
+
+
+# Vectors that cannot be used
+
+
+@pytest.mark.parametrize(
+    "name", ["query_vectors", "corpus_vectors", "small_queries", "align_large", "align_small"]
+)
+def test_wrong_vectors_are_named_with_their_first_bad_row(problem, name) -> None:
+    rows = {
+        "query_vectors": problem.large[TRAIN],
+        "small_queries": problem.small[TRAIN],
+        "align_large": problem.align_large,
+    }.get(name, problem.corpus)
+
+    def at(row, value):
+        changed = rows.astype(np.float64)
+        changed[row] = value
+        return changed
+
+    two = at(slice(4, 6), np.nan)
+    for wrong, message in (
+        (two, r": row 4 holds NaN, infinity or numbers too large for float32 \(2 such rows\)"),
+        (at((7, 1), -np.inf), ": row 7 holds NaN, infinity"),
+        (at((7, 1), 1e300), ": row 7 holds NaN, infinity"),
+        (at(2, 0.0), ": row 2 is zero, which has no direction"),
+        (rows[0], r" has the shape \(\d+,\); \(rows, dimensions\) is expected"),
+        (rows[:, :0], r" has the shape \(\d+, 0\)"),
+        (rows[:0], " has no row"),
+        (rows.astype(np.int8), " holds int8; floating-point vectors are expected"),
+        (torch.ones(4, 3, dtype=torch.int64), r" holds torch\.int64; floating-point"),
+        ([["a", "b"]], " holds <U1; floating-point"),
+        ([[1.0], [1.0, 2.0]], " is no matrix"),
+        (rows[:1] * np.arange(1, len(rows) + 1)[:, None], r": all \d+ rows point the same way"),
+    ):
+        with pytest.raises(InputError, match=f"^{name}{message}"):
+            problem.fit(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda p: {"small_queries": p.small[:29]}, "small_queries has 29 rows, but query_vectors"),
+        (lambda p: {"small_queries": p.large[TRAIN]}, "small_queries has 10 dimensions; 8 are exp"),
+        (lambda p: {"align_large": p.align_large[:5]}, "align_large has 5 rows, but align_small"),
+        (lambda p: {"align_large": p.corpus}, "align_large has 8 dimensions; 10 .* query_vectors"),
+        (lambda p: {"align_small": p.align_large}, "align_small has 10 dimensions; 8 .* corpus_v"),
+        (lambda _: {"align_small": None}, "align_small is missing: alignment needs the same texts"),
+        (lambda _: {"align_large": None}, "align_large is missing"),
+        (lambda _: {"query_ids": ["q"] * 30}, "query_ids has 30 ids, 1 of them distinct, for 30 r"),
+        (lambda _: {"doc_ids": ["a", "b"]}, "doc_ids has 2 ids, 2 of them distinct, for 90 rows"),
+    ],
+)
+def test_arguments_that_do_not_fit_together_are_refused(problem, wrong, message) -> None:
+    with pytest.raises(InputError, match=message):
+        problem.fit(**wrong(problem))
+
+
+def test_transform_refuses_what_it_cannot_map(problem, fitted) -> None:
+    dual = dataclasses.replace(fitted, chosen="era-dual")
+    large, small = problem.large[TEST], problem.small[TEST]
+    with pytest.raises(InputError, match="large_queries has 20 rows, but small_queries has 19"):
+        dual.transform(large, small[1:])
+    with pytest.raises(InputError, match="large_queries has 8 dimensions; 10 are expected, as of"):
+        dual.transform(small, small)
+    with pytest.raises(InputError, match="corpus_vectors has 10 dimensions; 8 are expected"):
+        dual.search(large, problem.align_large, 3, small)
+    large = large.copy()
+    large[6, 0] = np.nan
+    with pytest.raises(InputError, match="large_queries: row 6 holds NaN"):
+        dual.transform(large, small)
+
+
+# Labels that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("qrels", "message"),
+    [
+        ({0: {90: 1}}, "document row 90 is out of range; rows are 0 to 89"),
+        ({30: {0: 1}}, "query row 30 is out of range; rows are 0 to 29"),
+        ([(0, -1)], "document row -1 is out of range"),
+        ([(-1, 0)], "query row -1 is out of range"),
+        ([(0, 1.5)], r"document 1\.5 is no row number"),
+        ([(0, None)], "document None is no row number"),
+        (np.array([[0.0, np.nan]]), "document nan is no row number"),
+        ([(0, 1, 0.5)], r"grade 0\.5 of query 0 and document 1 is no whole number"),
+        ({0: {1: None}}, "grade None of query 0 and document 1 is no whole number"),
+        ({0: {1: "2"}}, "grade '2' of query 0 and document 1 is no whole number"),
+        ([(0, 1, 1 << 40)], "grade 1099511627776 of query 0"),
+        ([(0, 1, 1), (0, 1, 2)], "query 0 and document 1 are judged twice, as 1 and 2"),
+        ([(0, 1, 0), (2, 3, -1)], r"no judgement is positive \(grade 1 or above\)"),
+        ([], "no judgement is positive"),
+        ([[]] * 30, "no judgement is positive"),
+        ({"q0": {1: 1}}, "query 'q0' is an id; pass query_ids too"),
+        ([(0, "d1")], "document 'd1' is an id; pass doc_ids too"),
+        ([(0, 1, 1, 1)], r"\(0, 1, 1, 1\) is no judgement; \(query, document\) or"),
+        ([[1], [2]], "a list of 2 entries, 0 of them tuples, for 30 queries"),
+        ([(0, 1), [1, 2]], "a list of 2 entries, 1 of them tuples"),
+        (np.zeros((1, 5), dtype=np.int64), r"\(0, 0, 0, 0, 0\) is no judgement"),
+        (7, "int is no form of labels"),
+        ("q0", "str is no form of labels"),
+    ],
+)
+def test_wrong_labels_are_refused(problem, qrels, message) -> None:
+    with pytest.raises(InputError, match=f"^qrels: {message}"):
+        problem.fit(qrels)
+
+
+@pytest.mark.parametrize(
+    ("qrels", "message"),
+    [
+        ({"q0": {"d1": 1, "x": 1}}, "document 'x' is not among doc_ids; 1 of 2 judgements name"),
+        ({"x": {"d1": 1}, "q1": {"d1": 1}}, "query 'x' is not among query_ids; 1 of 2 judgements"),
+        ({"q0": {"x": 1}, "q1": {"y": 1}}, "document 'x' is not among doc_ids; nor is any other"),
+        ({0: {"d1": 1}}, "query 0 is not among query_ids"),
+        ({"q0": {"d1": 1, "d2": None}}, "grade None of query 'q0' and document 'd2'"),
+    ],
+)
+def test_ids_that_are_not_there_are_named(problem, qrels, message) -> None:
+    with pytest.raises(InputError, match=f"^qrels: {message}"):
+        problem.fit(qrels, **IDS)
+
+
+def test_labels_that_teach_nothing_are_refused(problem) -> None:
+    every = list(range(N_DOCS))
+    with pytest.raises(FitError, match="Every document is relevant to each labelled query"):
+        problem.fit({0: every, 1: every})
+    with pytest.raises(FitError, match="A single labelled query cannot both train and judge"):
+        problem.fit([(0, 1)])
+    assert problem.fit([*PAIRS, *((0, doc) for doc in every)]).chosen != "small"
+
+
+# Files
+
+
+def test_a_saved_adapter_comes_back_whole(problem, fitted, tmp_path) -> None:
+    fitted.save(tmp_path / "adapter")
+    back = RetrievalAdapter.load(str(tmp_path / "adapter"))
+    assert_same(fitted, back)
+    assert (back.reason, back.result, back.config) == (fitted.reason, None, None)
+    given = (problem.large[TEST], problem.small[TEST])
+    assert np.array_equal(back.transform(*given), fitted.transform(*given))
+    assert torch.equal(load_adapter(tmp_path / "adapter", "era").weight,
+                       fitted.adapters["era"].weight)  # fmt: skip
+    back.save(tmp_path / "again")
+    for name in ("config.json", "metrics.json", "README.md", "adapter.safetensors"):
+        one, two = (tmp_path / folder / name for folder in ("adapter", "again"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_folder_from_arrays_is_taken_for_no_encoders(fitted, tmp_path) -> None:
+    fitted.save(tmp_path)
+    config = load_config(tmp_path)
+    assert config["dimensions"] == {"large": D_LARGE, "small": D_SMALL}
+    assert config["recipe"]["folds"] == QUICK.folds
+    for side in ("query", "small_query", "document"):
+        with pytest.raises(FingerprintError):
+            check_fingerprints(tmp_path, config, {side: "0" * 64})
+
+
+def test_a_folder_without_means_is_refused(fitted, tmp_path) -> None:
+    fitted.save(tmp_path)
+    path = tmp_path / "metrics.json"
+    metrics = json.loads(path.read_text("utf-8"))
+    del metrics["candidates"]["era"]
+    path.write_text(json.dumps(metrics), "utf-8")
+    with pytest.raises(FormatError, match=r"metrics\.json: incomplete: KeyError\('era'\)"):
+        RetrievalAdapter.load(tmp_path)
