@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.common import Bar, finish
 from benchmarks.fit_data import PAIRS, available
-from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, records, run
+from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, run
 from era_cache.choose import align, fit_candidates, fit_paper, parts_of
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.crossfit import Request, crossfit, document_references
@@ -382,6 +382,12 @@ def main(
         if peers and first:
             run(pair, names, RATIOS[2:3], seeds[:1], ["peers"])
         quality = Quality(pair, names, seeds)
+        stale = check(pair, seeds[0])
+        if stale:
+            raise click.ClickException(
+                f"kept records differ from what the code gives now: {stale}. Raise the version in "
+                "benchmarks/fit_quality.py."
+            )
         click.echo(f"\n{pair}: {', '.join(names)}\n\n{quality.table()}", err=as_json)
         for ratio in RATIOS:
             click.echo(f"\n{ratio:.0%}\n\n{quality.collections_table(ratio)}", err=as_json)

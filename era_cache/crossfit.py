@@ -511,7 +511,7 @@ class _Judge:
     def choose_tables(self, mapped: Sequence[torch.Tensor]) -> None:
         """Choose the step of the references, then the memory."""
         best = -1.0
-        if self._documents is not None:
+        if self._documents is not None and self._config.reference_steps:
             table = chosen = self._documents
             for step, steps in self._config.reference_steps:
                 self._documents = table._replace(step=step, steps=steps)

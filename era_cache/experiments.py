@@ -21,9 +21,9 @@ from era_cache.evaluate import score_adapters
 from era_cache.fitting import Source, load_sources
 from era_cache.measures import mean
 from era_cache.pairs import Encoders, load_held_out, resolve_encoders
-from era_cache.settings import checked
+from era_cache.settings import checked, shown
 from era_cache.store import Store
-from era_cache.sweep import Job, Outcome, sweep
+from era_cache.sweep import FEWEST, Job, Outcome, sweep
 from era_cache.tables import Rows
 
 __all__ = ["curve_rows", "curve_summary", "sweep_rows"]
@@ -87,18 +87,20 @@ def sweep_rows(
         sources, encoders = load_sources(store, names, largest, align_documents=most, **reading)
         kept = kept or Rows(folder, _inputs(sources, encoders, split))
         jobs, descriptions = _jobs(sources, split, seed, labels, candidates, recipes)
+        halves = halving and len(jobs) > FEWEST
         done = [kept.get(description) for description in descriptions]
-        if all(row is not None for row in done):
+        found = [row for row in done if row is not None and (halves or row["round"] == "full")]
+        if len(found) == len(jobs):
             tell(f"split seed {seed}: all {len(jobs)} fits are there")
-            rows += [row for row in done if row is not None]
-            continue
-        tell(f"split seed {seed}: {len(jobs)} fits")
-        data = [source.data for source in sources]
-        outcomes = sweep(data, jobs, halving=halving, tell=tell)
-        for description, change, outcome in zip(
-            descriptions, _changes(jobs, settings, recipes), outcomes, strict=True
-        ):
-            rows.append(kept.add(description, _row(description, change, outcome)))
+        else:
+            tell(f"split seed {seed}: {len(jobs)} fits")
+            outcomes = sweep([one.data for one in sources], jobs, halving=halving, tell=tell)
+            found = [
+                kept.add(description, _outcome(outcome))
+                for description, outcome in zip(descriptions, outcomes, strict=True)
+            ]
+        changes = _changes(jobs, settings, recipes)
+        rows += [_row(*row) for row in zip(descriptions, changes, found, strict=True)]
     return sorted(rows, key=lambda row: (row["round"] != "full", -row["held_out"]))
 
 
@@ -116,8 +118,8 @@ def _jobs(
     jobs, descriptions = [], []
     for share in labels:
         use = None
-        if share != max(labels) or split.count:
-            if len(sources) > 1 and share != max(labels):
+        if share != max(labels):
+            if len(sources) > 1:
                 raise InputError("Several shares of labels can be swept on one collection only.")
             wanted = dataclasses.replace(split, seed=seed, labels=share)
             mine = make_split(sources[0].collection, wanted).train
@@ -145,27 +147,27 @@ def _changes(
     return [by_recipe[job.config] for job in jobs]
 
 
-def _row(
-    description: Mapping[str, Any], change: Mapping[str, Any], outcome: Outcome
-) -> dict[str, Any]:
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    """What is kept of a fit; how its settings are shown is up to whoever asks."""
     chosen = ", ".join(f"{key} {value}" for key, value in outcome.fitted.options.items())
     return {
-        "candidate": description["candidate"],
-        **{name: _shown(value) for name, value in change.items()},
-        "labels": description["labels"],
-        "split_seed": description["split_seed"],
         "held_out": outcome.fitted.mean,
         "round": "full" if outcome.full else "short",
         "chosen": chosen if outcome.full else "",
     }
 
 
-def _shown(value: Any) -> Any:
-    """A setting as the command line takes it."""
-    if isinstance(value, tuple):
-        parts = ("x".join(f"{n:g}" for n in v) if isinstance(v, tuple) else f"{v:g}" for v in value)
-        return "/".join(parts)
-    return value
+def _row(
+    description: Mapping[str, Any], change: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "job": found["job"],
+        "candidate": description["candidate"],
+        **{name: shown(name, value) for name, value in change.items()},
+        "labels": description["labels"],
+        "split_seed": description["split_seed"],
+        **{key: found[key] for key in ("held_out", "round", "chosen")},
+    }
 
 
 def curve_rows(
@@ -200,17 +202,16 @@ def curve_rows(
         EraError: whatever is wrong, with what to do.
     """
     rows: list[dict[str, Any]] = []
-    sides = {side: reading.get(f"{side}_encoder") for side in ("query", "doc")}
-    pair = resolve_encoders(
-        store, store.collection(names[0]), query=sides["query"], document=sides["doc"]
-    )
-    kept = Rows(folder, {"encoders": pair.record()})
+    sides = {"query": reading.get("query_encoder"), "document": reading.get("doc_encoder")}
+    pairs = {name: resolve_encoders(store, store.collection(name), **sides) for name in names}
+    kept = Rows(folder, {"encoders": pairs[names[0]].record()})
     for seed in range(split.seed, split.seed + split_seeds):
         for name in names:
             for share in labels:
                 wanted = dataclasses.replace(split, seed=seed, labels=share)
                 job = {
                     "collection": store.collection(name).digest,
+                    "encoders": [encoder.spec.fingerprint for encoder in pairs[name]],
                     "recipe": dataclasses.asdict(recipe),
                     "split": dataclasses.asdict(wanted),
                 }
@@ -245,12 +246,15 @@ def _measured(source: Source, encoders: Encoders, recipe: FitConfig, name: str) 
     means = {candidate: mean(one.values[PRIMARY]) for candidate, one in scored.items()}
     entries = [
         {
-            "candidate": shown,
+            "candidate": name_shown,
             "train": len(source.split.train),
             "held_out": result.candidates[candidate].mean,
             "test": means[candidate],
         }
-        for shown, candidate in [*zip(means, means, strict=True), ("shipped", result.choice.name)]
+        for name_shown, candidate in [
+            *zip(means, means, strict=True),
+            ("shipped", result.choice.name),
+        ]
     ]
     return {"collection": name, "candidates": entries}
 

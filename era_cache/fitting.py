@@ -25,11 +25,11 @@ from era_cache.adapters import (
     save_adapters,
 )
 from era_cache.align_quality import SelfRetrieval, compare_alignments
-from era_cache.choose import FitResult, fit_candidates, fit_paper
+from era_cache.choose import FitResult, fit_candidates, fit_paper, parts_of
 from era_cache.collections import Collection
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.crossfit import PRIMARY, Fitted
-from era_cache.errors import FingerprintError, FitError, InputError
+from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.files import read_json
 from era_cache.pairs import (
     Encoders,
@@ -120,6 +120,10 @@ def load_sources(
         )
     where = resolve_device(device)
     collections = [store.collection(name) for name in names]
+    if len({collection.name for collection in collections}) != len(names):
+        raise InputError(
+            f"Collections {', '.join(names)}: the same one twice. Name one version of each."
+        )
     splits = _apart(collections, [make_split(one, split_config) for one in collections])
     sources: list[Source] = []
     first: Encoders | None = None
@@ -219,7 +223,8 @@ def fit_to_folder(
         ready: dict[str, Fitted] = {}
         result = fit_paper(data[0], recipe, progress=progress)
     else:
-        ready = _interrupted(folder, config) if resume else {}
+        counts = [len(part.labels.judges) for part in parts_of(data, recipe)]
+        ready = _interrupted(folder, config, counts) if resume else {}
         result = fit_candidates(data, recipe, candidate=candidate, progress=progress, ready=ready)
     config["choice_reason"] = result.choice.reason
     alignment = _alignment_quality(data, recipe)
@@ -300,8 +305,13 @@ def _alignment_quality(
         return None  # too few documents, or all alike: nothing to hold out
 
 
-def _interrupted(folder: Path, config: Mapping[str, Any]) -> dict[str, Fitted]:
-    """The trained candidates of an interrupted run on the same data with the same recipe."""
+def _interrupted(
+    folder: Path, config: Mapping[str, Any], judges: Sequence[int]
+) -> dict[str, Fitted]:
+    """The trained candidates of an interrupted run on the same data with the same recipe.
+
+    ``judges`` counts the judging queries of each collection.
+    """
     if not (folder / "config.json").is_file():
         return {}
     old, metrics = load_config(folder), read_json(folder / "metrics.json", "era-metrics", 1)
@@ -313,19 +323,22 @@ def _interrupted(folder: Path, config: Mapping[str, Any]) -> dict[str, Fitted]:
             f"{folder}: fitted with another {', '.join(differing)}; --resume goes on with the same "
             "command only. Leave it out to fit again."
         )
-    names = [name for name in old["candidates"] if name not in ("small", "aligned", "paper")]
-    counts = len(old.get("collections", [old["collection"]]))
-    every = [f"{name}.{i}" for name in old["candidates"] for i in range(counts)]
-    values = load_held_out(folder, every) or {}
-    if not values:
-        return {}
+    done = [name for name in old["candidates"] if name not in ("small", "aligned", "paper")]
+    fields = [f"{name}.{i}" for name in old["candidates"] for i in range(len(judges))]
+    values = load_held_out(folder, fields) or {}
+    entries = metrics.get("candidates")
+    whole = values and all(
+        values[f"{name}.{i}"].shape == (count,) for name in done for i, count in enumerate(judges)
+    )
+    if not isinstance(entries, dict) or not set(done) <= set(entries) or not whole:
+        raise FormatError(f"{folder}: cannot be resumed from; leave --resume out to fit again.")
     return {
         name: Fitted(
             load_adapter(folder, name),
-            tuple(values[f"{name}.{i}"].astype("float64") for i in range(counts)),
-            dict(metrics["candidates"][name]["options"]),
+            tuple(values[f"{name}.{i}"].astype(np.float64) for i in range(len(judges))),
+            dict(entries[name].get("options", {})),
         )
-        for name in names
+        for name in done
     }
 
 

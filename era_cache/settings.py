@@ -14,7 +14,7 @@ from typing import Any
 from era_cache.config import FitConfig
 from era_cache.errors import InputError
 
-__all__ = ["checked", "grid", "parse_setting", "with_settings"]
+__all__ = ["checked", "grid", "parse_setting", "shown", "with_settings"]
 
 _CHOICES = {
     "align": (
@@ -46,6 +46,8 @@ _LEAST = {
     "block_bytes": 1 << 12,
     "stack_bytes": 1 << 20,
 }
+_MOST = 2**63 - 1
+"""Of every whole number: torch takes no larger seed."""
 _POSITIVE = ("temperature", "reference_temperature", "memory_temperature", "duplicates")
 
 
@@ -104,6 +106,20 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise InputError(f"Setting {text!r}: expected {expected}.") from error
 
 
+def shown(name: str, value: Any) -> Any:
+    """A setting's value as ``parse_setting`` reads it; plain values stay as they are."""
+    if not isinstance(value, tuple):
+        return value
+    several = (value,) if name == "default_reference_step" else value
+    return "/".join(
+        "x".join(map(_digits, one)) if isinstance(one, tuple) else _digits(one) for one in several
+    )
+
+
+def _digits(number: float) -> str:
+    return repr(number).removesuffix(".0")
+
+
 def with_settings(config: FitConfig, texts: Sequence[str]) -> FitConfig:
     """The configuration with some settings changed.
 
@@ -142,15 +158,20 @@ def checked(config: FitConfig) -> FitConfig:
     for name, least in _LEAST.items():
         if values[name] < least:
             raise InputError(f"{name} {values[name]}: expected at least {least}.")
+        if values[name] > _MOST:
+            raise InputError(f"{name} {values[name]}: expected at most {_MOST}.")
     for name in _POSITIVE:
         if not 0 < values[name] < math.inf:
             raise InputError(f"{name} {values[name]}: expected a number above 0.")
-    steps = [*config.reference_steps, config.default_reference_step]
+    steps = {
+        "reference_steps": config.reference_steps,
+        "default_reference_step": (config.default_reference_step,),
+    }
     lists = {
         "strengths": config.strengths,
         "scales": config.scales,
         "memory_steps": config.memory_steps,
-        "reference_steps": [step for step, _ in steps],
+        **{name: [step for step, _ in pairs] for name, pairs in steps.items()},
     }
     for name, numbers in lists.items():
         if not all(0 <= number < math.inf for number in numbers):
@@ -159,6 +180,7 @@ def checked(config: FitConfig) -> FitConfig:
             raise InputError(f"{name}: expected at least one number.")
     if list(config.strengths) != sorted(config.strengths, reverse=True):
         raise InputError(f"strengths {config.strengths}: expected from strong to weak.")
-    if not config.reference_steps or not all(1 <= count <= 100 for _, count in steps):
-        raise InputError("reference_steps: expected 1 to 100 steps each.")
+    for name, pairs in steps.items():
+        if not all(1 <= count <= 100 for _, count in pairs):
+            raise InputError(f"{name} {values[name]}: expected 1 to 100 steps each.")
     return config

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from era_cache.errors import InputError
+from era_cache.errors import FormatError, InputError
 from era_cache.files import json_digest, loads_json, os_errors, write_bytes, write_json
 from era_cache.report.page import render_rows_html
 from era_cache.report.tables import Cell, Table
@@ -34,6 +34,7 @@ class Rows:
 
     Raises:
         InputError: the folder holds rows of other inputs, or other files.
+        FormatError: a line is no row.
         StoreError: it cannot be read or written.
     """
 
@@ -46,20 +47,27 @@ class Rows:
             folder.mkdir(parents=True, exist_ok=True)
             if not self._path.exists() and any(folder.iterdir()):
                 raise InputError(f"{folder}: holds other files. Give a new folder.")
-            lines = self._path.read_bytes().split(b"\n") if self._path.exists() else []
-        if lines and lines[0]:
-            self._check(loads_json(lines[0], str(self._path)))
-        else:
-            self._append({"format": _FORMAT, "version": 1, "inputs": self._digest})
-        for line in lines[1:-1]:  # what follows the last newline is a row cut short
-            row = loads_json(line, str(self._path))
+            data = self._path.read_bytes() if self._path.exists() else b""
+        *lines, torn = data.split(b"\n")  # what follows the last newline was cut short
+        head = {"format": _FORMAT, "version": 1, "inputs": self._digest}
+        if lines:
+            self._check(lines[0])
+        elif not _line(head).startswith(torn):
+            raise InputError(f"{self._path}: no rows of this version. Give a new folder.")
+        for number, line in enumerate(lines[1:], 2):
+            where = f"{self._path} line {number}"
+            row = loads_json(line, where)
             if isinstance(row, dict) and isinstance(row.get("job"), str):
                 self._found[row["job"]] = row
-        if lines and lines[-1]:
-            kept = b"\n".join(lines[:-1]) + b"\n"
-            write_bytes(self._path, kept)
+            elif row != head:  # which two runs that began at once may both have written
+                raise FormatError(f"{where}: not a row. Remove the line, or give a new folder.")
+        if torn:
+            write_bytes(self._path, b"".join(line + b"\n" for line in lines))
+        if not lines:
+            self._append(head)
 
-    def _check(self, head: Any) -> None:
+    def _check(self, line: bytes) -> None:
+        head = loads_json(line, f"{self._path} line 1")
         if not isinstance(head, dict) or head.get("format") != _FORMAT or head.get("version") != 1:
             raise InputError(f"{self._path}: no rows of this version. Give a new folder.")
         if head.get("inputs") != self._digest:
@@ -81,9 +89,13 @@ class Rows:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         with os_errors("writing", self._path), self._path.open("ab") as file:
-            file.write(json.dumps(dict(line), ensure_ascii=False).encode("utf-8") + b"\n")
+            file.write(_line(line))
             file.flush()
             os.fsync(file.fileno())
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(dict(value), ensure_ascii=False).encode("utf-8") + b"\n"
 
 
 def write_tables(
@@ -121,7 +133,7 @@ def write_tables(
 
 def _plain(value: Any) -> Any:
     """A value as CSV shows it; what a spreadsheet would take for a formula is quoted."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@"):
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t"):
         return f"'{value}"
     return value
 
@@ -129,4 +141,4 @@ def _plain(value: Any) -> Any:
 def _cell(value: Any) -> Cell:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Cell(str(value))
-    return Cell(f"{value:.4f}" if isinstance(value, float) else f"{value:,}", key=float(value))
+    return Cell(f"{value:.4g}" if isinstance(value, float) else f"{value:,}", key=float(value))

@@ -88,7 +88,7 @@ def evaluate_folder(
     measures = list(dict.fromkeys([PRIMARY, *measures]))
     adapters = {name: load_adapter(folder, name) for name in config["candidates"]}
     for other in others:
-        name, adapter = _other(store, other, config, taken=adapters)
+        name, adapter = _other(store, other, config, collection_name, taken=adapters)
         adapters[name] = adapter
     scored = score_adapters(data, adapters, measures)
     large = score_large(data, measures)
@@ -120,10 +120,14 @@ def evaluate_folder(
         chosen=config["chosen"],
         choice_reason=config["choice_reason"],
         candidates=_candidate_rows(table, metrics),
-        curve=_curve(store, folder, config, data, table, seed, len(split.train)),
+        curve=_curve(store, folder, config, collection_name, data, table, seed, len(split.train)),
         costs=_costs(metrics, time.monotonic() - start, config, len(data.queries.ids)),
         commands=list(commands),
-        notes=_notes(data.queries, len(split.validation), large is not None),
+        notes=_notes(
+            data.queries,
+            int(metrics.get("judging_queries", len(split.validation))),
+            large is not None,
+        ),
         environment=environment(),
     )
     if not record["curve"]:
@@ -176,6 +180,8 @@ def _fitted_on(
             "measure on with --collection."
         )
     name = next(iter(known)) if wanted is None else wanted
+    if name not in known:  # perhaps by its version
+        name = next((n for n, (d, *_) in known.items() if name == f"{n}-{d[:12]}"), name)
     if name in known:
         digest, split_config, test_digest = known[name]
         collection = store.collection(f"{name}-{digest[:12]}")
@@ -221,7 +227,12 @@ def _recorded_split(recorded: Mapping[str, Any]) -> SplitConfig:
 
 
 def _other(
-    store: Store, folder: Path, config: Mapping[str, Any], *, taken: Mapping[str, Adapter]
+    store: Store,
+    folder: Path,
+    config: Mapping[str, Any],
+    wanted: str | None,
+    *,
+    taken: Mapping[str, Adapter],
 ) -> tuple[str, Adapter]:
     """The chosen candidate of another folder, which must share collection, split and encoders."""
     other = load_config(folder)
@@ -234,7 +245,7 @@ def _other(
     ):
         if not same:
             raise FingerprintError(f"{folder}: its {part} differ; the two cannot be compared.")
-    _fitted_on(store, folder, other)
+    _fitted_on(store, folder, other, wanted)
     check_fingerprints(
         folder, other, {s: e["fingerprint"] for s, e in config["encoders"].items() if s != "align"}
     )
@@ -268,6 +279,7 @@ def _curve(
     store: Store,
     folder: Path,
     config: Mapping[str, Any],
+    wanted: str | None,
     data: Any,
     table: Mapping[str, Any],
     seed: int,
@@ -292,7 +304,7 @@ def _curve(
                 f"{path.parent}: fitted on another collection or with another recipe than "
                 f"{folder}. Remove it, or fit again with --curve."
             )
-        _, split, _ = _fitted_on(store, path.parent, other)
+        _, split, _ = _fitted_on(store, path.parent, other, wanted)
         if other["split"]["test_digest"] != config["split"]["test_digest"]:
             raise FingerprintError(
                 f"{path.parent}: has other test queries than {folder}; fit again."
@@ -330,7 +342,7 @@ def _costs(
     ]
 
 
-def _notes(queries: QuerySet, validation: int, has_large: bool) -> list[str]:
+def _notes(queries: QuerySet, judging: int, has_large: bool) -> list[str]:
     notes = [
         "Intervals are 95 % bootstrap intervals over test queries; p values are of the paired "
         "randomisation test against small, corrected over candidates by Holm's method.",
@@ -338,7 +350,7 @@ def _notes(queries: QuerySet, validation: int, has_large: bool) -> list[str]:
     ]
     if not has_large:
         notes.append("No row 'large': era-embed --large-corpus stores what it needs.")
-    for name, number in (("test", len(queries.ids)), ("validation", validation)):
+    for name, number in (("test", len(queries.ids)), ("judging", judging)):
         if number < 50:
             notes.append(f"Only {number} {name} queries: differences of a few points are noise.")
     return notes

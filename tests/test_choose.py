@@ -379,3 +379,19 @@ def test_the_published_recipe_ships_its_own_adapter() -> None:
     assert result.choice.name == "paper"
     assert told == ["aligned", "paper"]
     assert result.candidates["paper"].adapter.bias is not None
+
+
+def test_few_judges_try_only_the_dual_view() -> None:
+    # era has the best mean, but of 4 judging queries that says little; era-dual gains 0.05.
+    fits = {
+        "small": _fitted(0.5, 0.5, 0.5, 0.5),
+        "era": _fitted(0.9, 0.9, 0.9, 0.9),
+        "era-dual": _fitted(0.3, 0.5, 0.7, 0.7),
+    }
+    choice = choose(fits)
+    assert choice.name == "era-dual"
+    assert "few held-out labels" in choice.reason
+    worse = {**fits, "era-dual": _fitted(0.3, 0.5, 0.5, 0.5)}
+    assert choose(worse).name == "small"
+    many = {name: _fitted(*np.tile(fit.values[0], 10)) for name, fit in fits.items()}
+    assert choose(many).name == "era"

@@ -515,6 +515,16 @@ def test_a_memory_that_does_not_help_is_left_out() -> None:
     assert fitted.adapter.references == ()
 
 
+def test_without_steps_to_choose_from_the_references_keep_theirs() -> None:
+    data = fit_data()
+    config = dataclasses.replace(MEMORY, reference_steps=())
+    table = _found(data)
+    fitted = crossfit(_request(data, config, start=_answer(), references=table))
+    assert fitted.options == {"strength": "start", "references": "0.1 x 1"}
+    (kept,) = fitted.adapter.references
+    assert kept == table
+
+
 # Shapes, collections, requests
 
 

@@ -298,7 +298,7 @@ def test_text_is_aligned_and_fits_the_terminal(result):
     text = render_text(result)
     assert max(map(len, text.splitlines())) <= 100
     lines = text.splitlines()
-    head = next(line for line in lines if line.startswith("  candidate  validation"))
+    head = next(line for line in lines if line.startswith("  candidate  held-out"))
     intervals = [line for line in lines if line.strip().startswith("[0.512, 0.548]  [0.763")]
     assert len(intervals) == 1
     assert len(head) == len(intervals[0])

@@ -150,21 +150,29 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
         for name in names:
             make_split(store.collection(name), replace(split, labels=share))
     report = fit_to_folder(store, names, out, split_config=split, **common)
+    missing = report.result.missing
     for share in options["curve_shares"]:
-        if share == options["labels"] or report.result.missing:
+        if share == options["labels"] or missing:
             continue
         note(f"all candidates at {share:.0%} of the labels …")
-        fit_to_folder(
+        point = fit_to_folder(
             store,
             names,
             out / "curve" / f"{share * 100:g}",
             split_config=replace(split, labels=share),
             **common,
         )
+        missing = point.result.missing
+    if missing:
+        note(
+            f"Interrupted: {', '.join(missing)} not fitted. The same command with --resume goes on."
+        )
     if as_json:
         echo_json(_summary(report))
     else:
         _render(store_path, out, report)
+    if missing:
+        click.get_current_context().exit(1)  # for scripts: what was asked for is not all there
 
 
 def _recipe(options: dict[str, Any]) -> FitConfig | PaperConfig:
@@ -229,10 +237,5 @@ def _render(store_path: Path, out: Path, report: Any) -> None:
     click.echo(f"Chosen: {result.choice.name} ({result.choice.reason}).")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
     click.echo(f"Adapter written to {out} ({spent}, in all {report.seconds:.1f} s).")
-    if result.missing:
-        note(
-            f"Interrupted: {', '.join(result.missing)} not fitted. The same command with --resume "
-            "goes on."
-        )
     which = "" if len(report.splits) == 1 else f" --collection {quote(next(iter(report.splits)))}"
     click.echo(f"Next: era-eval {quote(str(store_path))} {quote(str(out))}{which}")

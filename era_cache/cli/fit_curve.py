@@ -56,7 +56,8 @@ def curve(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
 
     \b
     Example:
-      era-fit curve stores/mine toy --labels 5,10,20,40 --split-seeds 5 --out curves/toy
+      era-fit curve stores/mine toy --labels 5,10,20,40 \\
+          --split-seeds 5 --out curves/toy
     """
     from era_cache.experiments import curve_rows, curve_summary
     from era_cache.store import Store

@@ -30,7 +30,7 @@ LABELS_HELP = "Share of the judged queries used for training, in percent."
 
 def shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[float]:
     """Read percentages with commas between them."""
-    return [percent(part.strip()) for part in value.split(",")] if value else []
+    return [] if value is None else [percent(part.strip()) for part in value.split(",")]
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:

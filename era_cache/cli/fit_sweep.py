@@ -115,7 +115,7 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
         echo_json({"rows": rows, "command": command})
         return
     columns = [key for key in rows[0] if key != "job"]
-    shown = [[_text(row[column]) for column in columns] for row in rows[:_SHOWN]]
+    shown = [[_text(column, row[column]) for column in columns] for row in rows[:_SHOWN]]
     echo_table(columns, shown)
     if len(rows) > _SHOWN:
         click.echo(f"… and {len(rows) - _SHOWN:,} more in {options['out'] / 'sweep.html'}")
@@ -132,13 +132,20 @@ def _drawn(settings: list[dict[str, Any]], most: int | None, seed: int) -> list[
     return [settings[number] for number in chosen]
 
 
-def _text(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def _text(column: str, value: Any) -> str:
+    if column == "labels":
+        return f"{value * 100:g} %"
+    if column == "held_out":
+        return f"{value:.4f}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _command(store: Path, names: list[str], row: dict[str, Any], options: dict[str, Any]) -> str:
     """The command that fits a row in full."""
-    words = ["era-fit", quote(str(store)), *map(quote, names)]
+    given = str(store)
+    if given in ("sweep", "curve") or given.startswith("-"):
+        given = f"./{given}"  # or it would be read as another form of the command, or an option
+    words = ["era-fit", quote(given), *map(quote, names)]
     words += ["--candidate", row["candidate"], "--labels", f"{row['labels'] * 100:g}"]
     words += ["--split-seed", str(row["split_seed"]), "--split", options["split_rule"]]
     changes = [f"{name}={value}" for name, value in row.items() if name not in _FIXED]

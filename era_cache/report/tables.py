@@ -106,9 +106,9 @@ def _candidate_table(report: Report) -> Table:
         columns.append(_mark_best(cells))
     return Table(
         "Candidates",
-        f"Means over {report.test_queries:,} test queries; validation is {report.primary} on the "
-        "validation queries",
-        (Cell("candidate"), Cell("validation"), *(Cell(measure) for measure in report.measures)),
+        f"Means over {report.test_queries:,} test queries; held-out is {report.primary} on labels "
+        "not trained on",
+        (Cell("candidate"), Cell("held-out"), *(Cell(measure) for measure in report.measures)),
         tuple(zip(*columns, strict=True)),
         marked=True,
     )
