@@ -84,11 +84,17 @@ class Quality:
         ]
         return statistics.stdev(means) if len(means) > 1 else 0.0
 
+    def _ours(self, key: tuple[Any, ...]) -> bool:
+        return key[0] == "ours" and key[1] == self.pair and key[2] in self.names
+
     def table(self) -> str:
         """Macro means by candidate and share of labels, as Markdown."""
         head = "| candidate | " + " | ".join(f"{ratio:.0%}" for ratio in RATIOS) + " |"
         lines = [head, "|---|" + "---:|" * len(RATIOS)]
-        for candidate in CANDIDATES:
+        whole = all(
+            "large" in record["test"] for key, record in self.found.items() if self._ours(key)
+        )
+        for candidate in CANDIDATES if whole else CANDIDATES[:-1]:
             cells = [
                 f"{self.macro(candidate, ratio):.1f} ± {self.spread(candidate, ratio):.1f}"
                 for ratio in RATIOS
@@ -97,23 +103,28 @@ class Quality:
         return "\n".join(lines)
 
     def collections_table(self, labels: float) -> str:
-        """Means over seeds of each collection at one share of labels, as Markdown."""
+        """Means over seeds of each collection at one share of labels, as Markdown.
+
+        The gap closed is the share of the way from small to large that the shipped adapter goes.
+        """
         lines = ["| collection | " + " | ".join(CANDIDATES) + " | gap closed |"]
         lines.append("|---|" + "---:|" * (len(CANDIDATES) + 1))
         for name in self.names:
+            known = self.found["ours", self.pair, name, labels, self.seeds[0]]["test"]
             means = {
                 candidate: statistics.fmean(
                     self.value(
-                        "paper" if candidate == "paper" else "ours", candidate, name, labels, s
+                        "paper" if candidate == "paper" else "ours", candidate, name, labels, seed
                     )
-                    for s in self.seeds
+                    for seed in self.seeds
                 )
                 for candidate in CANDIDATES
+                if candidate != "large" or candidate in known
             }
-            gap = means["large"] - means["small"]
+            gap = means.get("large", 0.0) - means["small"]
             closed = f"{(means['shipped'] - means['small']) / gap:.0%}" if gap > 0 else "-"
-            cells = " | ".join(f"{means[candidate]:.1f}" for candidate in CANDIDATES)
-            lines.append(f"| {name} | {cells} | {closed} |")
+            cells = [f"{means[c]:.1f}" if c in means else "-" for c in CANDIDATES]
+            lines.append(f"| {name} | " + " | ".join(cells) + f" | {closed} |")
         return "\n".join(lines)
 
     def bars(self, strict: bool) -> list[Bar]:

@@ -123,8 +123,11 @@ def align(parts: Sequence[Part], config: FitConfig) -> tuple[Adapter, str]:
             f"Alignment texts '{config.align_texts}'; expected documents, queries or both."
         )
     large, small = (torch.cat(column) for column in zip(*pairs, strict=True))
+    home = large.device
+    if home.type == "mps":  # has no float64
+        large, small = large.cpu(), small.cpu()
     names = tuple(ALIGNMENTS) if config.align == "auto" else (config.align,)
-    maps = {name: align_rows(large, small, name, config.seed) for name in names}
+    maps = {name: align_rows(large, small, name, config.seed).to(home) for name in names}
     if len(maps) == 1:
         return maps[names[0]], names[0]
     references = document_references(parts, config)

@@ -388,6 +388,9 @@ def _barred(
         barred[:] = True
         rows = torch.from_numpy(triples.query_rows).to(device)
         barred[rows[:, None], torch.from_numpy(triples.negative_rows).to(device)] = False
+    # Who judged a document not relevant has named a negative; no strategy leaves it out.
+    named = [torch.from_numpy(column[~positive]).to(device) for column in qrels[:2]]
+    barred[named[0], named[1]] = False
     if config.duplicates <= 1:
         _bar_duplicates(barred, query_rows, doc_rows, corpus, config.duplicates)
     if exclude is not None:

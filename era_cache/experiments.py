@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from era_cache.align import ALIGNMENTS
+from era_cache.align_quality import alignment_curve, compare_alignments
 from era_cache.choose import fit_candidates
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.crossfit import PRIMARY
@@ -26,7 +28,7 @@ from era_cache.store import Store
 from era_cache.sweep import FEWEST, Job, Outcome, sweep
 from era_cache.tables import Rows
 
-__all__ = ["curve_rows", "curve_summary", "sweep_rows"]
+__all__ = ["alignment_rows", "curve_rows", "curve_summary", "sweep_rows"]
 
 Told = Callable[[str], None]
 
@@ -168,6 +170,52 @@ def _row(
         "split_seed": description["split_seed"],
         **{key: found[key] for key in ("held_out", "round", "chosen")},
     }
+
+
+def alignment_rows(
+    store: Store,
+    names: Sequence[str],
+    counts: Sequence[int],
+    *,
+    split: SplitConfig,
+    recipe: FitConfig,
+    **reading: Any,
+) -> list[dict[str, Any]]:
+    """Alignment quality of every method on all documents at hand, then of one by their number.
+
+    Args:
+        store: where the vectors are.
+        names: of the collections, aligned together.
+        counts: numbers of documents.
+        split: keeps documents that are test queries out.
+        recipe: its ``align`` is the method of the second part, its seed of what is held out.
+        reading: further arguments of ``load_sources``.
+
+    Returns:
+        Rows of ``method``, ``documents`` and the measures of ``align_quality.SelfRetrieval``.
+
+    Raises:
+        EraError: whatever is wrong, with what to do.
+    """
+    import torch
+
+    sources, _ = load_sources(store, names, split, align_documents=max(counts) * 2, **reading)
+    order = torch.from_numpy(
+        np.random.default_rng(recipe.seed).permutation(
+            sum(len(s.data.align_large) for s in sources)
+        )
+    )
+    large = torch.cat([s.data.align_large for s in sources]).cpu()[order]
+    small = torch.cat([s.data.align_small for s in sources]).cpu()[order]
+    found = compare_alignments(large, small, tuple(ALIGNMENTS), recipe.seed)
+    rows = [
+        {"method": method, "documents": len(large) - quality.texts, **quality._asdict()}
+        for method, quality in found.items()
+    ]
+    method = "procrustes" if recipe.align == "auto" else recipe.align
+    for count, quality in alignment_curve(large, small, counts, method, recipe.seed):
+        rows.append({"method": method, "documents": count, **quality._asdict()})
+    return rows
 
 
 def curve_rows(

@@ -295,8 +295,8 @@ def _alignment_quality(
     """Whether held-out alignment documents find themselves through the map of the others."""
     import torch
 
-    large = torch.cat([one.align_large for one in data])
-    small = torch.cat([one.align_small for one in data])
+    large = torch.cat([one.align_large for one in data]).cpu()
+    small = torch.cat([one.align_small for one in data]).cpu()
     named = getattr(recipe, "align", "procrustes")
     method = "procrustes" if named == "auto" else named
     try:

@@ -540,3 +540,14 @@ def test_a_full_disk_is_said_and_no_row_is_lost(built, tmp_path, monkeypatch) ->
         assert_fails(_sweep(built, tmp_path, "--grid", "temperature=0.2"), "The disk is full")
     assert (tmp_path / "rows.jsonl").read_bytes().startswith(before)
     _done(_sweep(built, tmp_path, "--grid", "temperature=0.1,0.2"))
+
+
+def test_alignments_are_compared_by_method_and_number(built, tmp_path) -> None:
+    options = ["--counts", "10,40,5000", "--json", "--out", tmp_path]
+    rows = json.loads(_done(_fit("align", built, "planted", *options)).stdout)["rows"]
+    counts = [row["documents"] for row in rows if row["method"] == "procrustes"]
+    assert counts == [48, 10, 40, 48]  # of 60 documents a fifth is held out
+    assert {row["texts"] for row in rows} == {12}
+    assert {row["method"] for row in rows} >= {"ridge", "whitened", "mixture"}
+    assert (tmp_path / "align.html").is_file()
+    assert _fit("align", built, "planted", "--counts", "0").exit_code == 2

@@ -657,3 +657,16 @@ def test_labels_without_a_positive_are_refused() -> None:
     request = _request(data)._replace(parts=[Part(data, _by_hand(data, empty, np.arange(5)))])
     with pytest.raises(FitError, match="nothing to learn"):
         crossfit(request)
+
+
+def test_a_document_judged_not_relevant_is_a_negative_under_every_strategy() -> None:
+    qrels = Qrels(
+        np.array([0, 0], np.int64), np.array([3, 7], np.int64), np.array([1, 0], np.int64)
+    )
+    corpus = unit(normal(30, 6))
+    config = FitConfig(negatives="naive_topk", negatives_per_query=2, duplicates=2.0)
+    barred = crossfit_module._barred(corpus[:1], qrels, None, corpus, config)
+    assert barred is not None
+    allowed = (~barred[0]).nonzero().squeeze(1).tolist()
+    assert {3, 7} <= set(allowed)
+    assert len(allowed) == 4

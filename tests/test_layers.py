@@ -82,7 +82,7 @@ LAYERS = [
         "cli.store_upkeep",
         "cli.text_options",
     ],
-    ["cli.fit_curve", "cli.store_import", "cli.store_vectors"],
+    ["cli.fit_align", "cli.fit_curve", "cli.store_import", "cli.store_vectors"],
     ["cli.fit_sweep"],
     ["cli.embed", "cli.fit", "cli.evaluate", "cli.store"],
 ]

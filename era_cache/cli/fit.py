@@ -19,6 +19,7 @@ from era_cache.cli.common import (
     percent,
     version_option,
 )
+from era_cache.cli.fit_align import align
 from era_cache.cli.fit_curve import curve
 from era_cache.cli.fit_options import (
     LABELS_HELP,
@@ -37,9 +38,13 @@ NAMES = ["auto", "small", "aligned", "era", "era-dual", "small+"]
 
 
 class FitCommand(EraCommand):
-    """``era-fit STORE …``, and beside it ``era-fit sweep`` and ``era-fit curve``."""
+    """``era-fit STORE …``, and beside it ``era-fit sweep``, ``curve`` and ``align``."""
 
-    others: ClassVar[dict[str, click.Command]] = {"sweep": sweep, "curve": curve}
+    others: ClassVar[dict[str, click.Command]] = {
+        "sweep": sweep,
+        "curve": curve,
+        "align": align,
+    }
 
     def main(  # type: ignore[override]
         self, args: Any = None, prog_name: Any = None, **extra: Any
@@ -56,8 +61,9 @@ class FitCommand(EraCommand):
 
 @click.command(
     cls=FitCommand,
-    epilog="`era-fit sweep` fits a grid of settings together, `era-fit curve` at several shares of "
-    "the labels; each has its own --help. A store that is named like them is given as ./sweep.",
+    epilog="`era-fit sweep` fits a grid of settings together, `era-fit curve` at several shares "
+    "of the labels, `era-fit align` compares alignments; each has its own --help. A store that is "
+    "named like them is given as ./sweep.",
 )
 @data_options
 @click.option("--out", type=PathArgument, required=True, help="Folder to write the adapter to.")

@@ -1,0 +1,81 @@
+"""``era-fit align``: how well the two spaces align, by method and by number of documents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    echo_json,
+    echo_table,
+    json_option,
+    version_option,
+)
+from era_cache.cli.fit_options import SPLIT, data_options, named_collections, recipe_of
+
+__all__ = ["align"]
+
+
+def _counts(_ctx: click.Context, _param: click.Parameter, value: str) -> list[int]:
+    parts = value.split(",")
+    if not all(part.strip().isdigit() and int(part) for part in parts):
+        raise click.BadParameter(f"{value!r}: expected whole numbers with commas between them.")
+    return [int(part) for part in parts]
+
+
+@click.command(cls=EraCommand)
+@data_options
+@click.option(
+    "--counts",
+    callback=_counts,
+    metavar="N,…",
+    default="100,300,1000,3000",
+    show_default=True,
+    help="Numbers of documents to align on; each sample contains the smaller ones.",
+)
+@click.option("--out", type=PathArgument, help="Folder for align.csv, align.json and align.html.")
+@json_option
+@version_option
+def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Compare alignment methods, and numbers of documents, without labels.
+
+    A fifth of the documents that both encoders have is held out; shown is how many of these find
+    themselves when the mapped large vector searches the small vectors. `era-embed
+    --align-documents N` encodes more of them.
+
+    \b
+    Example:
+      era-fit align stores/mine toy
+    """
+    from era_cache.experiments import alignment_rows
+    from era_cache.store import Store
+    from era_cache.tables import write_tables
+
+    store = Store.open(store_path)
+    names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
+    rows = alignment_rows(
+        store,
+        names,
+        options["counts"],
+        split=replace(SPLIT, rule=options["split_rule"], count=options["label_count"] or 0),
+        recipe=recipe_of(options["settings"], options["seed"]),
+        query_encoder=options["query_encoder"],
+        doc_encoder=options["doc_encoder"],
+        device=options["device"],
+        check=options["check"],
+    )
+    if options["out"] is not None:
+        options["out"].mkdir(parents=True, exist_ok=True)
+        lead = ["Do held-out documents find themselves through the map?"]
+        write_tables(options["out"], "align", rows, "Alignment", lead)
+    if as_json:
+        echo_json({"rows": rows})
+        return
+    columns = list(rows[0])
+    shown = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    echo_table(columns, shown)
