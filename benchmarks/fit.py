@@ -28,7 +28,8 @@ from benchmarks.fit_data import PAIRS, available
 from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, run
 from era_cache.choose import align, fit_candidates, fit_paper, parts_of
 from era_cache.config import FitConfig, PaperConfig
-from era_cache.crossfit import Request, crossfit, document_references
+from era_cache.crossfit import Request, crossfit
+from era_cache.judging import document_references
 from era_cache.maps import unit
 from era_cache.pairs import FitData, QuerySet
 from era_cache.paper import paper_triples

@@ -27,9 +27,9 @@ from benchmarks.peers.problem import Problem
 from benchmarks.peers.run import run_peer
 from era_cache.choose import choose, fit_candidates, fit_paper
 from era_cache.config import FitConfig, PaperConfig
-from era_cache.crossfit import PRIMARY
 from era_cache.demo_models import demo_models_dir
 from era_cache.evaluate import score_adapters, score_large
+from era_cache.judging import PRIMARY
 from era_cache.measures import evaluate
 from era_cache.pairs import FitData, HeldOut
 from era_cache.statistics import paired_randomisation_test

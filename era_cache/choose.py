@@ -16,18 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from era_cache.align import ALIGNMENTS, align_paper
 from era_cache.align_quality import align_rows
 from era_cache.config import FitConfig, PaperConfig
-from era_cache.crossfit import (
-    PRIMARY,
-    Fitted,
-    Part,
-    Request,
-    crossfit,
-    document_references,
-    macro,
-    values_of,
-)
+from era_cache.crossfit import Fitted, Request, crossfit
 from era_cache.errors import FitError, InputError
 from era_cache.folds import labels_of
+from era_cache.judging import PRIMARY, Part, document_references, macro, values_of
 from era_cache.maps import Adapter, References
 from era_cache.pairs import FitData
 from era_cache.paper import train_paper

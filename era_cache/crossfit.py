@@ -9,40 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from era_cache.config import FitConfig
-from era_cache.folds import Labels
+from era_cache.judging import BETTER, PRIMARY, Judge, Part, macro
 from era_cache.losses import pull_of
 from era_cache.maps import Adapter, References, unit
-from era_cache.measures import Measure, evaluate, parse_measure
-from era_cache.mining import STRATEGIES, Mining, mine_triples, pool_rows
-from era_cache.pairs import FitData, QuerySet
-from era_cache.search import search
+from era_cache.mining import STRATEGIES
 from era_cache.shapes import shape_of
+from era_cache.tasks import task_of
 from era_cache.train import Member, Stack, Task, bytes_per_member
-from era_cache.types import FloatArray, IntArray, Qrels
+from era_cache.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import torch
 
     Told = Callable[[str], None]
 
-__all__ = [
-    "PRIMARY",
-    "Fitted",
-    "Part",
-    "Request",
-    "crossfit",
-    "crossfit_all",
-    "document_references",
-    "macro",
-    "values_of",
-]
-
-PRIMARY: Measure = parse_measure("nDCG@10")
-_BETTER = 1e-9
-"""A mean counts as better only beyond rounding; of equals the simpler comes first."""
+__all__ = ["Fitted", "Request", "crossfit", "crossfit_all"]
 
 
 class Fitted(NamedTuple):
@@ -62,13 +44,6 @@ class Fitted(NamedTuple):
         return macro(self.values)
 
 
-class Part(NamedTuple):
-    """One collection: its data, and who trains and who judges."""
-
-    data: FitData
-    labels: Labels
-
-
 class _Point(NamedTuple):
     """The fold models after one strength: parameters, and what they make of the judging queries."""
 
@@ -76,50 +51,6 @@ class _Point(NamedTuple):
     parameters: torch.Tensor
     mapped: list[torch.Tensor]
     mean: float
-
-
-def macro(values: Sequence[FloatArray]) -> float:
-    """Mean over collections of the mean over queries."""
-    return float(np.mean([v.mean() for v in values]))
-
-
-def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData) -> FloatArray:
-    """Primary measure of some queries over the whole corpus.
-
-    Args:
-        mapped: (m, d) unit rows, in the order of ``rows``.
-        queries: the set that ``rows`` numbers.
-        rows: (m,) int64.
-        data: the corpus.
-
-    Returns:
-        (m,) float64.
-    """
-    import torch
-
-    exclude = None
-    if queries.exclude is not None:
-        exclude = queries.exclude[torch.from_numpy(rows).to(mapped.device)]
-    depth = min(PRIMARY.cutoff or 10, len(data.corpus))
-    ranking = search(mapped, data.corpus, depth, exclude=exclude, tie_ranks=data.tie_ranks)
-    qrels = queries.qrels.select_queries(rows)
-    return evaluate(ranking.doc_rows, qrels, [PRIMARY], len(data.corpus))[PRIMARY]
-
-
-def document_references(parts: Sequence[Part], config: FitConfig) -> References | None:
-    """The alignment documents as references of the large view; None where there are to be none."""
-    import torch
-
-    most = config.reference_documents
-    if not most:
-        return None
-    return References(
-        "large",
-        torch.cat([part.data.align_large[:most] for part in parts]),
-        torch.cat([part.data.align_small[:most] for part in parts]),
-        config.reference_temperature,
-        *config.default_reference_step,
-    )
 
 
 class Request(NamedTuple):
@@ -226,11 +157,20 @@ class _Group:
             pull_of(part.labels.queries.qrels, len(part.labels.queries.ids), part.data.corpus)
             for part in self._parts
         ]
-        self._judges = [_Judge(request, pulls) for request in requests]
+        self._judges = [
+            Judge(
+                request.parts,
+                request.references,
+                "large" if "large" in request.views else "small",
+                pulls,
+                request.config,
+            )
+            for request in requests
+        ]
 
     def _make_tasks(self, mapped: Sequence[torch.Tensor]) -> list[Task]:
         return [
-            _task(part, joined, vectors, self._config)
+            task_of(part.data, part.labels.queries, joined, vectors, self._config)
             for part, joined, vectors in zip(self._parts, self._inputs, mapped, strict=True)
         ]
 
@@ -274,7 +214,7 @@ class _Group:
         for strength, parameters in zip(self._config.strengths, path, strict=False):
             for number, rows in enumerate(mine):
                 point = self._point(stack, parameters, rows, number, strength)
-                if point.mean > best[number].mean + _BETTER:
+                if point.mean > best[number].mean + BETTER:
                     best[number] = point
             values = ", ".join(f"{point.mean:.4f}" for point in best[:4])
             self._tell(f"strength {strength:g}: best held-out {PRIMARY} so far {values}")
@@ -334,215 +274,3 @@ def _rows_by_fold(parts: Sequence[Part]) -> list[list[IntArray]]:
         [part.labels.folds[i % len(part.labels.folds)].train for part in parts]
         for i in range(count)
     ]
-
-
-def _task(part: Part, inputs: torch.Tensor, mapped: torch.Tensor, config: FitConfig) -> Task:
-    """The training side of a collection: the softmax's documents, and which are none for whom."""
-    import torch
-
-    data, queries = part.data, part.labels.queries
-    qrels, exclude, corpus = queries.qrels, queries.exclude, data.corpus
-    if len(corpus) > config.pool_documents:
-        rows = pool_rows(
-            mapped,
-            qrels,
-            corpus,
-            most=config.pool_documents,
-            per_query=config.mined_per_query,
-            seed=config.seed,
-        )
-        place = np.full(len(corpus), -1, dtype=np.int64)
-        place[rows] = np.arange(len(rows))
-        qrels = Qrels(qrels.query_rows, place[qrels.doc_rows], qrels.relevance)
-        if exclude is not None:
-            table = torch.from_numpy(place).to(corpus.device)
-            exclude = torch.where(exclude >= 0, table[exclude.clamp(min=0)], exclude)
-        corpus = corpus[torch.from_numpy(rows).to(corpus.device)]
-    pull = pull_of(qrels, len(queries.ids), corpus)
-    return Task(inputs, corpus, pull, _barred(mapped, qrels, exclude, corpus, config))
-
-
-def _barred(
-    mapped: torch.Tensor,
-    qrels: Qrels,
-    exclude: torch.Tensor | None,
-    corpus: torch.Tensor,
-    config: FitConfig,
-) -> torch.Tensor | None:
-    """Documents that are no candidates of a query, (n, N) bool, or None where all of them are."""
-    import torch
-
-    device = corpus.device
-    positive = qrels.relevance >= 1
-    query_rows = torch.from_numpy(qrels.query_rows[positive]).to(device)
-    doc_rows = torch.from_numpy(qrels.doc_rows[positive]).to(device)
-    barred = torch.zeros(len(mapped), len(corpus), dtype=torch.bool, device=device)
-    if config.negatives == "in-batch":
-        barred[:] = True
-        barred[:, doc_rows.unique()] = False
-    elif config.negatives != "corpus":
-        mining = Mining(config.negatives, min(config.negatives_per_query, len(corpus) // 2))
-        if config.negatives in STRATEGIES:
-            mining = mining._replace(negatives=max(1, mining.negatives))
-        triples = mine_triples(mapped, qrels, corpus, mining, exclude=exclude, seed=config.seed)
-        barred[:] = True
-        rows = torch.from_numpy(triples.query_rows).to(device)
-        barred[rows[:, None], torch.from_numpy(triples.negative_rows).to(device)] = False
-    # Who judged a document not relevant has named a negative; no strategy leaves it out.
-    named = [torch.from_numpy(column[~positive]).to(device) for column in qrels[:2]]
-    barred[named[0], named[1]] = False
-    if config.duplicates <= 1:
-        _bar_duplicates(barred, query_rows, doc_rows, corpus, config.duplicates)
-    if exclude is not None:
-        own = (exclude >= 0).nonzero().squeeze(1)
-        barred[own, exclude[own]] = True
-    barred[query_rows, doc_rows] = False
-    return barred if bool(barred.any()) else None
-
-
-def _bar_duplicates(
-    barred: torch.Tensor,
-    query_rows: torch.Tensor,
-    doc_rows: torch.Tensor,
-    corpus: torch.Tensor,
-    similarity: float,
-) -> None:
-    """Bar documents that say the same as a positive: they would be pushed away as negatives."""
-    distinct = doc_rows.unique()
-    for block in distinct.split(max(1, (1 << 24) // len(corpus))):
-        twin, other = (corpus[block] @ corpus.T >= similarity).nonzero(as_tuple=True)
-        apart = block[twin] != other
-        for doc, like in zip(block[twin[apart]].tolist(), other[apart].tolist(), strict=True):
-            barred[query_rows[doc_rows == doc], like] = True
-
-
-class _Judge:
-    """Held-out queries: what fold models make of them, and which reference tables help.
-
-    Where the references near a query lie does not depend on steps, so it is computed once.
-    """
-
-    def __init__(self, request: Request, pulls: Sequence[torch.Tensor]) -> None:
-        self._parts, self._config = request.parts, request.config
-        self._documents, self._pulls = request.references, pulls
-        self._memory_view = "large" if "large" in request.views else "small"
-        self._memory_step: tuple[float, bool] | None = None
-        self._wanted = [
-            None if self._documents is None else self._documents.wanted(_view(part, "large"))
-            for part in self._parts
-        ]
-        self._memories: dict[int, tuple[References, list[torch.Tensor]]] = {}
-
-    def held_out(
-        self, stack: Stack, parameters: torch.Tensor, first: int, inputs: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
-        """Map each collection's judging queries, each by a model that never saw it.
-
-        ``parameters`` are those of the fold models, whose first is member ``first`` of the stack.
-        """
-        import torch
-
-        mapped = []
-        for part, joined in zip(self._parts, inputs, strict=True):
-            vectors = torch.zeros(len(joined), stack.base.shape[1], device=joined.device)
-            for number, fold in enumerate(part.labels.folds):
-                rows = torch.from_numpy(fold.judge).to(joined.device)
-                vectors[rows] = stack.outputs(parameters[number], first + number, joined[rows])
-            mapped.append(vectors)
-        return mapped
-
-    def tables(self) -> tuple[References, ...]:
-        """The tables of the final adapter: as chosen, the memory with all labelled queries."""
-        tables = [] if self._documents is None else [self._documents]
-        if self._memory_step is not None:
-            step, contrast = self._memory_step
-            rows = [part.labels.train_rows for part in self._parts]
-            tables.append(self._memory(rows)._replace(step=step, contrast=contrast))
-        return tuple(table for table in tables if table.step)
-
-    def _memory(self, rows: Sequence[IntArray]) -> References:
-        """Labelled queries and the mean of their positives, as references."""
-        import torch
-
-        view = self._memory_view
-        kept = [torch.from_numpy(r).to(self._pulls[0].device) for r in rows]
-        keys = [_view(part, view)[r] for part, r in zip(self._parts, kept, strict=True)]
-        values = [unit(pull[r]) for pull, r in zip(self._pulls, kept, strict=True)]
-        temperature = self._config.memory_temperature
-        return References(view, torch.cat(keys), torch.cat(values), temperature, 0.0)
-
-    def _fold_memory(self, fold: int) -> tuple[References, list[torch.Tensor]]:
-        """The memory of what a fold trained on, and where it would have its judges move."""
-        import torch
-
-        if fold not in self._memories:
-            mine = [part.labels.folds[fold % len(part.labels.folds)] for part in self._parts]
-            table = self._memory([one.train for one in mine])
-            judges = [torch.from_numpy(one.judge).to(table.keys.device) for one in mine]
-            views = [_view(part, table.view) for part in self._parts]
-            wanted = [table.wanted(v[r]) for v, r in zip(views, judges, strict=True)]
-            self._memories[fold] = table, wanted
-        return self._memories[fold]
-
-    def values(self, mapped: Sequence[torch.Tensor]) -> tuple[FloatArray, ...]:
-        """Values of all judging queries, corrected by the tables as chosen so far."""
-        import torch
-
-        found = []
-        for number, (part, vectors) in enumerate(zip(self._parts, mapped, strict=True)):
-            judges = torch.from_numpy(part.labels.judges).to(vectors.device)
-            moved = vectors.clone()
-            wanted = self._wanted[number]
-            if self._documents is not None and wanted is not None and self._documents.step:
-                moved[judges] = self._documents.move(moved[judges], wanted[judges])
-            if self._memory_step is not None:
-                step, contrast = self._memory_step
-                for i, fold in enumerate(part.labels.folds):
-                    table, near = self._fold_memory(i)
-                    rows = torch.from_numpy(fold.judge).to(vectors.device)
-                    table = table._replace(step=step, contrast=contrast)
-                    moved[rows] = table.move(moved[rows], near[number])
-            found.append(
-                values_of(moved[judges], part.labels.queries, part.labels.judges, part.data)
-            )
-        return tuple(found)
-
-    def mean(self, mapped: Sequence[torch.Tensor]) -> float:
-        """Mean of ``values``."""
-        return macro(self.values(mapped))
-
-    def choose_tables(self, mapped: Sequence[torch.Tensor]) -> None:
-        """Choose the step of the references, then the memory."""
-        best = -1.0
-        if self._documents is not None and self._config.reference_steps:
-            table = chosen = self._documents
-            for step, steps in self._config.reference_steps:
-                self._documents = table._replace(step=step, steps=steps)
-                value = self.mean(mapped)
-                if value > best + _BETTER:
-                    best, chosen = value, self._documents
-            self._documents = chosen
-        else:
-            best = self.mean(mapped)
-        found = None
-        for contrast in (True, False):
-            for step in self._config.memory_steps:
-                self._memory_step = (step, contrast)
-                value = self.mean(mapped)
-                if value > best + _BETTER:
-                    best, found = value, self._memory_step
-        self._memory_step = found
-
-    def options(self) -> dict[str, float | int | str]:
-        """What was chosen, for the record."""
-        options: dict[str, float | int | str] = {}
-        if self._documents is not None:
-            options["references"] = f"{self._documents.step:g} x {self._documents.steps}"
-        if self._memory_step is not None:
-            step, contrast = self._memory_step
-            options["memory"] = f"{step:g}{'' if contrast else ' plain'}"
-        return options
-
-
-def _view(part: Part, name: str) -> torch.Tensor:
-    return part.labels.queries.views[name]

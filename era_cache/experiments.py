@@ -17,10 +17,10 @@ from era_cache.align import ALIGNMENTS
 from era_cache.align_quality import alignment_curve, compare_alignments
 from era_cache.choose import fit_candidates
 from era_cache.config import FitConfig, SplitConfig
-from era_cache.crossfit import PRIMARY
 from era_cache.errors import InputError
 from era_cache.evaluate import score_adapters
 from era_cache.fitting import Source, load_sources
+from era_cache.judging import PRIMARY
 from era_cache.measures import mean
 from era_cache.pairs import Encoders, load_held_out, resolve_encoders
 from era_cache.settings import checked, shown

@@ -28,9 +28,10 @@ from era_cache.align_quality import SelfRetrieval, compare_alignments
 from era_cache.choose import FitResult, fit_candidates, fit_paper, parts_of
 from era_cache.collections import Collection
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
-from era_cache.crossfit import PRIMARY, Fitted
+from era_cache.crossfit import Fitted
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.files import read_json
+from era_cache.judging import PRIMARY
 from era_cache.pairs import (
     Encoders,
     FitData,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from era_cache.config import PaperConfig
-from era_cache.crossfit import Fitted, values_of
+from era_cache.crossfit import Fitted
+from era_cache.judging import values_of
 from era_cache.maps import Adapter, unit
 from era_cache.mining import Mining, Triples, mine_triples
 from era_cache.pairs import FitData, QuerySet

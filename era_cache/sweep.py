@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from era_cache.choose import align, choose_scale, joined_start
 from era_cache.config import FitConfig
-from era_cache.crossfit import Fitted, Part, Request, crossfit_all, document_references
+from era_cache.crossfit import Fitted, Request, crossfit_all
 from era_cache.errors import FitError, InputError
 from era_cache.folds import Fold, Labels, labels_within, merged
+from era_cache.judging import Part, document_references
 from era_cache.pairs import FitData, QuerySet
 from era_cache.types import IntArray
 

@@ -14,7 +14,6 @@ from era_cache.adapters import check_fingerprints, load_adapter, load_config
 from era_cache.choose import CANDIDATES
 from era_cache.collections import Collection
 from era_cache.config import SplitConfig
-from era_cache.crossfit import PRIMARY
 from era_cache.errors import FingerprintError, FormatError, InputError
 from era_cache.evaluate import (
     DEFAULT_MEASURES,
@@ -27,6 +26,7 @@ from era_cache.evaluate import (
 )
 from era_cache.files import read_json
 from era_cache.fitting import environment
+from era_cache.judging import PRIMARY
 from era_cache.maps import Adapter
 from era_cache.measures import Measure
 from era_cache.pairs import Encoders, QuerySet, load_held_out, resolve_device

@@ -23,8 +23,9 @@ from era_cache.choose import (
     parts_of,
 )
 from era_cache.config import FitConfig
-from era_cache.crossfit import Fitted, Part, document_references, values_of
+from era_cache.crossfit import Fitted
 from era_cache.errors import FitError, InputError
+from era_cache.judging import Part, document_references, values_of
 from era_cache.maps import Adapter
 from era_cache.pairs import FitData
 

@@ -10,24 +10,18 @@ import torch
 from planted import fit_data, normal
 
 from era_cache import crossfit as crossfit_module
+from era_cache import judging
 from era_cache.align import align_procrustes
 from era_cache.config import FitConfig
-from era_cache.crossfit import (
-    Fitted,
-    Part,
-    Request,
-    crossfit,
-    crossfit_all,
-    document_references,
-    macro,
-    values_of,
-)
+from era_cache.crossfit import Fitted, Request, crossfit, crossfit_all
 from era_cache.errors import FitError, InputError
 from era_cache.folds import Fold, Labels, labels_of
+from era_cache.judging import Part, document_references, macro, values_of
 from era_cache.losses import pull_of
 from era_cache.maps import Adapter, References, unit
 from era_cache.mining import STRATEGIES
 from era_cache.pairs import FitData, QuerySet
+from era_cache.tasks import barred_documents
 from era_cache.train import Member, Stack, Task
 from era_cache.types import IntArray, Qrels
 
@@ -106,7 +100,7 @@ class _Spy:
             return values_of(mapped, queries, rows, data)
 
         monkeypatch.setattr(crossfit_module, "Stack", stack)
-        monkeypatch.setattr(crossfit_module, "values_of", values)
+        monkeypatch.setattr(judging, "values_of", values)
 
 
 # What comes out
@@ -665,7 +659,7 @@ def test_a_document_judged_not_relevant_is_a_negative_under_every_strategy() -> 
     )
     corpus = unit(normal(30, 6))
     config = FitConfig(negatives="naive_topk", negatives_per_query=2, duplicates=2.0)
-    barred = crossfit_module._barred(corpus[:1], qrels, None, corpus, config)
+    barred = barred_documents(corpus[:1], qrels, None, corpus, config)
     assert barred is not None
     allowed = (~barred[0]).nonzero().squeeze(1).tolist()
     assert {3, 7} <= set(allowed)

@@ -17,7 +17,16 @@ PACKAGE = Path(era_cache.__file__).parent
 # Lower to higher. A module imports only from lower layers, so no import cycle can exist.
 LAYERS = [
     ["errors", "types", "config"],
-    ["hdf5.lookup3", "keys", "hdf5.messages", "settings", "lbfgs", "moments", "maps"],
+    [
+        "hdf5.lookup3",
+        "keys",
+        "hdf5.messages",
+        "label_forms",
+        "settings",
+        "lbfgs",
+        "moments",
+        "maps",
+    ],
     [
         "files",
         "hdf5.parse",
@@ -69,9 +78,10 @@ LAYERS = [
         "transfer.file_checks",
     ],
     ["folds", "exchange.importing", "evaluate", "transfer.plan", "verify.folder"],
-    ["crossfit", "transfer.run", "verify.encoders"],
-    ["paper", "transfer", "verify"],
-    ["choose", "tables"],
+    ["judging", "tasks", "transfer.run", "verify.encoders"],
+    ["crossfit", "transfer", "verify"],
+    ["paper", "tables"],
+    ["choose"],
     ["sweep", "fitting", "report"],
     ["api", "experiments", "workflow"],
     ["cli.common"],

@@ -11,8 +11,9 @@ from planted import QUICK_PAPER, fit_data
 
 from era_cache.align import align_paper
 from era_cache.config import PaperConfig
-from era_cache.crossfit import Fitted, values_of
+from era_cache.crossfit import Fitted
 from era_cache.errors import FitError
+from era_cache.judging import values_of
 from era_cache.maps import Adapter, unit
 from era_cache.mining import Mining, mine_triples
 from era_cache.pairs import FitData

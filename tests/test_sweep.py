@@ -12,9 +12,10 @@ from planted import fit_data
 from era_cache import sweep as sweep_module
 from era_cache.choose import align, choose_scale, joined_start
 from era_cache.config import FitConfig
-from era_cache.crossfit import Fitted, Part, Request, crossfit, document_references
+from era_cache.crossfit import Fitted, Request, crossfit
 from era_cache.errors import FitError, InputError
 from era_cache.folds import labels_of
+from era_cache.judging import Part, document_references
 from era_cache.pairs import FitData, QuerySet
 from era_cache.sweep import Job, short, sweep
 from era_cache.types import IntArray
