@@ -42,7 +42,7 @@ from era_cache.pairs import (
 from era_cache.splits import Split, make_split
 from era_cache.store import Store
 
-__all__ = ["FitReport", "Source", "environment", "fit_to_folder", "load_sources"]
+__all__ = ["FitReport", "Source", "environment", "fit_to_folder", "load_sources", "text_keys"]
 
 
 def environment() -> dict[str, str]:
@@ -154,18 +154,19 @@ def load_sources(
 def _apart(collections: Sequence[Collection], splits: Sequence[Split]) -> list[Split]:
     """Leave out training and validation queries whose text is a test query of any collection."""
     tested = np.concatenate(
-        [_text_keys(c)[split.test] for c, split in zip(collections, splits, strict=True)]
+        [text_keys(c)[split.test] for c, split in zip(collections, splits, strict=True)]
     )
     apart = []
     for collection, split in zip(collections, splits, strict=True):
-        keys = _text_keys(collection)
+        keys = text_keys(collection)
         train = split.train[~np.isin(keys[split.train], tested)]
         validation = split.validation[~np.isin(keys[split.validation], tested)]
         apart.append(split._replace(train=train, validation=validation))
     return apart
 
 
-def _text_keys(collection: Collection) -> Any:
+def text_keys(collection: Collection) -> Any:
+    """What tells equal query texts, (q,) of 16 bytes each, whatever their instructions."""
     return np.ascontiguousarray(collection.query_text_keys).view("V16").reshape(-1)
 
 
@@ -240,19 +241,22 @@ def fit_to_folder(
         },
         "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
     }
-    save_adapters(
-        folder,
-        {name: fit.adapter for name, fit in result.candidates.items()},
-        result.choice.name,
-        config,
-        metrics,
-        _model_card(result, config),
-        {
-            f"{name}.{number}": values
-            for name, fit in result.candidates.items()
-            for number, values in enumerate(fit.values)
-        },
-    )
+    trained = set(result.candidates) - {"small", "aligned"}
+    if not (ready and trained == set(ready) and _chosen(folder) == result.choice.name):
+        # Else all of it is there, perhaps with a curve and an evaluation.
+        save_adapters(
+            folder,
+            {name: fit.adapter for name, fit in result.candidates.items()},
+            result.choice.name,
+            config,
+            metrics,
+            _model_card(result, config),
+            {
+                f"{name}.{number}": values
+                for name, fit in result.candidates.items()
+                for number, values in enumerate(fit.values)
+            },
+        )
     return FitReport(
         folder,
         result,
@@ -263,6 +267,10 @@ def fit_to_folder(
         tuple(ready),
         time.monotonic() - start,
     )
+
+
+def _chosen(folder: Path) -> str:
+    return str(load_config(folder)["chosen"])
 
 
 def _fit_record(

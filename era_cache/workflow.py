@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from era_cache.adapters import check_fingerprints, load_adapter, load_config
 from era_cache.choose import CANDIDATES
 from era_cache.collections import Collection
@@ -25,7 +27,7 @@ from era_cache.evaluate import (
     score_large,
 )
 from era_cache.files import read_json
-from era_cache.fitting import environment
+from era_cache.fitting import environment, text_keys
 from era_cache.judging import PRIMARY
 from era_cache.maps import Adapter
 from era_cache.measures import Measure
@@ -198,10 +200,25 @@ def _fitted_on(
                 f"{folder}: fitted on version {known[collection.name][0][:12]} of "
                 f"{collection.name}; queries of {name} may be among its training queries."
             )
-        split = make_split(collection, next(iter(known.values()))[1])
-        split = split._replace(train=split.train[:0], validation=split.validation[:0])
+        split = _unseen(store, collection, known)
     encoders = Encoders(**{side: store.encoder(print_) for side, print_ in sides.items()})
     return collection, split, encoders
+
+
+def _unseen(
+    store: Store, collection: Collection, known: Mapping[str, tuple[str, SplitConfig, str]]
+) -> Split:
+    """Test queries of a collection that was not fitted on, less those whose text was trained on."""
+    split = make_split(collection, next(iter(known.values()))[1])
+    test = split.test
+    for name, (digest, config, _) in known.items():
+        if digest[:12] not in store.versions(name):
+            continue
+        fitted = store.collection(f"{name}-{digest[:12]}")
+        seen = make_split(fitted, config)
+        rows = np.concatenate([seen.train, seen.validation])
+        test = test[~np.isin(text_keys(collection)[test], text_keys(fitted)[rows])]
+    return split._replace(train=split.train[:0], validation=split.validation[:0], test=test)
 
 
 def _text(value: Any) -> str:

@@ -430,3 +430,36 @@ def test_a_count_holds_for_each_of_several_collections(store, tmp_path) -> None:
         "planted": 14,
         "again": 12,
     }
+
+
+def test_resuming_what_is_complete_writes_nothing(store, tmp_path) -> None:
+    folder = tmp_path / "adapter"
+    _fit(store, folder, "planted")
+    (folder / "curve").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    report = _fit(store, folder, "planted", resume=True)
+    assert set(report.resumed) == {"era", "era-dual", "small+"}
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_test_queries_that_another_collection_trained_on_do_not_count(tmp_path) -> None:
+    store, _ = embedded(tmp_path / "store", planted_texts())
+    fitted = store.collection("planted")
+    trained = make_split(fitted, SPLIT).train
+    # The same texts under another name: whatever was trained on must not be measured.
+    plain = planted_texts()
+    _add(
+        store,
+        plain._replace(
+            name="twin",
+            query_ids=plain.query_ids[::-1],  # so that the shuffle parts them in another way
+            query_texts=plain.query_texts[::-1],
+        ),
+    )
+    twin = store.collection("twin")
+    other = {fitted.query_ids[row] for row in trained}
+    assert other & {twin.query_ids[row] for row in make_split(twin, SPLIT).test}
+    _fit(store, tmp_path / "adapter", "planted")
+    evaluation = evaluate_folder(store, tmp_path / "adapter", collection_name="twin", device="cpu")
+    assert evaluation.queries.ids
+    assert not other & set(evaluation.queries.ids)
