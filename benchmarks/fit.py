@@ -369,6 +369,7 @@ def _process_bar(store: Path, collection: str) -> list[Bar]:
     "--strict/--no-strict", default=True, help="Also where validation labels never train."
 )
 @click.option("--peers/--no-peers", default=True, help="Run the peers (see benchmarks/peers).")
+@click.option("--quality/--no-quality", "measured", default=True, help="Measure quality.")
 @click.option("--time/--no-time", "timing", default=True, help="Measure times.")
 @click.option("--store", type=click.Path(path_type=Path), default=Path("demo/store"))
 @click.option("--collection", default="bfcl", show_default=True)
@@ -378,6 +379,7 @@ def main(
     pairs: tuple[str, ...],
     strict: bool,
     peers: bool,
+    measured: bool,
     timing: bool,
     store: Path,
     collection: str,
@@ -387,7 +389,8 @@ def main(
     torch.zeros(512, 512) @ torch.zeros(512, 512)  # threads start before any clock does
     bars: list[Bar] = []
     seeds = SEEDS[:1] if quick else SEEDS
-    for pair in pairs[:1] if quick else pairs:
+    chosen = (pairs[:1] if quick else pairs) if measured else ()
+    for pair in chosen:
         names = [n for n in available(PAIRS[pair]) if not quick or n in QUICK]
         if not names:
             click.echo(f"{pair}: no vectors (see benchmarks/fit_data.py); skipped.", err=True)

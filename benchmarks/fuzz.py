@@ -87,13 +87,19 @@ def build(folder: Path) -> None:
 def _build_adapter(folder: Path) -> None:
     import torch
 
-    from era_cache.adapters import Adapter, save_adapters
+    from era_cache.adapters import save_adapters
+    from era_cache.maps import Adapter, Hidden, References
 
+    table = References("large", torch.ones(5, 8), torch.ones(5, 4), 0.05, 0.5, 2)
+    layer = Hidden(torch.ones(3, 12), torch.zeros(3), torch.ones(4, 3))
     adapters = {
         "small": Adapter(("small",), torch.eye(4)),
-        "era": Adapter(("large",), torch.ones(4, 8), torch.zeros(4)),
+        "era": Adapter(("large",), torch.ones(4, 8), torch.zeros(4), references=(table,)),
+        "era-dual": Adapter(("small", "large"), torch.ones(4, 12), None, layer, (table, table)),
     }
-    save_adapters(folder, adapters, "era", {"dimensions": {"large": 8, "small": 4}}, {}, "card")
+    values = {f"{name}.0": np.ones(6, dtype=np.float32) for name in adapters}
+    dimensions = {"dimensions": {"large": 8, "small": 4}}
+    save_adapters(folder, adapters, "era", dimensions, {}, "card", values)
 
 
 # One case
@@ -139,11 +145,12 @@ def _commands(folder: Path, rng: random.Random, kind: str) -> list[str]:
 
 
 def _load_adapter(folder: Path) -> None:
-    from era_cache.adapters import load_adapter, load_config
+    from era_cache.adapters import load_adapter, load_config, load_held_out
 
     config = load_config(folder)
     for name in config["candidates"]:
         load_adapter(folder, name)
+    load_held_out(folder, [f"{name}.0" for name in config["candidates"]])
 
 
 def _run_case(folder: Path, rng: random.Random, kind: str) -> str:
