@@ -1,6 +1,7 @@
 """Ready vectors of the development collections, as fitting and evaluation see them.
 
-In: a folder of collections (BEIR layout) and one of vectors (``<collection>/<encoder>.npz`` with
+In: the demo's store where there is one (``demo/store``, or what ``ERA_DEMO`` names), a folder of
+collections (BEIR layout) and one of vectors (``<collection>/<encoder>.npz`` with
 ``Q``, ``qid``, ``D``, ``di``). Out: ``FitData`` and ``HeldOut`` of the tool's own splits.
 """
 
@@ -20,15 +21,25 @@ from era_cache.collections import Collection, row_keys
 from era_cache.config import SplitConfig
 from era_cache.demo_models import demo_models_dir
 from era_cache.maps import unit
-from era_cache.pairs import FitData, HeldOut, QuerySet, query_set
+from era_cache.pairs import (
+    FitData,
+    HeldOut,
+    QuerySet,
+    load_fit_data,
+    load_held_out,
+    query_set,
+    resolve_encoders,
+)
 from era_cache.search import tie_order
 from era_cache.splits import Split, make_split
+from era_cache.store import Store
 from era_cache.types import IntArray, Qrels, Role
 
 __all__ = ["PAIRS", "Pair", "available", "problem", "vector_folders"]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLLECTIONS = Path(os.environ.get("ERA_COLLECTIONS", SHARED / "collections"))
+DEMO, DEMO_COLLECTION = Path(os.environ.get("ERA_DEMO", "demo/store")), "bfcl"
 _ALIGN_SEED = 42
 
 
@@ -69,10 +80,11 @@ def _file(name: str, encoder: str) -> Path | None:
 
 def available(pair: Pair) -> list[str]:
     """Collections that both encoders of a pair have vectors of."""
+    demo = [DEMO_COLLECTION] if pair == PAIRS["demo"] and DEMO.is_dir() else []
     if not COLLECTIONS.is_dir():
-        return []
+        return demo
     names = sorted(path.name for path in COLLECTIONS.iterdir() if path.is_dir())
-    return [n for n in names if _file(n, pair.large) and _file(n, pair.small)]
+    return demo + [n for n in names if _file(n, pair.large) and _file(n, pair.small)]
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
@@ -156,6 +168,8 @@ def problem(
         seed: of the shuffle.
         align_documents: documents that both encoders have, at most; a seeded sample.
     """
+    if name == DEMO_COLLECTION:
+        return _demo(labels, seed, align_documents)
     found = _vectors(name, pair)
     collection = found.collection
     split = make_split(collection, SplitConfig(labels=labels, seed=seed))
@@ -174,3 +188,13 @@ def problem(
         align_small=found.corpus[found.align_rows[:align_documents]],
     )
     return data, HeldOut(part(split.test), found.corpus, ties, found.large_corpus), split
+
+
+def _demo(labels: float, seed: int, align_documents: int) -> tuple[FitData, HeldOut, Split]:
+    """The demo's collection, from the store that `make demo` made."""
+    store = Store.open(DEMO)
+    collection = store.collection(DEMO_COLLECTION)
+    split = make_split(collection, SplitConfig(labels=labels, seed=seed))
+    encoders = resolve_encoders(store, collection)
+    data = load_fit_data(collection, split, encoders, align_documents=align_documents)
+    return data, load_held_out(collection, split, encoders), split

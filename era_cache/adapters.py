@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.errors import FingerprintError, FormatError
+from era_cache.errors import (
+    FingerprintError,
+    FormatError,
+    InputError,
+    NewerError,
+    StoreError,
+)
 from era_cache.files import os_errors, read_json, sha256_file, write_bytes, write_json
 from era_cache.maps import VIEWS, Adapter, Hidden, References, unit
 from era_cache.types import FloatArray
@@ -26,6 +32,7 @@ __all__ = [
     "VIEWS",
     "Adapter",
     "check_fingerprints",
+    "check_target",
     "load_adapter",
     "load_config",
     "load_held_out",
@@ -106,8 +113,10 @@ def save_adapters(
         held_out: values of the judging queries under each candidate, for a run that goes on later.
 
     Raises:
+        InputError: the folder holds something other than an adapter.
         StoreError: a file cannot be written.
     """
+    check_target(folder)
     folder = folder.resolve()  # behind a link, the folder is exchanged and not the link
     staging = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
     with os_errors("creating", staging):
@@ -118,6 +127,31 @@ def save_adapters(
         _put_in_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to write an adapter over anything but an adapter.
+
+    Raises:
+        InputError: it is a file, or a folder that holds other things.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder}: this is a file; an adapter is a folder.")
+    with os_errors("reading", folder):
+        names = sorted(path.name for path in folder.iterdir())
+    if not names:
+        return
+    try:
+        read_json(folder / "config.json", FORMAT, VERSION)
+    except NewerError:
+        raise
+    except (FormatError, StoreError) as error:
+        raise InputError(
+            f"{folder}: holds other files ({names[0]}, …). Give a new folder, or one that "
+            "holds an adapter to replace."
+        ) from error
 
 
 def _put_in_place(staging: Path, folder: Path) -> None:
@@ -241,6 +275,8 @@ def load_adapter(folder: Path, name: str | None = None) -> Adapter:
         raise FormatError(
             f"{folder}: candidate '{name}' has references of a view it does not read."
         )
+    if config["version"] == 1 and (hidden or tables):
+        raise FormatError(f"{folder}: version 1 has no hidden layer and no references.")
     chosen = name == config["chosen"]
     path = folder / ("adapter.safetensors" if chosen else f"candidates/{_plain(name)}.safetensors")
     with os_errors("reading", path):
@@ -250,7 +286,7 @@ def load_adapter(folder: Path, name: str | None = None) -> Adapter:
     names |= {f"hidden.{part}" for part in Hidden._fields} if hidden else set()
     names |= {f"references.{i}.{part}" for i in range(len(tables)) for part in ("keys", "values")}
     tensors = read_tensors(path, names)
-    _check_shapes(path, tensors, shape, hidden, tables)
+    _check_shapes(path, tensors, shape, hidden, tables, views)
     return _assembled(views, tensors, bool(hidden), tables)
 
 
@@ -287,6 +323,7 @@ def _check_shapes(
     shape: tuple[int, ...],
     hidden: int,
     tables: Sequence[_Table],
+    views: Sequence[str],
 ) -> None:
     """Compare every tensor's shape with what the configuration says and the others need."""
     weight = tensors["weight"]
@@ -297,7 +334,9 @@ def _check_shapes(
         expected |= {"hidden.bias": (hidden,), "hidden.output": (d_out, hidden)}
         for number, table in enumerate(tables):
             keys = tensors[f"references.{number}.keys"]
-            width = keys.shape[1] if keys.ndim == 2 and 0 < keys.shape[1] <= d_in else -1
+            # The small view has the documents' dimensions; the large one has what is left.
+            widths = {"small": d_out, "large": d_in - d_out * ("small" in views)}
+            width = widths[table.view] if keys.ndim == 2 else -1
             expected[f"references.{number}.keys"] = (table.entries, width)
             expected[f"references.{number}.values"] = (table.entries, d_out)
     if weight.ndim != 2 or any(t.shape != expected[name] for name, t in tensors.items()):

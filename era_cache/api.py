@@ -36,6 +36,7 @@ from era_cache.maps import Adapter, unit
 from era_cache.measures import Ranking, evaluate, mean, parse_measure
 from era_cache.pairs import FitData, QuerySet, resolve_device
 from era_cache.search import search
+from era_cache.settings import checked
 from era_cache.types import Array, IntArray, Qrels
 
 if TYPE_CHECKING:
@@ -148,8 +149,10 @@ class RetrievalAdapter:
             (n, k) document rows and cosines, best first.
 
         Raises:
-            InputError: vectors cannot be used.
+            InputError: vectors cannot be used, or k is below 1.
         """
+        if k < 1:
+            raise InputError(f"k={k}: expected at least 1 document for each query.")
         mapped = self._mapped(large_queries, small_queries)
         corpus = unit(_rows(corpus_vectors, "corpus_vectors", mapped.device))
         _has_width(corpus, "corpus_vectors", mapped.shape[1], "the adapter")
@@ -308,7 +311,7 @@ def fit(
         FitError: there is nothing to align on or to learn from.
     """
     recipe = config or FitConfig()
-    recipe = recipe if seed is None else dataclasses.replace(recipe, seed=seed)
+    recipe = checked(recipe if seed is None else dataclasses.replace(recipe, seed=seed))
     vectors = _checked(
         query_vectors, corpus_vectors, small_queries, align_large, align_small, device
     )
@@ -484,7 +487,7 @@ def _parts(
     if validation is None:
         return everyone, everyone[:0]
     groups = same_vectors(large)
-    if isinstance(validation, float):
+    if isinstance(validation, float | np.floating):
         if not 0 < validation < 1:
             raise InputError(f"validation={validation}: a share lies between 0 and 1.")
         distinct = np.random.default_rng(config.seed).permutation(np.unique(groups[usable]))

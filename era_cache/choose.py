@@ -14,12 +14,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from era_cache.align import ALIGNMENTS, align_paper
-from era_cache.align_quality import align_rows
+from era_cache.align_quality import align_rows, compare_alignments
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.crossfit import Fitted, Request, crossfit
 from era_cache.errors import FitError, InputError
-from era_cache.folds import labels_of
-from era_cache.judging import PRIMARY, Part, document_references, macro, values_of
+from era_cache.folds import labels_together, merged
+from era_cache.judging import (
+    PRIMARY,
+    Part,
+    document_references,
+    macro,
+    values_of,
+    weights_of,
+)
 from era_cache.maps import Adapter, References
 from era_cache.pairs import FitData
 from era_cache.paper import train_paper
@@ -36,6 +43,7 @@ __all__ = [
     "align",
     "choose",
     "choose_scale",
+    "few_judges",
     "fit_candidates",
     "fit_paper",
     "joined_start",
@@ -78,16 +86,17 @@ def parts_of(data: FitData | Sequence[FitData], config: FitConfig) -> list[Part]
         FitError: no labelled query has a positive document, or only one of all queries has.
     """
     several = [data] if isinstance(data, FitData) else list(data)
-    parts = [Part(one, labels_of(one.train, one.validation, config)) for one in several]
-    parts = [part for part in parts if len(part.labels.train_rows)]
-    if not parts:
+    sets = [(merged(one.train, one.validation), len(one.train.ids), None) for one in several]
+    labels = labels_together(sets, config)
+    parts = [Part(one, mine) for one, mine in zip(several, labels, strict=True)]
+    if not any(len(part.labels.train_rows) for part in parts):
         raise FitError("No training query has a positive judgement; there is nothing to learn.")
-    for part in parts:
-        if not part.labels.folds or not len(part.labels.judges):
-            raise FitError(
-                "A single labelled query cannot both train and judge. Judge at least two "
-                "different queries."
-            )
+    parts = [part for part in parts if len(part.labels.train_rows)]
+    if not any(part.labels.folds and len(part.labels.judges) for part in parts):
+        raise FitError(
+            "A single labelled query cannot both train and judge. Judge at least two different "
+            "queries."
+        )
     return parts
 
 
@@ -181,11 +190,15 @@ def fit_candidates(
     import torch
 
     if candidate not in ("auto", *CANDIDATES) or candidate == "paper":
-        known = [name for name in CANDIDATES if name != "paper"]
-        raise InputError(f"No candidate '{candidate}'; there are: {', '.join(known)}.")
+        names = ", ".join(name for name in CANDIDATES if name != "paper")
+        raise InputError(f"No candidate '{candidate}'; there are: {names}.")
     tell = progress or (lambda _text: None)
     seconds: dict[str, float] = {}
     parts = parts_of(data, config)
+    judges = sum(len(part.labels.judges) for part in parts)
+    known: dict[str, float | int | str] = {}
+    if few_judges(judges):
+        known = {"knows_documents": int(_knows_documents(parts, config))}
     corpus = parts[0].data.corpus
     eye = torch.eye(corpus.shape[1], device=corpus.device)
     has_small = all("small" in part.data.train.views for part in parts)
@@ -205,7 +218,7 @@ def fit_candidates(
         fit = _crossfit(
             "era-dual", ("small", "large"), joined_start(map_.weight, scale), references
         )
-        return fit._replace(options={"scale": scale, **fit.options})
+        return fit._replace(options={"scale": scale, **fit.options, **known})
 
     def small() -> Fitted:
         return _crossfit("small+", ("small",), eye, None)
@@ -236,6 +249,21 @@ def fit_candidates(
     if candidate in missing:
         raise FitError(f"Interrupted before {candidate} was fitted; the same command begins anew.")
     return FitResult(fits, choose(fits, candidate), seconds, tuple(missing))
+
+
+def _knows_documents(parts: Sequence[Part], config: FitConfig) -> bool:
+    """Whether held-out alignment documents find themselves among ten, half of them at least.
+
+    A large model that tells documents no better than chance has nothing to say of queries either.
+    """
+    import torch
+
+    large = torch.cat([part.data.align_large for part in parts]).cpu()
+    small = torch.cat([part.data.align_small for part in parts]).cpu()
+    if len(large) < _FEW_JUDGES:
+        return False
+    found = compare_alignments(large, small, ["procrustes"], config.seed)["procrustes"]
+    return found.recall_at_10 >= 0.5
 
 
 def choose_scale(
@@ -290,10 +318,11 @@ def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
     Without small queries there is no ``small``, and ``aligned`` is what must be beaten.
 
     To ship, its mean must exceed that of ``small`` by more than one standard error of the paired
-    difference; otherwise doing nothing is as good, and ``small`` ships. With fewer than 30 judging
-    queries a standard error is a guess, and the best of five means mostly the luckiest: only
-    ``era-dual`` is then tried, the adapter that starts from ``small`` and has not been seen to harm
-    (docs/fitting.md), and ships if its mean is higher.
+    difference; otherwise doing nothing is as good, and ``small`` ships. Of several collections none
+    may lose by more than one standard error of its own. With fewer than 30 judging queries a
+    standard error is a guess, and the best of five means mostly the luckiest: only ``era-dual``,
+    which starts from ``small``, is then tried, and ships if its mean is higher and the large model
+    is known to know the documents (``knows_documents``).
 
     Args:
         fits: all candidates, ``small`` or at least ``aligned`` among them.
@@ -307,35 +336,52 @@ def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
             raise InputError(f"No candidate '{candidate}'; there are: {', '.join(fits)}.")
         return Choice(candidate, "asked for with --candidate")
     base = "small" if "small" in fits else "aligned"
+    what = "the small encoder's own queries" if base == "small" else "the label-free map"
     queries = sum(len(values) for values in fits[base].values)
-    few = queries < _FEW_JUDGES and base == "small" and "era-dual" in fits
-    tried = ("small", "era-dual") if few else tuple(fits)
-    name = max(tried, key=lambda n: fits[n].mean)
+    few = few_judges(queries) and base == "small" and "era-dual" in fits
     only = f" (of {queries} judging queries only era-dual was tried)" if few else ""
+    harmful = [name for name in fits if _harmed(fits[name], fits[base])]
+    tried = [base, "era-dual"] if few else list(fits)
+    name = max((n for n in tried if n not in harmful), key=lambda n: fits[n].mean)
+    if harmful and len(fits[base].values) > 1:
+        only += f"; harmful to a collection: {', '.join(harmful)}"
     if name == base:
-        what = "the small encoder's own queries" if base == "small" else "the label-free map"
         return Choice(base, f"no adapter beat {what} on held-out labels{only}")
-    pairs = zip(fits[name].values, fits[base].values, strict=True)
-    differences = [theirs - ours for theirs, ours in pairs]
+    differences = _differences(fits[name], fits[base])
     error = _standard_error(differences)
     gain = macro(differences)
     counted = (
         f"held-out {PRIMARY} {fits[name].mean:.3f} against {fits[base].mean:.3f} of {base} "
         f"({gain:+.3f}, standard error {error:.3f}, {queries} queries)"
     )
-    if few:
-        return Choice(name, f"better on few held-out labels: {counted}")
     if gain > error:
-        return Choice(name, f"best on held-out labels: {counted}")
-    return Choice(base, f"{name} is not better than {base} by one standard error: {counted}")
+        return Choice(name, f"best on held-out labels: {counted}{only}")
+    if few and fits[name].options.get("knows_documents"):
+        return Choice(name, f"better on few held-out labels: {counted}{only}")
+    return Choice(base, f"{name} is not better than {base} by one standard error: {counted}{only}")
+
+
+def few_judges(queries: int) -> bool:
+    """Whether so few queries judge that their standard error says little."""
+    return queries < _FEW_JUDGES
+
+
+def _differences(fit: Fitted, base: Fitted) -> list[FloatArray]:
+    return [theirs - ours for theirs, ours in zip(fit.values, base.values, strict=True)]
+
+
+def _harmed(fit: Fitted, base: Fitted) -> bool:
+    """Whether a collection loses by more than one standard error of its own."""
+    return any(len(d) > 1 and d.mean() < -_standard_error([d]) for d in _differences(fit, base))
 
 
 def _standard_error(differences: Sequence[FloatArray]) -> float:
-    """Of the mean over collections of the mean over queries, collections being fixed."""
-    if any(len(d) < 2 for d in differences):
+    """Of ``macro`` of the differences, collections being fixed."""
+    weights = weights_of(differences)
+    judged = [(w, d) for w, d in zip(weights, differences, strict=True) if w]
+    if not judged or any(len(d) < 2 for _, d in judged):
         return math.inf
-    variance = sum(float(d.var(ddof=1)) / len(d) for d in differences)
-    return math.sqrt(variance) / len(differences)
+    return math.sqrt(sum(w * w * float(d.var(ddof=1)) / len(d) for w, d in judged))
 
 
 @contextlib.contextmanager

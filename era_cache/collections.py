@@ -30,6 +30,7 @@ __all__ = [
     "collection_digest",
     "read_collection",
     "row_keys",
+    "text_keys",
     "write_collection",
 ]
 
@@ -151,6 +152,11 @@ def row_keys(role: Role, texts: Sequence[str], instructions: Sequence[str] | Non
             "surrogate such as \\ud800 cannot be encoded."
         ) from error
     return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
+
+
+def text_keys(collection: Collection) -> Array:
+    """What tells equal query texts, (q,) of 16 bytes each, whatever their instructions."""
+    return np.ascontiguousarray(collection.query_text_keys).view("V16").reshape(-1)
 
 
 def alignment_order(doc_keys: Keys, seed: int) -> IntArray:

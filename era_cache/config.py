@@ -49,7 +49,7 @@ class FitConfig:
     seed: int = 0
     """Of the folds, of pools, and of shapes that start at random."""
     align: str = "procrustes"
-    """Alignment method; ``auto`` compares all on held-out texts."""
+    """Alignment method; ``auto`` takes the one that ranks best for labelled queries, untrained."""
     align_documents: int = 1000
     """Documents that alignment uses at most."""
     align_texts: str = "documents"

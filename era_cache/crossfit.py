@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from era_cache.config import FitConfig
 from era_cache.judging import BETTER, PRIMARY, Judge, Part, macro
 from era_cache.losses import pull_of
@@ -112,8 +114,11 @@ def _stackable(request: Request) -> Any:
     mined_for: object = request.start if config.negatives in STRATEGIES else None
     if any(len(part.data.corpus) > config.pool_documents for part in request.parts):
         mined_for = request
+    # Positives of other queries are candidates of in-batch negatives: whose, must be the same.
+    labels = [part.labels.train_rows.tobytes() for part in request.parts]
     return (
         tuple((id(part.data), id(part.labels.queries)) for part in request.parts),
+        None if config.negatives == "corpus" else tuple(labels),
         request.views,
         tuple(request.start.shape),
         config.strengths,
@@ -149,10 +154,10 @@ class _Group:
             rank=self._config.rank,
             hidden=self._config.hidden,
         )
-        self._tasks = self._make_tasks([unit(x @ first.start.T) for x in self._inputs])
         self._pooled = any(
             len(part.data.corpus) > self._config.pool_documents for part in self._parts
         )
+        self._tasks = self._make_tasks([unit(x @ first.start.T) for x in self._inputs])
         pulls = [
             pull_of(part.labels.queries.qrels, len(part.labels.queries.ids), part.data.corpus)
             for part in self._parts
@@ -170,7 +175,17 @@ class _Group:
 
     def _make_tasks(self, mapped: Sequence[torch.Tensor]) -> list[Task]:
         return [
-            task_of(part.data, part.labels.queries, joined, vectors, self._config)
+            task_of(
+                part.data,
+                part.labels.queries,
+                joined,
+                vectors,
+                self._config,
+                # Whose labels make candidates; those of the stack are then all of one kind.
+                np.union1d(part.labels.train_rows, part.labels.judges)
+                if self._pooled or self._config.negatives != "corpus"
+                else None,
+            )
             for part, joined, vectors in zip(self._parts, self._inputs, mapped, strict=True)
         ]
 

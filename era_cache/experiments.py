@@ -75,7 +75,8 @@ def sweep_rows(
         reading: further arguments of ``load_sources``.
 
     Returns:
-        Rows, the best first; fits that the short round dropped come last.
+        Rows, those of the largest share of the labels first, each share's best first; fits that the
+        short round dropped come last.
 
     Raises:
         EraError: whatever is wrong, with what to do.
@@ -103,7 +104,8 @@ def sweep_rows(
             ]
         changes = _changes(jobs, settings, recipes)
         rows += [_row(*row) for row in zip(descriptions, changes, found, strict=True)]
-    return sorted(rows, key=lambda row: (row["round"] != "full", -row["held_out"]))
+    # Shares have other judges, and more labels never hurt: each is ranked for itself.
+    return sorted(rows, key=lambda r: (r["round"] != "full", -r["labels"], -r["held_out"]))
 
 
 def _jobs(

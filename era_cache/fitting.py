@@ -18,7 +18,7 @@ import numpy as np
 
 import era_cache
 from era_cache.adapters import (
-    OWN_FILES,
+    check_target,
     load_adapter,
     load_config,
     load_held_out,
@@ -26,7 +26,7 @@ from era_cache.adapters import (
 )
 from era_cache.align_quality import SelfRetrieval, compare_alignments
 from era_cache.choose import FitResult, fit_candidates, fit_paper, parts_of
-from era_cache.collections import Collection
+from era_cache.collections import Collection, text_keys
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.crossfit import Fitted
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
@@ -42,7 +42,7 @@ from era_cache.pairs import (
 from era_cache.splits import Split, make_split
 from era_cache.store import Store
 
-__all__ = ["FitReport", "Source", "environment", "fit_to_folder", "load_sources", "text_keys"]
+__all__ = ["FitReport", "Source", "environment", "fit_to_folder", "load_sources"]
 
 
 def environment() -> dict[str, str]:
@@ -165,11 +165,6 @@ def _apart(collections: Sequence[Collection], splits: Sequence[Split]) -> list[S
     return apart
 
 
-def text_keys(collection: Collection) -> Any:
-    """What tells equal query texts, (q,) of 16 bytes each, whatever their instructions."""
-    return np.ascontiguousarray(collection.query_text_keys).view("V16").reshape(-1)
-
-
 def fit_to_folder(
     store: Store,
     collections: str | Sequence[str],
@@ -206,7 +201,7 @@ def fit_to_folder(
         EraError: whatever is wrong, with what to do.
     """
     start = time.monotonic()
-    _check_target(folder)
+    check_target(folder)
     sources, encoders = load_sources(
         store,
         [collections] if isinstance(collections, str) else collections,
@@ -349,19 +344,6 @@ def _interrupted(
         )
         for name in done
     }
-
-
-def _check_target(folder: Path) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: this is a file; an adapter is a folder.")
-    names = {path.name for path in folder.iterdir()}
-    if names and not names & OWN_FILES:
-        raise InputError(
-            f"{folder}: holds other files ({sorted(names)[0]}, …). Give a new folder, or one that "
-            "holds an adapter to replace."
-        )
 
 
 def _split_record(split: Split, collection: Collection) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from era_cache.config import FitConfig
 from era_cache.folds import Labels
 from era_cache.maps import References, unit
@@ -23,9 +21,19 @@ from era_cache.types import FloatArray, IntArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BETTER", "PRIMARY", "Judge", "Part", "document_references", "macro", "values_of"]
+__all__ = [
+    "BETTER",
+    "PRIMARY",
+    "Judge",
+    "Part",
+    "document_references",
+    "macro",
+    "values_of",
+    "weights_of",
+]
 
 PRIMARY: Measure = parse_measure("nDCG@10")
+_FULL_WEIGHT = 30
 BETTER = 1e-9
 """A mean counts as better only beyond rounding; of equals the simpler comes first."""
 
@@ -37,9 +45,20 @@ class Part(NamedTuple):
     labels: Labels
 
 
+def weights_of(values: Sequence[FloatArray]) -> list[float]:
+    """Weight of each collection in a mean over collections; they sum to 1.
+
+    All count alike from 30 judging queries on; fewer count in proportion, so that a handful of
+    queries does not outvote hundreds.
+    """
+    counts = [min(len(v), _FULL_WEIGHT) for v in values]
+    return [count / sum(counts) for count in counts]
+
+
 def macro(values: Sequence[FloatArray]) -> float:
-    """Mean over collections of the mean over queries."""
-    return float(np.mean([v.mean() for v in values]))
+    """Mean over collections, by ``weights_of``, of the mean over queries."""
+    weights = weights_of(values)
+    return sum(w * float(v.mean()) for w, v in zip(weights, values, strict=True) if w)
 
 
 def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData) -> FloatArray:

@@ -161,6 +161,11 @@ class Adapter(NamedTuple):
             )
         views = {view: unit(queries[view]) for view in self.views}
         joined = torch.cat([views[view] for view in self.views], dim=1)
+        if "small" in views and views["small"].shape[1] != self.weight.shape[0]:
+            raise FingerprintError(
+                f"The adapter's documents have {self.weight.shape[0]} dimensions, the small "
+                f"view's queries {views['small'].shape[1]}: they are not of one encoder."
+            )
         if joined.shape[1] != self.weight.shape[1]:
             raise FingerprintError(
                 f"The adapter expects {self.weight.shape[1]} input dimensions for {self.views}; "

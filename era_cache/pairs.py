@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from era_cache.collections import Collection, alignment_order
+from era_cache.collections import Collection, alignment_order, text_keys
 from era_cache.config import EmbedConfig
 from era_cache.errors import FitError, FormatError, StoreError
 from era_cache.keyindex import KeyIndex
@@ -19,7 +19,7 @@ from era_cache.maps import unit
 from era_cache.search import tie_order
 from era_cache.splits import Split
 from era_cache.store import Store, StoredEncoder
-from era_cache.types import IntArray, Keys, Qrels, Role
+from era_cache.types import Array, IntArray, Keys, Qrels, Role
 
 if TYPE_CHECKING:
     import torch
@@ -64,13 +64,15 @@ class QuerySet(NamedTuple):
 
     ``views`` maps ``large`` and ``small`` to (n, d) unit float32; ``qrels`` numbers queries 0..n-1;
     ``exclude`` (n,) int64 is the document that a query must not find (itself), -1 for none, or None
-    where the collection has no such rule.
+    where the collection has no such rule. ``texts`` (n,) tells equal query texts, whatever their
+    instructions; None where that is not known.
     """
 
     ids: list[str]
     views: Mapping[str, torch.Tensor]
     qrels: Qrels
     exclude: torch.Tensor | None
+    texts: Array | None = None
 
 
 class FitData(NamedTuple):
@@ -306,6 +308,7 @@ def query_set(
         views=views,
         qrels=collection.qrels.select_queries(rows),
         exclude=exclude,
+        texts=text_keys(collection)[rows],
     )
 
 
@@ -386,12 +389,18 @@ def _align_rows(
     index = encoders.align.index(check=check)
     order = order[index.positions(collection.doc_keys[order]) >= 0]
     if collection.ignore_identical_ids:
-        # Where queries are documents, a test query's own text must not help to align; nor under
-        # the id of another document, hence by key.
+        # Where queries are documents, no query's own text may align, nor be a reference: a test
+        # query must take no part, and a judging query would find itself. By key, for its text may
+        # have another id.
+        query_ids = set(collection.query_ids)
+        own = np.array([doc_id in query_ids for doc_id in collection.doc_ids], dtype=bool)
+        keys = np.ascontiguousarray(collection.doc_keys).view("V16").reshape(-1)
+        left = order[~np.isin(keys[order], keys[own])]
         test_ids = {collection.query_ids[row] for row in split.test}
         is_test = np.array([doc_id in test_ids for doc_id in collection.doc_ids], dtype=bool)
-        keys = np.ascontiguousarray(collection.doc_keys).view("V16").reshape(-1)
         order = order[~np.isin(keys[order], keys[is_test])]
+        # Where nearly every document is a query, those of training and validation have to do.
+        order = left if len(left) >= min(100, len(order) / 4) else order
     if not len(order):
         raise FitError(
             f"{collection.name}: no document is encoded by {encoders.align.spec.label()}, so the "

@@ -48,6 +48,7 @@ _LEAST = {
 }
 _MOST = 2**63 - 1
 """Of every whole number: torch takes no larger seed."""
+_SMALLEST, _WIDEST = 1e-6, 1 << 16
 _POSITIVE = ("temperature", "reference_temperature", "memory_temperature", "duplicates")
 
 
@@ -161,8 +162,10 @@ def checked(config: FitConfig) -> FitConfig:
         if values[name] > _MOST:
             raise InputError(f"{name} {values[name]}: expected at most {_MOST}.")
     for name in _POSITIVE:
-        if not 0 < values[name] < math.inf:
-            raise InputError(f"{name} {values[name]}: expected a number above 0.")
+        if not _SMALLEST <= values[name] < math.inf:
+            raise InputError(f"{name} {values[name]}: expected a number above 0, at least 1e-6.")
+    if max(config.hidden, config.rank) > _WIDEST:
+        raise InputError(f"hidden and rank: expected at most {_WIDEST:,}.")
     steps = {
         "reference_steps": config.reference_steps,
         "default_reference_step": (config.default_reference_step,),

@@ -16,7 +16,7 @@ from era_cache.choose import align, choose_scale, joined_start
 from era_cache.config import FitConfig
 from era_cache.crossfit import Fitted, Request, crossfit_all
 from era_cache.errors import FitError, InputError
-from era_cache.folds import Fold, Labels, labels_within, merged
+from era_cache.folds import Fold, Labels, labels_together, merged
 from era_cache.judging import Part, document_references
 from era_cache.pairs import FitData, QuerySet
 from era_cache.types import IntArray
@@ -125,11 +125,14 @@ class _Shared:
             raise InputError(
                 f"Candidate '{job.candidate}' has no settings; sweep {', '.join(SWEPT)}."
             )
-        labels = [
-            labels_within(queries, len(one.train.ids), config, job.use)
-            for one, queries in zip(self._data, self._queries, strict=True)
-        ]
-        if not all(mine.folds and len(mine.judges) for mine in labels):
+        labels = labels_together(
+            [
+                (queries, len(one.train.ids), job.use)
+                for one, queries in zip(self._data, self._queries, strict=True)
+            ],
+            config,
+        )
+        if not any(mine.folds and len(mine.judges) for mine in labels):
             raise FitError(
                 "Too few labelled queries: none is left to train, or none to judge. Judge at least "
                 "two different queries."

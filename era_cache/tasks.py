@@ -14,7 +14,7 @@ from era_cache.losses import pull_of
 from era_cache.mining import STRATEGIES, Mining, mine_triples, pool_rows
 from era_cache.pairs import FitData, QuerySet
 from era_cache.train import Task
-from era_cache.types import Qrels
+from era_cache.types import IntArray, Qrels
 
 if TYPE_CHECKING:
     import torch
@@ -28,14 +28,26 @@ def task_of(
     inputs: torch.Tensor,
     mapped: torch.Tensor,
     config: FitConfig,
+    known: IntArray | None = None,
 ) -> Task:
-    """The training side of a collection: the softmax's documents, and which are none for whom."""
+    """The training side of a collection: the softmax's documents, and which are none for whom.
+
+    Args:
+        data: the collection.
+        queries: its labelled queries.
+        inputs: (n, d_in) their joined views.
+        mapped: (n, d_out) unit rows, where they lie now; negatives are mined there.
+        config: pools, negatives, duplicates.
+        known: query rows whose labels may be looked at; None for all.
+    """
     import torch
 
     qrels, exclude, corpus = queries.qrels, queries.exclude, data.corpus
+    if known is not None:
+        qrels = Qrels(*(column[np.isin(qrels.query_rows, known)] for column in qrels))
     if len(corpus) > config.pool_documents:
         rows = pool_rows(
-            mapped,
+            mapped if known is None else mapped[torch.from_numpy(known).to(mapped.device)],
             qrels,
             corpus,
             most=config.pool_documents,
@@ -99,9 +111,19 @@ def _bar_duplicates(
     similarity: float,
 ) -> None:
     """Bar documents that say the same as a positive: they would be pushed away as negatives."""
-    distinct = doc_rows.unique()
-    for block in distinct.split(max(1, (1 << 24) // len(corpus))):
+    import torch
+
+    order = doc_rows.argsort(stable=True)
+    distinct, counts = doc_rows[order].unique_consecutive(return_counts=True)
+    ends = counts.cumsum(0)
+    for begin in range(0, len(distinct), step := max(1, (1 << 24) // len(corpus))):
+        block = distinct[begin : begin + step]
         twin, other = (corpus[block] @ corpus.T >= similarity).nonzero(as_tuple=True)
         apart = block[twin] != other
-        for doc, like in zip(block[twin[apart]].tolist(), other[apart].tolist(), strict=True):
-            barred[query_rows[doc_rows == doc], like] = True
+        twin, other = twin[apart] + begin, other[apart]
+        # Each pair of documents counts for every query that has the first as a positive.
+        times = counts[twin]
+        pair = torch.repeat_interleave(torch.arange(len(twin), device=twin.device), times)
+        within = torch.arange(len(pair), device=twin.device) - (times.cumsum(0) - times)[pair]
+        place = (ends[twin] - times)[pair] + within
+        barred[query_rows[order[place]], other[pair]] = True

@@ -14,7 +14,7 @@ import numpy as np
 
 from era_cache.adapters import check_fingerprints, load_adapter, load_config
 from era_cache.choose import CANDIDATES
-from era_cache.collections import Collection
+from era_cache.collections import Collection, text_keys
 from era_cache.config import SplitConfig
 from era_cache.errors import FingerprintError, FormatError, InputError
 from era_cache.evaluate import (
@@ -27,7 +27,7 @@ from era_cache.evaluate import (
     score_large,
 )
 from era_cache.files import read_json
-from era_cache.fitting import environment, text_keys
+from era_cache.fitting import environment
 from era_cache.judging import PRIMARY
 from era_cache.maps import Adapter
 from era_cache.measures import Measure

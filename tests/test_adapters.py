@@ -22,7 +22,7 @@ from era_cache.adapters import (
     read_tensors,
     save_adapters,
 )
-from era_cache.errors import FingerprintError, FormatError, StoreError
+from era_cache.errors import FingerprintError, FormatError, InputError, StoreError
 from era_cache.files import sha256_file
 from era_cache.maps import Adapter, Hidden, References, unit
 
@@ -491,12 +491,27 @@ def test_unsound_descriptions_of_references_are_refused(full, change, message) -
         load_adapter(full)
 
 
-def test_references_that_do_not_fit_their_view_are_refused_when_applied(full) -> None:
-    # How wide each of two views is does not stand in the folder; the vectors tell.
+def test_references_that_do_not_fit_their_view_are_refused(full) -> None:
     _edit(full / "config.json", _reference(view="small"))
-    adapter = load_adapter(full)
-    with pytest.raises(FingerprintError, match="expect 5 dimensions of the view small"):
-        adapter.apply({"small": normal(2, 3), "large": normal(2, 5)})
+    with pytest.raises(FormatError, match="shapes differ"):
+        load_adapter(full)
+
+
+def test_version_1_has_no_references(full) -> None:
+    _edit(full / "config.json", lambda c: c.update(version=1))
+    with pytest.raises(FormatError, match="version 1 has no"):
+        load_adapter(full)
+
+
+def test_an_adapter_is_written_over_nothing_but_an_adapter(tmp_path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    (tmp_path / "evaluation").mkdir()
+    adapters = {"small": Adapter(("small",), torch.eye(2))}
+    with pytest.raises(InputError, match="holds other files"):
+        save_adapters(tmp_path, adapters, "small", {}, {}, "card")
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert (tmp_path / "evaluation").is_dir()
 
 
 @pytest.mark.parametrize("missing", ["view", "entries", "temperature", "step", "steps", "contrast"])

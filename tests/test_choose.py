@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from planted import QUICK, QUICK_PAPER, fit_data
+from planted import QUICK, QUICK_PAPER, fit_data, normal
 
 from era_cache.align import ALIGNMENTS, align_procrustes
 from era_cache.choose import (
@@ -26,7 +26,7 @@ from era_cache.config import FitConfig
 from era_cache.crossfit import Fitted
 from era_cache.errors import FitError, InputError
 from era_cache.judging import Part, document_references, values_of
-from era_cache.maps import Adapter
+from era_cache.maps import Adapter, unit
 from era_cache.pairs import FitData
 
 
@@ -111,16 +111,25 @@ def test_an_unknown_candidate_is_refused_with_those_that_there_are() -> None:
         choose({"small": _fitted(0.9), "era": _fitted(0.1)}, "best")
 
 
-def test_several_collections_count_alike_in_gain_and_standard_error() -> None:
+def test_several_collections_count_by_their_judges_up_to_thirty() -> None:
     # Gains of the first: 0, 0.2, 0.4, 0.6, mean 0.3, variance 0.2 / 3, of the mean 0.05 / 3.
     # Of the second: 0.1 and 0.3, mean 0.2, variance 0.02, of the mean 0.01.
-    # Together: gain 0.25, standard error sqrt(0.05 / 3 + 0.01) / 2 = 0.0816.
+    # Weights 4/6 and 2/6: gain 0.267, standard error sqrt(16 * 0.05 / 3 + 4 * 0.01) / 6 = 0.092.
     small = _fitted(0.1, 0.1, 0.1, 0.1, also=[0.4, 0.2])
     era = _fitted(0.1, 0.3, 0.5, 0.7, also=[0.5, 0.5])
     choice = choose({"small": small, "era": era})
     assert choice.name == "era"
-    assert "0.450 against 0.200" in choice.reason
-    assert "+0.250, standard error 0.082, 6 queries" in choice.reason
+    assert "0.433 against 0.167" in choice.reason
+    assert "+0.267, standard error 0.092, 6 queries" in choice.reason
+
+
+def test_what_harms_a_collection_does_not_ship() -> None:
+    small = _fitted(*[0.4] * 40, also=[0.4] * 40)
+    era = _fitted(*[0.9] * 40, also=[0.3] * 40)  # the best mean, but the second collection loses
+    dual = _fitted(*[0.6] * 40, also=[0.5] * 40)
+    choice = choose({"small": small, "era": era, "era-dual": dual})
+    assert choice.name == "era-dual"
+    assert "harmful to a collection: era" in choice.reason
 
 
 def test_a_large_collection_does_not_outvote_a_small_one() -> None:
@@ -383,12 +392,15 @@ def test_the_published_recipe_ships_its_own_adapter() -> None:
 
 
 def test_few_judges_try_only_the_dual_view() -> None:
-    # era has the best mean, but of 4 judging queries that says little; era-dual gains 0.05.
+    # era has the best mean, but of 4 judging queries that says little; era-dual gains 0.05, less
+    # than its standard error, and ships only where the large model knows the documents.
     fits = {
         "small": _fitted(0.5, 0.5, 0.5, 0.5),
         "era": _fitted(0.9, 0.9, 0.9, 0.9),
         "era-dual": _fitted(0.3, 0.5, 0.7, 0.7),
     }
+    assert choose(fits).name == "small"
+    fits["era-dual"] = fits["era-dual"]._replace(options={"knows_documents": 1})
     choice = choose(fits)
     assert choice.name == "era-dual"
     assert "few held-out labels" in choice.reason
@@ -396,3 +408,13 @@ def test_few_judges_try_only_the_dual_view() -> None:
     assert choose(worse).name == "small"
     many = {name: _fitted(*np.tile(fit.values[0], 10)) for name, fit in fits.items()}
     assert choose(many).name == "era"
+
+
+def test_a_large_model_of_noise_knows_no_documents() -> None:
+    data = fit_data(n_train=6, n_validation=6)
+    noise = unit(normal(len(data.align_large), 16, seed=9))
+    found = {
+        known: fit_candidates(data._replace(align_large=large), QUICK).candidates["era-dual"]
+        for known, large in ((1, data.align_large), (0, noise))
+    }
+    assert {known: fit.options["knows_documents"] for known, fit in found.items()} == {1: 1, 0: 0}

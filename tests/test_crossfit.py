@@ -148,9 +148,12 @@ def test_a_value_honours_the_excluded_document() -> None:
     np.testing.assert_array_equal(after, expected)
 
 
-def test_the_mean_of_collections_counts_each_alike() -> None:
-    assert macro([np.array([0.0, 1.0, 0.5]), np.array([1.0])]) == 0.75
-    assert Fitted(None, (np.array([0.2]), np.array([0.4, 0.6])), {}).mean == pytest.approx(0.35)
+def test_the_mean_of_collections_counts_each_alike_unless_few_judge() -> None:
+    many, more = np.array([0.0, 1.0] * 20), np.full(90, 1.0)
+    assert macro([many, more]) == 0.75
+    # 15 judging queries count for half of what 30 do.
+    assert macro([many, np.full(15, 1.0)]) == pytest.approx((0.5 + 0.5) / 1.5)
+    assert Fitted(None, (many, more), {}).mean == 0.75
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from planted import normal
 
 from era_cache.config import FitConfig
-from era_cache.folds import Labels, labels_of, merged, same_vectors
+from era_cache.folds import Labels, labels_of, labels_together, merged, same_vectors
 from era_cache.maps import unit
 from era_cache.pairs import QuerySet
 from era_cache.types import Qrels
@@ -119,14 +119,23 @@ def test_no_label_at_all_leaves_nothing() -> None:
 
 
 def test_equal_vectors_have_one_number_by_first_occurrence() -> None:
-    rows = torch.tensor([[2.0, 1], [0, 1], [2, 1], [1, 2], [0, 1]])
+    rows = unit(torch.tensor([[2.0, 1], [0, 1], [2, 1], [1, 2], [0, 1]]))
     assert same_vectors(rows).tolist() == [0, 1, 0, 2, 1]
 
 
-def test_vectors_that_differ_in_one_bit_are_not_equal() -> None:
-    rows = torch.tensor([[0.1, 1.0], [0.1, 1.0]])
-    rows[1, 0] = torch.nextafter(rows[1, 0], torch.tensor(1.0))
-    assert same_vectors(rows).tolist() == [0, 1]
+def test_vectors_of_one_text_from_two_batches_are_equal_and_near_texts_are_not() -> None:
+    rows = unit(torch.tensor([[0.1, 1.0], [0.1 + 1e-4, 1.0], [0.12, 1.0]]))
+    assert same_vectors(rows).tolist() == [0, 0, 1]
+
+
+def test_equal_texts_of_two_collections_are_in_one_fold() -> None:
+    texts = np.array([b"a", b"b", b"c", b"d", b"e", b"f"])
+    one = _queries(list(range(6)), [1] * 6)._replace(texts=texts)
+    two = _queries(list(range(10, 16)), [1] * 6)._replace(texts=texts[::-1].copy())
+    first, second = labels_together([(one, 6, None), (two, 6, None)], FitConfig(folds=3))
+    place = {texts[row]: k for k, fold in enumerate(first.folds) for row in fold.judge}
+    for k, fold in enumerate(second.folds):
+        assert {place[two.texts[row]] for row in fold.judge} <= {k}
 
 
 def test_two_sets_become_one() -> None:

@@ -83,10 +83,15 @@ def test_vectors_of_another_dimension_are_refused() -> None:
 
 
 def test_references_of_another_dimension_than_their_view_are_refused() -> None:
-    # Both views together have the dimensions that the weight expects.
-    adapter = Adapter(("small", "large"), normal(3, 8), references=(_table(),))
+    adapter = Adapter(("large",), normal(3, 6), references=(_table(),))
     with pytest.raises(FingerprintError, match=r"expect 5 dimensions of the view large.*have 6"):
-        adapter.apply({"small": torch.ones(1, 2), "large": torch.ones(1, 6)})
+        adapter.apply({"large": torch.ones(1, 6)})
+
+
+def test_views_in_each_others_place_are_refused() -> None:
+    adapter = Adapter(("small", "large"), normal(3, 8))
+    with pytest.raises(FingerprintError, match="not of one encoder"):
+        adapter.apply({"small": torch.ones(1, 5), "large": torch.ones(1, 3)})
 
 
 # References

@@ -10,12 +10,11 @@ import torch
 from planted import fit_data
 
 from era_cache import sweep as sweep_module
-from era_cache.choose import align, choose_scale, joined_start
+from era_cache.choose import align, choose_scale, joined_start, parts_of
 from era_cache.config import FitConfig
 from era_cache.crossfit import Fitted, Request, crossfit
 from era_cache.errors import FitError, InputError
-from era_cache.folds import labels_of
-from era_cache.judging import Part, document_references
+from era_cache.judging import document_references
 from era_cache.pairs import FitData, QuerySet
 from era_cache.sweep import Job, short, sweep
 from era_cache.types import IntArray
@@ -60,7 +59,7 @@ def _alone(data: FitData | list[FitData], job: Job) -> Fitted:
         )
         for one in several
     ]
-    parts = [Part(one, labels_of(one.train, one.validation, config)) for one in several]
+    parts = parts_of(several, config)
     references = document_references(parts, config)
     if job.candidate == "small+":
         start, references = torch.eye(several[0].corpus.shape[1]), None

@@ -73,7 +73,8 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     """Fit many settings of the recipe together and rank them by held-out nDCG@10.
 
     Test queries are not read. Writes sweep.csv, sweep.json and sweep.html, and prints the command
-    that fits the best row in full. Interrupted, the same command goes on with the next split.
+    that fits the best row of the largest share of the labels in full. Interrupted, the same command
+    goes on with the next split.
 
     \b
     Example:
