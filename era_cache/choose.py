@@ -313,16 +313,17 @@ def fit_paper(data: FitData, config: PaperConfig, *, progress: Progress | None =
 
 
 def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
-    """Choose the candidate with the best held-out mean, unless it fails to beat ``small``.
+    """Choose by held-out means: the best candidate that is clearly better than ``small``.
 
     Without small queries there is no ``small``, and ``aligned`` is what must be beaten.
 
-    To ship, its mean must exceed that of ``small`` by more than one standard error of the paired
-    difference; otherwise doing nothing is as good, and ``small`` ships. Of several collections none
-    may lose by more than one standard error of its own. With fewer than 30 judging queries a
-    standard error is a guess, and the best of five means mostly the luckiest: only ``era-dual``,
-    which starts from ``small``, is then tried, and ships if its mean is higher and the large model
-    is known to know the documents (``knows_documents``).
+    Of adapters within one standard error of the best, ``era-dual`` is taken, which leans on both
+    encoders (the one-standard-error rule of Breiman et al., Classification and Regression Trees,
+    1984). To ship, its mean must exceed that of ``small`` by more than one standard error of the
+    paired difference; otherwise doing nothing is as good, and ``small`` ships. Of several
+    collections none may lose by more than one standard error of its own. With fewer than 30 judging
+    queries a standard error is a guess: only ``era-dual`` is then tried, and ships if its mean is
+    higher and the large model is known to know the documents (``_knows_documents``).
 
     Args:
         fits: all candidates, ``small`` or at least ``aligned`` among them.
@@ -343,6 +344,12 @@ def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
     harmful = [name for name in fits if _harmed(fits[name], fits[base])]
     tried = [base, "era-dual"] if few else list(fits)
     name = max((n for n in tried if n not in harmful), key=lambda n: fits[n].mean)
+    if name != base and "era-dual" in fits and "era-dual" not in harmful:
+        # One-standard-error rule: the adapter that leans on both encoders, unless one is clearly
+        # better. The best of several means is in part the luckiest.
+        ahead = _differences(fits[name], fits["era-dual"])
+        if macro(ahead) <= _standard_error(ahead):
+            name = "era-dual"
     if harmful and len(fits[base].values) > 1:
         only += f"; harmful to a collection: {', '.join(harmful)}"
     if name == base:

@@ -52,7 +52,11 @@ class _Point(NamedTuple):
     strength: float | None
     parameters: torch.Tensor
     mapped: list[torch.Tensor]
-    mean: float
+    values: tuple[FloatArray, ...]
+
+    @property
+    def mean(self) -> float:
+        return macro(self.values)
 
 
 class Request(NamedTuple):
@@ -248,13 +252,13 @@ class _Group:
     ) -> _Point:
         own = parameters[rows[0] : rows[-1] + 1]
         mapped = self._judges[number].held_out(stack, own, rows[0], self._inputs)
-        return _Point(strength, own, mapped, self._judges[number].mean(mapped))
+        return _Point(strength, own, mapped, self._judges[number].values(mapped))
 
     def _finish(
         self, stack: Stack, number: int, rows: Sequence[int], point: _Point, refit: bool
     ) -> Fitted:
         request, judge = self._requests[number], self._judges[number]
-        judge.choose_tables(point.mapped)
+        values = judge.choose_tables(point.mapped, point.values)
         options: dict[str, float | int | str] = {
             "strength": "start" if point.strength is None else point.strength,
             **judge.options(),
@@ -273,7 +277,7 @@ class _Group:
         adapter = adapter._replace(references=judge.tables())
         if any(table.view not in request.views for table in adapter.references):
             raise ValueError("references read a view that the adapter does not")
-        return Fitted(adapter, judge.values(point.mapped), options)
+        return Fitted(adapter, values, options)
 
 
 def _joined(views: Mapping[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:

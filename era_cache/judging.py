@@ -183,7 +183,7 @@ class Judge:
         return self._memories[fold]
 
     def values(self, mapped: Sequence[torch.Tensor]) -> tuple[FloatArray, ...]:
-        """Values of all judging queries, corrected by the tables as chosen so far."""
+        """Values of all judging queries, corrected by the tables as they are set."""
         import torch
 
         found = []
@@ -205,31 +205,38 @@ class Judge:
             )
         return tuple(found)
 
-    def mean(self, mapped: Sequence[torch.Tensor]) -> float:
-        """Mean of ``values``."""
-        return macro(self.values(mapped))
+    def choose_tables(
+        self, mapped: Sequence[torch.Tensor], values: tuple[FloatArray, ...]
+    ) -> tuple[FloatArray, ...]:
+        """Choose the step of the references, then the memory.
 
-    def choose_tables(self, mapped: Sequence[torch.Tensor]) -> None:
-        """Choose the step of the references, then the memory."""
-        best = -1.0
-        if self._documents is not None and self._config.reference_steps:
+        Args:
+            mapped: from ``held_out``.
+            values: what ``values`` gave for them with the tables as they are now.
+
+        Returns:
+            The values with the tables as chosen.
+        """
+        best = values
+        if self._documents is not None:
             table = chosen = self._documents
+            first = True
             for step, steps in self._config.reference_steps:
                 self._documents = table._replace(step=step, steps=steps)
-                value = self.mean(mapped)
-                if value > best + BETTER:
-                    best, chosen = value, self._documents
+                same = (step, steps) == (table.step, table.steps)
+                found = values if same else self.values(mapped)
+                if first or macro(found) > macro(best) + BETTER:
+                    best, chosen, first = found, self._documents, False
             self._documents = chosen
-        else:
-            best = self.mean(mapped)
-        found = None
+        memory = None
         for contrast in (True, False):
             for step in self._config.memory_steps:
                 self._memory_step = (step, contrast)
-                value = self.mean(mapped)
-                if value > best + BETTER:
-                    best, found = value, self._memory_step
-        self._memory_step = found
+                found = self.values(mapped)
+                if macro(found) > macro(best) + BETTER:
+                    best, memory = found, self._memory_step
+        self._memory_step = memory
+        return best
 
     def options(self) -> dict[str, float | int | str]:
         """What was chosen, for the record."""

@@ -2,7 +2,7 @@
 
 In: the data of a split, and jobs (candidate, settings, training queries). Out: for each job its
 held-out mean. Jobs are trained together wherever they can share products. Where there are many, all
-of them run a short first round and only the best quarter is fitted in full (successive halving:
+of them run a short first round and only the best fifth is fitted in full (successive halving:
 Jamieson and Talwalkar, AISTATS 2016); rows say how far they came.
 """
 
@@ -30,7 +30,7 @@ SWEPT = ("era", "era-dual", "small+")
 """Candidates that have settings to sweep."""
 FEWEST = 8
 """Jobs that are always fitted in full."""
-_KEPT = 4
+_KEPT = 5
 """One job in so many goes on after the short round."""
 
 
@@ -55,7 +55,7 @@ def short(config: FitConfig) -> FitConfig:
     return replace(
         config,
         strengths=middle,
-        iterations=min(5, config.iterations),
+        iterations=min(4, config.iterations),
         reference_steps=((0.25, 1),),
         memory_steps=(),
     )
@@ -73,7 +73,7 @@ def sweep(
     Args:
         data: the collections.
         jobs: what to fit, in any order.
-        halving: whether only the best quarter is fitted in full, where there are more than eight.
+        halving: whether only the best fifth is fitted in full, where there are more than eight.
         tell: told in words how it goes.
 
     Raises:
@@ -97,7 +97,7 @@ def sweep(
 
 
 def _best(jobs: Sequence[Job], outcomes: Mapping[int, Outcome]) -> list[int]:
-    """The best quarter of the jobs that train on the same labels, at least four of each."""
+    """The best fifth of the jobs that train on the same labels, at least four of each."""
     groups: dict[bytes | None, list[int]] = {}
     for number, job in enumerate(jobs):
         groups.setdefault(None if job.use is None else job.use.tobytes(), []).append(number)

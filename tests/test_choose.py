@@ -418,3 +418,13 @@ def test_a_large_model_of_noise_knows_no_documents() -> None:
         for known, large in ((1, data.align_large), (0, noise))
     }
     assert {known: fit.options["knows_documents"] for known, fit in found.items()} == {1: 1, 0: 0}
+
+
+def test_the_dual_view_ships_unless_another_is_better_by_a_standard_error() -> None:
+    small = _fitted(*[0.2] * 40)
+    # Ahead by 0.01 on average; differences of 0.3 either way: a standard error of about 0.05.
+    lucky = _fitted(*[0.9, 0.32] * 20)
+    dual = _fitted(*[0.6] * 40)
+    assert choose({"small": small, "small+": lucky, "era-dual": dual}).name == "era-dual"
+    better = _fitted(*[0.65] * 40)
+    assert choose({"small": small, "small+": better, "era-dual": dual}).name == "small+"

@@ -202,10 +202,10 @@ def _ladder(count: int) -> list[Job]:
     return [Job("era", _changed(temperature=float(t), memory_steps=())) for t in temperatures]
 
 
-def test_of_many_jobs_the_best_quarter_of_the_short_round_is_fitted_in_full(data) -> None:
-    jobs = _ladder(20)
+def test_of_many_jobs_the_best_fifth_of_the_short_round_is_fitted_in_full(data) -> None:
+    jobs = _ladder(25)
     outcomes = sweep([data], jobs)
-    assert len(outcomes) == 20
+    assert len(outcomes) == 25
     full = [number for number, outcome in enumerate(outcomes) if outcome.full]
     assert len(full) == 5
     dropped = [o.fitted.mean for o in outcomes if not o.full]
@@ -241,7 +241,7 @@ def test_without_halving_all_jobs_are_fitted_in_full(data) -> None:
 def test_the_short_round_is_short() -> None:
     config = short(_changed(strengths=(24.0, 8.0, 2.5), iterations=9, temperature=0.3))
     assert config.strengths == (8.0,)
-    assert config.iterations == 5
+    assert config.iterations == 4
     assert config.reference_steps == ((0.25, 1),)
     assert config.memory_steps == ()
     assert config.temperature == 0.3

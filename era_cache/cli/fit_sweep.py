@@ -65,7 +65,7 @@ _FIXED = ("job", "candidate", "labels", "split_seed", "held_out", "round", "chos
     "--halving/--no-halving",
     default=True,
     show_default=True,
-    help="Fit only the best quarter in full, after a short round of all.",
+    help="Fit only the best fifth in full, after a short round of all.",
 )
 @json_option
 @version_option
