@@ -26,8 +26,10 @@ from era_cache.cli.fit_options import (
     SPLIT,
     data_options,
     named_collections,
+    reading_of,
     recipe_of,
     shares,
+    split_of,
 )
 from era_cache.cli.fit_sweep import sweep
 from era_cache.config import FitConfig, PaperConfig
@@ -134,20 +136,11 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
     recipe = _recipe(options)
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
-    split = replace(
-        SPLIT,
-        rule=options["split_rule"],
-        seed=options["split_seed"],
-        labels=options["labels"],
-        count=options["label_count"] or 0,
-    )
+    split = replace(split_of(options), seed=options["split_seed"], labels=options["labels"])
     common = {
         "recipe": recipe,
         "candidate": options["candidate"],
-        "query_encoder": options["query_encoder"],
-        "doc_encoder": options["doc_encoder"],
-        "device": options["device"],
-        "check": options["check"],
+        **reading_of(options),
         "resume": options["resume"],
         "progress": lambda text: note(f"fitting {text} …"),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,13 @@ from era_cache.cli.common import (
     json_option,
     version_option,
 )
-from era_cache.cli.fit_options import SPLIT, data_options, named_collections, recipe_of
+from era_cache.cli.fit_options import (
+    data_options,
+    named_collections,
+    reading_of,
+    recipe_of,
+    split_of,
+)
 
 __all__ = ["align"]
 
@@ -62,12 +67,9 @@ def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
         store,
         names,
         options["counts"],
-        split=replace(SPLIT, rule=options["split_rule"], count=options["label_count"] or 0),
+        split=split_of(options),
         recipe=recipe_of(options["settings"], options["seed"]),
-        query_encoder=options["query_encoder"],
-        doc_encoder=options["doc_encoder"],
-        device=options["device"],
-        check=options["check"],
+        **reading_of(options),
     )
     if options["out"] is not None:
         options["out"].mkdir(parents=True, exist_ok=True)

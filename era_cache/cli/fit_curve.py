@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,15 @@ from era_cache.cli.common import (
     note,
     version_option,
 )
-from era_cache.cli.fit_options import SPLIT, data_options, named_collections, recipe_of, shares
+from era_cache.cli.fit_options import (
+    SPLIT,
+    data_options,
+    named_collections,
+    reading_of,
+    recipe_of,
+    shares,
+    split_of,
+)
 
 __all__ = ["curve", "seeds_option"]
 
@@ -69,15 +76,12 @@ def curve(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
         store,
         names,
         options["out"],
-        split=replace(SPLIT, rule=options["split_rule"], count=options["label_count"] or 0),
+        split=split_of(options),
         labels=options["labels"],
         split_seeds=options["split_seeds"],
         recipe=recipe_of(options["settings"], options["seed"]),
         tell=lambda text: note(f"fitting {text} …"),
-        query_encoder=options["query_encoder"],
-        doc_encoder=options["doc_encoder"],
-        device=options["device"],
-        check=options["check"],
+        **reading_of(options),
     )
     summary = curve_summary(rows)
     lead = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +22,16 @@ from era_cache.errors import InputError
 if TYPE_CHECKING:
     from era_cache.store import Store
 
-__all__ = ["LABELS_HELP", "SPLIT", "data_options", "named_collections", "recipe_of", "shares"]
+__all__ = [
+    "LABELS_HELP",
+    "SPLIT",
+    "data_options",
+    "named_collections",
+    "reading_of",
+    "recipe_of",
+    "shares",
+    "split_of",
+]
 
 SPLIT = SplitConfig()
 LABELS_HELP = "Share of the judged queries used for training, in percent."
@@ -104,6 +113,16 @@ def recipe_of(settings: Sequence[str], seed: int | None) -> FitConfig:
 
     recipe = FitConfig() if seed is None else replace(FitConfig(), seed=seed)
     return with_settings(recipe, settings)
+
+
+def split_of(options: Mapping[str, Any]) -> SplitConfig:
+    """The split that the options ask for, with the default seed and share of labels."""
+    return SplitConfig(rule=options["split_rule"], count=options["label_count"] or 0)
+
+
+def reading_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say which vectors are read, and how."""
+    return {name: options[name] for name in ("query_encoder", "doc_encoder", "device", "check")}
 
 
 def named_collections(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -20,7 +19,15 @@ from era_cache.cli.common import (
     version_option,
 )
 from era_cache.cli.fit_curve import seeds_option
-from era_cache.cli.fit_options import SPLIT, data_options, named_collections, recipe_of, shares
+from era_cache.cli.fit_options import (
+    SPLIT,
+    data_options,
+    named_collections,
+    reading_of,
+    recipe_of,
+    shares,
+    split_of,
+)
 
 __all__ = ["sweep"]
 
@@ -93,7 +100,7 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
         store,
         names,
         options["out"],
-        split=replace(SPLIT, rule=options["split_rule"], count=options["label_count"] or 0),
+        split=split_of(options),
         labels=options["labels"],
         split_seeds=options["split_seeds"],
         candidates=options["candidates"],
@@ -101,10 +108,7 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
         settings=settings,
         halving=options["halving"],
         tell=lambda text: note(f"{text} …"),
-        query_encoder=options["query_encoder"],
-        doc_encoder=options["doc_encoder"],
-        device=options["device"],
-        check=options["check"],
+        **reading_of(options),
     )
     command = _command(store_path, names, rows[0], options)
     lead = [
