@@ -43,7 +43,6 @@ __all__ = [
     "align",
     "choose",
     "choose_scale",
-    "few_judges",
     "fit_candidates",
     "fit_paper",
     "joined_start",
@@ -197,7 +196,7 @@ def fit_candidates(
     parts = parts_of(data, config)
     judges = sum(len(part.labels.judges) for part in parts)
     known: dict[str, float | int | str] = {}
-    if few_judges(judges):
+    if judges < _FEW_JUDGES:
         known = {"knows_documents": int(_knows_documents(parts, config))}
     corpus = parts[0].data.corpus
     eye = torch.eye(corpus.shape[1], device=corpus.device)
@@ -339,7 +338,7 @@ def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
     base = "small" if "small" in fits else "aligned"
     what = "the small encoder's own queries" if base == "small" else "the label-free map"
     queries = sum(len(values) for values in fits[base].values)
-    few = few_judges(queries) and base == "small" and "era-dual" in fits
+    few = queries < _FEW_JUDGES and base == "small" and "era-dual" in fits
     only = f" (of {queries} judging queries only era-dual was tried)" if few else ""
     harmful = [name for name in fits if _harmed(fits[name], fits[base])]
     tried = [base, "era-dual"] if few else list(fits)
@@ -366,11 +365,6 @@ def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
     if few and fits[name].options.get("knows_documents"):
         return Choice(name, f"better on few held-out labels: {counted}{only}")
     return Choice(base, f"{name} is not better than {base} by one standard error: {counted}{only}")
-
-
-def few_judges(queries: int) -> bool:
-    """Whether so few queries judge that their standard error says little."""
-    return queries < _FEW_JUDGES
 
 
 def _differences(fit: Fitted, base: Fitted) -> list[FloatArray]:
