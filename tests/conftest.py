@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from browser import chromium, watch
 from hypothesis import settings
 
 from era_cache.beir import read_beir
@@ -16,6 +17,8 @@ from era_cache.demo_models import build_large, build_small, demo_models_dir
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder
 from era_cache.store import Store
+
+__all__ = ["chromium", "watch"]  # fixtures of browser.py, for every test
 
 # The same examples on each run, and no failure because a machine is busy.
 settings.register_profile("era", deadline=None, derandomize=True)
