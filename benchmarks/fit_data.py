@@ -35,7 +35,7 @@ from era_cache.splits import Split, make_split
 from era_cache.store import Store
 from era_cache.types import IntArray, Qrels, Role
 
-__all__ = ["PAIRS", "Pair", "available", "problem", "vector_folders"]
+__all__ = ["COLLECTIONS", "PAIRS", "Pair", "available", "problem", "vector_file", "vector_folders"]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLLECTIONS = Path(os.environ.get("ERA_COLLECTIONS", SHARED / "collections"))
@@ -73,7 +73,8 @@ def vector_folders() -> tuple[Path, ...]:
     return COLLECTIONS.parent / "vectors", demo_models_dir().parent / "vectors"
 
 
-def _file(name: str, encoder: str) -> Path | None:
+def vector_file(name: str, encoder: str) -> Path | None:
+    """Vectors of a collection by an encoder, where there are any."""
     paths = (folder / name / f"{encoder}.npz" for folder in vector_folders())
     return next((path for path in paths if path.is_file()), None)
 
@@ -84,7 +85,7 @@ def available(pair: Pair) -> list[str]:
     if not COLLECTIONS.is_dir():
         return demo
     names = sorted(path.name for path in COLLECTIONS.iterdir() if path.is_dir())
-    return demo + [n for n in names if _file(n, pair.large) and _file(n, pair.small)]
+    return demo + [n for n in names if vector_file(n, pair.large) and vector_file(n, pair.small)]
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
@@ -94,7 +95,7 @@ def _lines(path: Path) -> list[dict[str, str]]:
 
 @functools.lru_cache(maxsize=2)
 def _vectors(name: str, pair: Pair) -> _Vectors:
-    paths = [_file(name, encoder) for encoder in pair]
+    paths = [vector_file(name, encoder) for encoder in pair]
     if paths[0] is None or paths[1] is None:
         raise FileNotFoundError(f"no vectors of {name} by {pair}")
     large, small = (np.load(path, allow_pickle=False) for path in paths if path)

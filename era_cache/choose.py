@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 from era_cache.align import ALIGNMENTS, align_paper
@@ -28,7 +29,7 @@ from era_cache.judging import (
     weights_of,
 )
 from era_cache.maps import Adapter, References
-from era_cache.pairs import FitData
+from era_cache.pairs import Documents, FitData
 from era_cache.paper import train_paper
 
 if TYPE_CHECKING:
@@ -99,11 +100,18 @@ def parts_of(data: FitData | Sequence[FitData], config: FitConfig) -> list[Part]
     return parts
 
 
-def align(parts: Sequence[Part], config: FitConfig) -> tuple[Adapter, str]:
+def align(
+    parts: Sequence[Part], config: FitConfig, documents: Sequence[Documents] = ()
+) -> tuple[Adapter, str]:
     """The label-free map of the texts that the configuration asks for, and the method's name.
 
     ``auto`` takes the method whose untrained map ranks best for the labelled queries, which no
     training has used yet; of equal ones the first.
+
+    Args:
+        parts: the collections.
+        config: texts and method.
+        documents: of further collections, which have no labels.
 
     Raises:
         InputError: there is no such method, or no such kind of text.
@@ -118,6 +126,8 @@ def align(parts: Sequence[Part], config: FitConfig) -> tuple[Adapter, str]:
         if config.align_texts in ("queries", "both"):
             views = part.data.train.views
             pairs.append((views["large"], views["small"]))
+    if pairs and config.align_texts != "queries":
+        pairs += documents
     if not pairs:
         raise InputError(
             f"Alignment texts '{config.align_texts}'; expected documents, queries or both."
@@ -130,7 +140,7 @@ def align(parts: Sequence[Part], config: FitConfig) -> tuple[Adapter, str]:
     maps = {name: align_rows(large, small, name, config.seed).to(home) for name in names}
     if len(maps) == 1:
         return maps[names[0]], names[0]
-    references = document_references(parts, config)
+    references = document_references(parts, config, documents)
     tables = () if references is None else (references,)
     ranked = {n: _untrained(m._replace(references=tables), parts).mean for n, m in maps.items()}
     best = max(ranked, key=lambda name: ranked[name])
@@ -167,6 +177,7 @@ def fit_candidates(
     config: FitConfig,
     *,
     candidate: str = "auto",
+    documents: Sequence[Documents] = (),
     progress: Progress | None = None,
     ready: Mapping[str, Fitted] | None = None,
 ) -> FitResult:
@@ -179,6 +190,8 @@ def fit_candidates(
             one adapter that serves them all.
         config: the recipe.
         candidate: ``auto``, or the name of the candidate that ships whatever held-out labels say.
+        documents: (large, small) unit vectors of documents of further collections, which the
+            adapter is to serve without labels; they align and become references.
         progress: told in words what is being fitted and how it goes.
         ready: candidates of an interrupted run with the same data and recipe, not fitted again.
 
@@ -204,8 +217,8 @@ def fit_candidates(
     fits = {"small": _untrained(Adapter(("small",), eye), parts)} if has_small else {}
     with _timed(seconds, "align"):
         tell("aligned")
-        map_, method = align(parts, config)
-        references = document_references(parts, config)
+        map_, method = align(parts, config, documents)
+        references = document_references(parts, config, documents)
         tables = () if references is None else (references,)
         fits["aligned"] = _untrained(map_._replace(references=tables), parts, align=method)
 
@@ -320,7 +333,7 @@ def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
     encoders (the one-standard-error rule of Breiman et al., Classification and Regression Trees,
     1984). To ship, its mean must exceed that of ``small`` by more than one standard error of the
     paired difference; otherwise doing nothing is as good, and ``small`` ships. Of several
-    collections none may lose by more than one standard error of its own. With fewer than 30 judging
+    collections none may lose clearly (``_harmed``). With fewer than 30 judging
     queries a standard error is a guess: only ``era-dual`` is then tried, and ships if its mean is
     higher and the large model is known to know the documents (``_knows_documents``).
 
@@ -372,8 +385,14 @@ def _differences(fit: Fitted, base: Fitted) -> list[FloatArray]:
 
 
 def _harmed(fit: Fitted, base: Fitted) -> bool:
-    """Whether a collection loses by more than one standard error of its own."""
-    return any(len(d) > 1 and d.mean() < -_standard_error([d]) for d in _differences(fit, base))
+    """Whether a collection loses by more than chance explains.
+
+    The limit is one standard error of a single collection, and Bonferroni's correction of it for
+    several: among a dozen that neither gain nor lose, one or two lose a standard error by chance.
+    """
+    judged = [d for d in _differences(fit, base) if len(d) > 1]
+    limit = NormalDist().inv_cdf(1 - NormalDist().cdf(-1.0) / max(1, len(judged)))
+    return any(d.mean() < -limit * _standard_error([d]) for d in judged)
 
 
 def _standard_error(differences: Sequence[FloatArray]) -> float:

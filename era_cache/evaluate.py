@@ -1,20 +1,24 @@
-"""Evaluation on test queries: rankings, measures, intervals, paired tests, one record of it all.
+"""Evaluation on test queries: rankings, measures, scores.
 
-In: ``HeldOut`` and adapters. Out: per-query values and the JSON record that every report shows.
-This is the only place that sees a test query.
+In: ``HeldOut`` and adapters. Out: per-query values. Protocols and reports build on it; this is the
+only place that ranks for a test query.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from era_cache.approximate import ApproximateIndex
 from era_cache.maps import Adapter, unit
 from era_cache.measures import Measure, Ranking, evaluate, mean, parse_measure
 from era_cache.pairs import HeldOut
+from era_cache.results import EDGES, Histogram
 from era_cache.search import search
 from era_cache.segments import check_vectors
-from era_cache.statistics import bootstrap_interval, holm, paired_randomisation_test
+from era_cache.statistics import bootstrap_interval, paired_randomisation_test
 from era_cache.types import FloatArray
 
 if TYPE_CHECKING:
@@ -25,10 +29,10 @@ __all__ = [
     "DEPTH",
     "Scored",
     "as_int8",
-    "compare",
-    "evaluation_record",
+    "depth_of",
     "int8_loss",
     "score_adapters",
+    "score_histogram",
     "score_large",
 ]
 
@@ -49,40 +53,96 @@ class Scored(NamedTuple):
     values: dict[Measure, FloatArray]
 
 
+def depth_of(measures: Sequence[Measure]) -> int:
+    """How many documents of each ranking some measures look at, ``DEPTH`` at most."""
+    return min(DEPTH, max((measure.cutoff or DEPTH for measure in measures), default=DEPTH))
+
+
 def _score(
-    mapped: torch.Tensor, corpus: torch.Tensor, data: HeldOut, measures: Sequence[Measure]
+    mapped: torch.Tensor,
+    corpus: torch.Tensor,
+    data: HeldOut,
+    measures: Sequence[Measure],
+    depth: int,
+    index: ApproximateIndex | None = None,
 ) -> Scored:
-    ranking = search(
-        mapped,
-        corpus,
-        min(DEPTH, len(corpus)),
-        exclude=data.queries.exclude,
-        tie_ranks=data.tie_ranks,
-    )
+    k, exclude = min(depth, len(corpus)), data.queries.exclude
+    if index is None:
+        ranking = search(mapped, corpus, k, exclude=exclude, tie_ranks=data.tie_ranks)
+    else:
+        ranking = index.search(mapped, k, exclude=exclude, tie_ranks=data.tie_ranks)
     values = evaluate(ranking.doc_rows, data.queries.qrels, measures, len(corpus))
     return Scored(ranking, dict(values))
 
 
 def score_adapters(
-    data: HeldOut, adapters: Mapping[str, Adapter], measures: Sequence[Measure]
+    data: HeldOut,
+    adapters: Mapping[str, Adapter],
+    measures: Sequence[Measure],
+    depth: int = DEPTH,
+    index: ApproximateIndex | None = None,
 ) -> dict[str, Scored]:
     """Rank the whole corpus for every test query by each adapter, and measure it.
+
+    Args:
+        data: the collection.
+        adapters: candidates by name.
+        measures: what to measure.
+        depth: documents kept of each ranking.
+        index: over the corpus, to search instead of all of it.
 
     Raises:
         FingerprintError: an adapter expects other dimensions.
     """
-    device = data.corpus.device
+    device, views = data.corpus.device, data.queries.views
     return {
-        name: _score(adapter.to(device).apply(data.queries.views), data.corpus, data, measures)
+        name: _score(adapter.to(device).apply(views), data.corpus, data, measures, depth, index)
         for name, adapter in adapters.items()
     }
 
 
-def score_large(data: HeldOut, measures: Sequence[Measure]) -> Scored | None:
+def score_large(data: HeldOut, measures: Sequence[Measure], depth: int = DEPTH) -> Scored | None:
     """The large encoder on both sides: the ceiling of a full re-encode, where it is stored."""
     if data.large_corpus is None:
         return None
-    return _score(data.queries.views["large"], data.large_corpus, data, measures)
+    return _score(data.queries.views["large"], data.large_corpus, data, measures, depth)
+
+
+def score_histogram(data: HeldOut, adapter: Adapter) -> Histogram:
+    """Count the scores that an adapter gives to relevant documents and to others.
+
+    A document that a query must not find is left out. Scores are cosines; rounding beyond -1 and 1
+    counts in the outermost bins.
+    """
+    import torch
+
+    corpus, queries = data.corpus, data.queries
+    mapped = adapter.to(corpus.device).apply(queries.views)
+    positive = queries.qrels.relevance >= 1
+    rows, docs = (
+        torch.from_numpy(column[positive]).to(corpus.device) for column in queries.qrels[:2]
+    )
+    bins = len(EDGES) - 1
+    counts = torch.zeros(3, bins, dtype=torch.float64)  # float32 counts stop at 2**24
+    step = max(1, (1 << 24) // max(1, len(corpus)))
+    for begin in range(0, len(mapped), step):
+        scores = (mapped[begin : begin + step] @ corpus.T).clamp_(EDGES[0], EDGES[-1])
+        here = (rows >= begin) & (rows < begin + len(scores))
+        mine, theirs = rows[here] - begin, docs[here]
+        left_out = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        if queries.exclude is not None:
+            own = queries.exclude[begin : begin + len(scores)]
+            found = (own >= 0).nonzero().squeeze(1)
+            left_out[found, own[found]] = True
+        kept = ~left_out[mine, theirs]
+        relevant = scores[mine[kept], theirs[kept]]
+        left_out[mine, theirs] = True
+        # Out of range, so that histc passes over them.
+        others = scores.masked_fill_(left_out, -9.0)
+        best = others.amax(dim=1)
+        for part, values in enumerate((relevant, best, others)):
+            counts[part] += torch.histc(values.cpu(), bins, float(EDGES[0]), float(EDGES[-1]))
+    return Histogram(*counts.numpy().astype(np.int64))
 
 
 def as_int8(data: HeldOut) -> HeldOut:
@@ -129,50 +189,3 @@ def int8_loss(
                 "p": paired_randomisation_test(values, before, seed=seed),
             }
     return table
-
-
-def compare(
-    scored: Mapping[str, Scored], measures: Sequence[Measure], *, baseline: str, seed: int
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Means with 95 % bootstrap intervals, and paired tests against a baseline.
-
-    p values come from the paired randomisation test; ``p_holm`` corrects them over the candidates
-    of one measure (Holm 1979).
-
-    Returns:
-        candidate -> measure -> ``mean``, ``low``, ``high``, and for all but the baseline
-        ``difference``, ``difference_low``, ``difference_high``, ``p``, ``p_holm``.
-    """
-    table: dict[str, dict[str, dict[str, float]]] = {name: {} for name in scored}
-    for measure in measures:
-        base = scored[baseline].values[measure] if baseline in scored else None
-        tested: list[str] = []
-        for name, one in scored.items():
-            values = one.values[measure]
-            interval = bootstrap_interval(values, seed=seed)
-            entry = {"mean": mean(values), "low": interval.low, "high": interval.high}
-            if base is not None and name != baseline:
-                gain = bootstrap_interval(values - base, seed=seed)
-                entry |= {
-                    "difference": mean(values - base),
-                    "difference_low": gain.low,
-                    "difference_high": gain.high,
-                    "p": paired_randomisation_test(values, base, seed=seed),
-                }
-                tested.append(name)
-            table[name][str(measure)] = entry
-        corrected = holm([table[name][str(measure)]["p"] for name in tested])
-        for name, p_holm in zip(tested, corrected, strict=True):
-            table[name][str(measure)]["p_holm"] = p_holm
-    return table
-
-
-def evaluation_record(**fields: Any) -> dict[str, Any]:
-    """The content of ``evaluation.json``: format, version, then the given fields.
-
-    Fields: ``collection``, ``split``, ``encoders``, ``measures``, ``primary``, ``chosen``,
-    ``choice_reason``, ``candidates`` (name, kind, validation mean, measures as from ``compare``),
-    ``curve``, ``int8`` (as from ``int8_loss``), ``costs``, ``commands``, ``notes``,
-    ``environment``.
-    """
-    return {"format": "era-evaluation", "version": 1, **fields}

@@ -1,4 +1,4 @@
-"""The steps behind ``era-fit sweep`` and ``era-fit curve``: many fits of one split, in one table.
+"""The steps behind ``era-fit sweep`` and ``era-fit align``: many fits of one split, in one table.
 
 In: an open store, collections, settings. Out: rows that say what each fit reached, kept as they are
 finished, so that an interrupted run goes on where it stopped.
@@ -15,20 +15,16 @@ import numpy as np
 
 from era_cache.align import ALIGNMENTS
 from era_cache.align_quality import alignment_curve, compare_alignments
-from era_cache.choose import fit_candidates
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import InputError
-from era_cache.evaluate import score_adapters
-from era_cache.fitting import Source, load_sources
-from era_cache.judging import PRIMARY
-from era_cache.measures import mean
-from era_cache.pairs import Encoders, load_held_out, resolve_encoders
+from era_cache.fitting import Source, environment, load_sources
+from era_cache.pairs import Encoders, resolve_encoders
 from era_cache.settings import checked, shown
 from era_cache.store import Store
 from era_cache.sweep import FEWEST, Job, Outcome, sweep
 from era_cache.tables import Rows
 
-__all__ = ["alignment_rows", "curve_rows", "curve_summary", "sweep_rows"]
+__all__ = ["about", "alignment_rows", "sweep_rows"]
 
 Told = Callable[[str], None]
 
@@ -40,6 +36,29 @@ def _inputs(sources: Sequence[Source], encoders: Encoders, split: SplitConfig) -
         "collections": [source.collection.digest for source in sources],
         "encoders": [encoder.spec.fingerprint for encoder in encoders],
         **fixed,
+    }
+
+
+def about(
+    store: Store, names: Sequence[str], split: SplitConfig, recipe: FitConfig, **reading: Any
+) -> dict[str, Any]:
+    """What a table of fits must say of itself to be made again (JSON).
+
+    Args:
+        store: where the vectors are.
+        names: of the collections.
+        split: rule and first seed.
+        recipe: what its settings change.
+        reading: ``query_encoder`` and ``doc_encoder``; the rest is not looked at.
+    """
+    collections = [store.collection(name) for name in names]
+    sides = {"query": reading.get("query_encoder"), "document": reading.get("doc_encoder")}
+    return {
+        "collections": {one.name: one.digest for one in collections},
+        "encoders": resolve_encoders(store, collections[0], **sides).record(),
+        "split": dataclasses.asdict(split),
+        "recipe": dataclasses.asdict(recipe),
+        "environment": environment(),
     }
 
 
@@ -218,118 +237,3 @@ def alignment_rows(
     for count, quality in alignment_curve(large, small, counts, method, recipe.seed):
         rows.append({"method": method, "documents": count, **quality._asdict()})
     return rows
-
-
-def curve_rows(
-    store: Store,
-    names: Sequence[str],
-    folder: Path,
-    *,
-    split: SplitConfig,
-    labels: Sequence[float],
-    split_seeds: int,
-    recipe: FitConfig,
-    tell: Told = lambda _text: None,
-    **reading: Any,
-) -> list[dict[str, Any]]:
-    """Fit all candidates at each share of labels and split seed, and measure them on test queries.
-
-    Args:
-        store: where the vectors are.
-        names: of the collections; each is fitted for itself.
-        folder: keeps the rows.
-        split: rule and first seed.
-        labels: shares of the judged queries to train with.
-        split_seeds: how many shuffles of the split, counted up from ``split.seed``.
-        recipe: the default recipe.
-        tell: told in words how it goes.
-        reading: further arguments of ``load_sources``.
-
-    Returns:
-        A row for each collection, share, seed and candidate; ``shipped`` is what ``choose`` chose.
-
-    Raises:
-        EraError: whatever is wrong, with what to do.
-    """
-    rows: list[dict[str, Any]] = []
-    sides = {"query": reading.get("query_encoder"), "document": reading.get("doc_encoder")}
-    pairs = {name: resolve_encoders(store, store.collection(name), **sides) for name in names}
-    kept = Rows(folder, {"encoders": pairs[names[0]].record()})
-    for seed in range(split.seed, split.seed + split_seeds):
-        for name in names:
-            for share in labels:
-                wanted = dataclasses.replace(split, seed=seed, labels=share)
-                job = {
-                    "collection": store.collection(name).digest,
-                    "encoders": [encoder.spec.fingerprint for encoder in pairs[name]],
-                    "recipe": dataclasses.asdict(recipe),
-                    "split": dataclasses.asdict(wanted),
-                }
-                found = kept.get(job)
-                if found is None:
-                    tell(f"{name}, split seed {seed}, {share:.0%} of the labels")
-                    (source,), encoders = load_sources(
-                        store, [name], wanted, align_documents=recipe.align_documents, **reading
-                    )
-                    found = kept.add(job, _measured(source, encoders, recipe, name))
-                rows += [
-                    {"collection": name, "labels": share, "split_seed": seed, **entry}
-                    for entry in found["candidates"]
-                ]
-    return rows
-
-
-def _measured(source: Source, encoders: Encoders, recipe: FitConfig, name: str) -> dict[str, Any]:
-    """Held-out and test means of every candidate of one fit."""
-    result = fit_candidates(source.data, recipe)
-    if result.missing:
-        raise KeyboardInterrupt
-    held_out = load_held_out(
-        source.collection,
-        source.split,
-        encoders,
-        device=str(source.data.corpus.device),
-        check=False,
-    )
-    adapters = {candidate: fit.adapter for candidate, fit in result.candidates.items()}
-    scored = score_adapters(held_out, adapters, [PRIMARY])
-    means = {candidate: mean(one.values[PRIMARY]) for candidate, one in scored.items()}
-    entries = [
-        {
-            "candidate": name_shown,
-            "train": len(source.split.train),
-            "held_out": result.candidates[candidate].mean,
-            "test": means[candidate],
-        }
-        for name_shown, candidate in [
-            *zip(means, means, strict=True),
-            ("shipped", result.choice.name),
-        ]
-    ]
-    return {"collection": name, "candidates": entries}
-
-
-def curve_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over split seeds of the mean over collections.
-
-    Returns:
-        A row for each share and candidate: ``labels``, ``candidate``, ``test``, ``sd``, ``seeds``.
-    """
-    by_seed: dict[tuple[float, str], dict[int, list[float]]] = {}
-    for row in rows:
-        seeds = by_seed.setdefault((row["labels"], row["candidate"]), {})
-        seeds.setdefault(row["split_seed"], []).append(row["test"])
-    summary = []
-    for (labels, candidate), seeds in by_seed.items():
-        means = [float(np.mean(values)) for values in seeds.values()]
-        spread = float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
-        summary.append(
-            {
-                "labels": labels,
-                "candidate": candidate,
-                "test": float(np.mean(means)),
-                "sd": spread,
-                "seeds": len(means),
-            }
-        )
-    return summary

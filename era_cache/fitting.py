@@ -33,8 +33,10 @@ from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.files import read_json
 from era_cache.judging import PRIMARY
 from era_cache.pairs import (
+    Documents,
     Encoders,
     FitData,
+    load_documents,
     load_fit_data,
     resolve_device,
     resolve_encoders,
@@ -173,6 +175,7 @@ def fit_to_folder(
     split_config: SplitConfig,
     recipe: FitConfig | PaperConfig,
     candidate: str = "auto",
+    align_with: Sequence[str] = (),
     query_encoder: str | None = None,
     doc_encoder: str | None = None,
     device: str | None = None,
@@ -190,6 +193,8 @@ def fit_to_folder(
         split_config: which queries may be used.
         recipe: the default recipe or the paper's.
         candidate: ``auto`` or a candidate's name.
+        align_with: collections without labels that the adapter is to serve, too: their documents
+            align and become references.
         query_encoder: the large side, where the store leaves a choice.
         doc_encoder: the small side, likewise.
         device: torch device name; None chooses.
@@ -212,17 +217,27 @@ def fit_to_folder(
         device=device,
         check=check,
     )
-    config = _fit_record(sources, encoders, recipe)
     data = [source.data for source in sources]
+    further = _further(
+        store, align_with, sources, encoders, most=recipe.align_documents, check=check
+    )
+    config = _fit_record(sources, encoders, recipe, further)
     if isinstance(recipe, PaperConfig):
-        if len(data) > 1:
+        if len(data) > 1 or further:
             raise InputError("--recipe paper fits one collection at a time.")
         ready: dict[str, Fitted] = {}
         result = fit_paper(data[0], recipe, progress=progress)
     else:
         counts = [len(part.labels.judges) for part in parts_of(data, recipe)]
         ready = _interrupted(folder, config, counts) if resume else {}
-        result = fit_candidates(data, recipe, candidate=candidate, progress=progress, ready=ready)
+        result = fit_candidates(
+            data,
+            recipe,
+            candidate=candidate,
+            documents=[documents for _, documents in further],
+            progress=progress,
+            ready=ready,
+        )
     config["choice_reason"] = result.choice.reason
     alignment = _alignment_quality(data, recipe)
     metrics = {
@@ -257,7 +272,7 @@ def fit_to_folder(
         result,
         {source.collection.name: source.split for source in sources},
         encoders,
-        sum(len(one.align_large) for one in data),
+        int(config["alignment_documents"]),
         alignment,
         tuple(ready),
         time.monotonic() - start,
@@ -268,8 +283,41 @@ def _chosen(folder: Path) -> str:
     return str(load_config(folder)["chosen"])
 
 
+def _further(
+    store: Store,
+    names: Sequence[str],
+    sources: Sequence[Source],
+    encoders: Encoders,
+    *,
+    most: int,
+    check: bool,
+) -> list[tuple[Collection, Documents]]:
+    """Documents of collections that only align.
+
+    Raises:
+        InputError: one is named twice, or is fitted on as well.
+    """
+    found: list[tuple[Collection, Documents]] = []
+    for name in names:
+        collection = store.collection(name)
+        known = [source.collection for source in sources] + [other for other, _ in found]
+        if collection.name in (one.name for one in known):
+            raise InputError(
+                f"--align-with {name}: its documents take part already. Name other collections."
+            )
+        device = str(sources[0].data.corpus.device)
+        documents = load_documents(
+            collection, encoders, align_documents=most, device=device, check=check
+        )
+        found.append((collection, documents))
+    return found
+
+
 def _fit_record(
-    sources: Sequence[Source], encoders: Encoders, recipe: FitConfig | PaperConfig
+    sources: Sequence[Source],
+    encoders: Encoders,
+    recipe: FitConfig | PaperConfig,
+    further: Sequence[tuple[Collection, Documents]],
 ) -> dict[str, Any]:
     """What ``config.json`` says of the inputs; a single collection is named as it always was."""
     entries = [
@@ -279,12 +327,15 @@ def _fit_record(
         }
         for s in sources
     ]
-    several = {"collections": entries} if len(entries) > 1 else {}
+    several: dict[str, Any] = {"collections": entries} if len(entries) > 1 else {}
+    if further:
+        several["aligned_with"] = [{"name": c.name, "digest": c.digest} for c, _ in further]
+    large = [s.data.align_large for s in sources] + [documents[0] for _, documents in further]
     return {
         **entries[0],
         **several,
         "encoders": encoders.record(),
-        "alignment_documents": sum(len(s.data.align_large) for s in sources),
+        "alignment_documents": sum(len(vectors) for vectors in large),
         "recipe": {
             "name": "paper" if isinstance(recipe, PaperConfig) else "era",
             **dataclasses.asdict(recipe),
@@ -320,7 +371,8 @@ def _interrupted(
         return {}
     old, metrics = load_config(folder), read_json(folder / "metrics.json", "era-metrics", 1)
     plain = json.loads(json.dumps(dict(config)))
-    parts = ("collection", "collections", "split", "encoders", "recipe", "alignment_documents")
+    parts = ["collection", "collections", "aligned_with", "split", "encoders", "recipe"]
+    parts.append("alignment_documents")
     differing = [part for part in parts if old.get(part) != plain.get(part)]
     if differing:
         raise InputError(

@@ -13,7 +13,7 @@ from era_cache.config import FitConfig
 from era_cache.folds import Labels
 from era_cache.maps import References, unit
 from era_cache.measures import Measure, evaluate, parse_measure
-from era_cache.pairs import FitData, QuerySet
+from era_cache.pairs import Documents, FitData, QuerySet
 from era_cache.search import search
 from era_cache.train import Stack
 from era_cache.types import FloatArray, IntArray
@@ -84,17 +84,27 @@ def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: Fit
     return evaluate(ranking.doc_rows, qrels, [PRIMARY], len(data.corpus))[PRIMARY]
 
 
-def document_references(parts: Sequence[Part], config: FitConfig) -> References | None:
-    """The alignment documents as references of the large view; None where there are to be none."""
+def document_references(
+    parts: Sequence[Part], config: FitConfig, documents: Sequence[Documents] = ()
+) -> References | None:
+    """The alignment documents as references of the large view; None where there are to be none.
+
+    Args:
+        parts: the collections.
+        config: how many of each, and how they correct.
+        documents: of further collections, which have no labels.
+    """
     import torch
 
     most = config.reference_documents
     if not most:
         return None
+    pairs = [(part.data.align_large, part.data.align_small) for part in parts]
+    large, small = zip(*pairs, *documents, strict=True)
     return References(
         "large",
-        torch.cat([part.data.align_large[:most] for part in parts]),
-        torch.cat([part.data.align_small[:most] for part in parts]),
+        torch.cat([vectors[:most] for vectors in large]),
+        torch.cat([vectors[:most] for vectors in small]),
         config.reference_temperature,
         *config.default_reference_step,
     )

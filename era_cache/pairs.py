@@ -25,16 +25,22 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "Documents",
     "Encoders",
     "FitData",
     "HeldOut",
     "QuerySet",
+    "load_documents",
     "load_fit_data",
     "load_held_out",
     "query_set",
     "resolve_device",
     "resolve_encoders",
 ]
+
+
+Documents = tuple["torch.Tensor", "torch.Tensor"]
+"""The same documents in both spaces: (n, d_large) and (n, d_small) unit float32."""
 
 
 class Encoders(NamedTuple):
@@ -382,9 +388,38 @@ def load_fit_data(
     )
 
 
+def load_documents(
+    collection: Collection,
+    encoders: Encoders,
+    *,
+    align_documents: int,
+    device: str = "cpu",
+    check: bool = True,
+) -> Documents:
+    """Read documents of a collection that only aligns; none of its queries or labels is read.
+
+    Args:
+        collection: the collection.
+        encoders: from ``resolve_encoders``.
+        align_documents: at most.
+        device: torch device name.
+        check: compare the digests of all segments first.
+
+    Raises:
+        StoreError: rows are missing.
+        FitError: there is no document to align on.
+        FormatError: a segment is damaged.
+    """
+    rows, index = _align_rows(collection, None, encoders, align_documents, check)
+    keys = collection.doc_keys[rows]
+    large = _read_unit(encoders.align, keys, device, check=False, index=index)
+    return large, _read_unit(encoders.document, keys, device, check=check)
+
+
 def _align_rows(
-    collection: Collection, split: Split, encoders: Encoders, most: int, check: bool
+    collection: Collection, split: Split | None, encoders: Encoders, most: int, check: bool
 ) -> tuple[IntArray, KeyIndex]:
+    """Documents to align on, and the index of the large model's; without a split, all are test."""
     order = alignment_order(collection.doc_keys, EmbedConfig.align_seed)
     index = encoders.align.index(check=check)
     order = order[index.positions(collection.doc_keys[order]) >= 0]
@@ -396,15 +431,17 @@ def _align_rows(
         own = np.array([doc_id in query_ids for doc_id in collection.doc_ids], dtype=bool)
         keys = np.ascontiguousarray(collection.doc_keys).view("V16").reshape(-1)
         left = order[~np.isin(keys[order], keys[own])]
-        test_ids = {collection.query_ids[row] for row in split.test}
+        tested = range(len(collection.query_ids)) if split is None else split.test
+        test_ids = {collection.query_ids[row] for row in tested}
         is_test = np.array([doc_id in test_ids for doc_id in collection.doc_ids], dtype=bool)
         order = order[~np.isin(keys[order], keys[is_test])]
         # Where nearly every document is a query, those of training and validation have to do.
         order = left if len(left) >= min(100, len(order) / 4) else order
     if not len(order):
         raise FitError(
-            f"{collection.name}: no document is encoded by {encoders.align.spec.label()}, so the "
-            "spaces cannot be aligned. Run era-embed with --align-documents 1000."
+            f"{collection.name}: no document is encoded by {encoders.align.spec.label()}, or each "
+            "one is a query, so the spaces cannot be aligned. Run era-embed with --align-documents "
+            "1000."
         )
     return order[:most], index  # in the order of the sample: a prefix is a smaller sample
 

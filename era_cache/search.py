@@ -5,10 +5,11 @@ are; whoever wants cosine normalises both sides first.
 Out: a ``Ranking``. Among equal scores the document with the lower tie rank comes first:
 ``tie_order`` gives the ranks by which trec_eval orders a run.
 
-Scores are what float32 matrix multiplication gives. Its last bit may depend on the shapes of
-the blocks and on the place in them, so two runs are sure to be identical only with the same
-shapes and block size, and copies of a document may differ in that bit. Ties are scores that
-came out equal.
+On the CPU the products and the selection are those of faiss's brute-force search, which is faster
+than what torch offers; elsewhere they are torch's. Scores are what float32 matrix multiplication
+gives. Its last bit may depend on the shapes of the blocks and on the place in them, so two runs are
+sure to be identical only with the same shapes and block size, and copies of a document may differ
+in that bit. Ties are scores that came out equal.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["faiss_search", "search", "tie_order"]
 
-_QUERIES_AT_A_TIME = 1024
+_QUERIES_AT_A_TIME = 4096
+_OVERFLOW = 2.0**127
+"""Scores below it, and sums on the way to them, are finite in float32."""
 _LOW_BITS = 0xFFFF_FFFF
 _ALL_BUT_SIGN = 0x7FFF_FFFF
 
@@ -69,7 +72,7 @@ def search(
         tie_ranks: (n,) int64 permutation of 0..n-1; of equal scores the lower rank comes first.
             None is by row.
         block_bytes: Size of the score matrix held at a time. Memory beyond inputs and result
-            stays around twice that, plus the candidates of 1024 queries.
+            stays around twice that, plus the candidates of 4096 queries.
 
     Returns:
         (q, k) rows and scores, best first; -0.0 counts as and becomes 0.0.
@@ -78,16 +81,18 @@ def search(
         ValueError: Shapes, types or row numbers do not fit, or an input or score is NaN or
             infinite.
     """
-    _check_inputs(queries, corpus, k, exclude)
+    bound = _check_inputs(queries, corpus, k, exclude)
     if block_bytes < 1:
         raise ValueError(f"block_bytes must be at least 1, not {block_bytes}.")
+    # Where a product may overflow, torch says so; faiss would leave the document out.
+    find = _faiss_keys if corpus.device.type == "cpu" and bound < _OVERFLOW else _best_keys
     ranks, rows_by_rank = _tie_tables(tie_ranks, len(corpus), corpus.device)
     doc_rows = np.full((len(queries), k), -1, dtype=np.int64)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
     n_rows = max(1, min(len(queries), _QUERIES_AT_A_TIME, block_bytes // 4))
     for rows in _slices(len(queries), n_rows):
         left_out = None if exclude is None else exclude[rows]
-        keys = _best_keys(queries[rows], corpus, k, left_out, ranks, block_bytes)
+        keys = find(queries[rows], corpus, k, left_out, ranks, block_bytes)
         found_scores, found_ranks = _scores_and_ranks(keys)
         # What was left out comes last, at minus infinity, if there was room for it.
         found_rows = rows_by_rank[found_ranks].where(found_scores > -math.inf, -1)
@@ -146,6 +151,55 @@ def faiss_search(
     doc_rows[:, : order.shape[1]] = np.take_along_axis(found_rows, order, axis=1)
     scores[:, : order.shape[1]] = np.take_along_axis(found_scores, order, axis=1)
     return Ranking(doc_rows, scores)
+
+
+def _faiss_keys(
+    queries: torch.Tensor,
+    corpus: torch.Tensor,
+    k: int,
+    exclude: torch.Tensor | None,
+    ranks: torch.Tensor,
+    block_bytes: int,
+) -> torch.Tensor:
+    """Let faiss find the k best, and compare all documents where it had a choice among equals.
+
+    It is asked for one document more than needed (two where one is left out): where the k-th and
+    the next score differ, the k best are known for sure.
+    """
+    import torch
+
+    n_best = min(k, len(corpus))
+    depth = min(len(corpus), k + (1 if exclude is None else 2))
+    if not n_best:
+        return torch.empty((len(queries), 0), dtype=torch.int64)
+    scores, rows = _faiss_best(queries, corpus, depth)
+    if exclude is not None:
+        scores[rows == exclude[:, None]] = -math.inf
+    keys = _keys(scores, ranks[rows]).sort(dim=1, descending=True).values
+    if depth < len(corpus):
+        values, _ = _scores_and_ranks(keys[:, n_best - 1 : n_best + 1])
+        tied = (values[:, 0] == values[:, 1]).nonzero().squeeze(1)
+        if len(tied):
+            left_out = None if exclude is None else exclude[tied]
+            keys[tied, :n_best] = _best_keys(queries[tied], corpus, k, left_out, ranks, block_bytes)
+    return keys[:, :n_best]
+
+
+def _faiss_best(
+    queries: torch.Tensor, corpus: torch.Tensor, depth: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and rows of the best documents, (q, depth), with as many threads as torch uses."""
+    import faiss
+    import torch
+
+    wanted, given = (matrix.detach().contiguous().numpy() for matrix in (queries, corpus))
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    try:
+        scores, rows = faiss.knn(wanted, given, depth, metric=faiss.METRIC_INNER_PRODUCT)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return torch.from_numpy(scores), torch.from_numpy(rows)
 
 
 def _best_keys(
@@ -252,9 +306,11 @@ def _slices(length: int, step: int) -> Iterator[slice]:
 
 def _check_inputs(
     queries: torch.Tensor, corpus: torch.Tensor, k: int, exclude: torch.Tensor | None
-) -> None:
-    """Refuse what would give a wrong ranking without a word."""
+) -> float:
+    """Refuse what would give a wrong ranking without a word; return what no score can exceed."""
     import torch
+
+    bound = float(queries.shape[-1])
 
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}.")
@@ -264,15 +320,19 @@ def _check_inputs(
                 f"{name} must be a float32 matrix, not {embeddings.dtype} of shape "
                 f"{tuple(embeddings.shape)}."
             )
-        # A sum needs no memory and is finite only if all is; the slow look is for large numbers.
-        if not bool(embeddings.sum().isfinite()) and not bool(embeddings.isfinite().all()):
+        if not embeddings.numel():
+            continue
+        low, high = embeddings.detach().aminmax()  # NaN, if there is one
+        largest = max(abs(float(low)), abs(float(high)))
+        if not math.isfinite(float(low)) or not math.isfinite(largest):
             raise ValueError(f"{name} must hold finite numbers; NaN or infinity was found.")
+        bound *= largest
     if queries.shape[1] != corpus.shape[1]:
         raise ValueError(
             f"queries have {queries.shape[1]} dimensions, but the corpus has {corpus.shape[1]}."
         )
     if exclude is None:
-        return
+        return bound
     if exclude.shape != (len(queries),) or exclude.dtype != torch.int64:
         raise ValueError(
             f"exclude must be int64 of shape ({len(queries)},), not {exclude.dtype} of "
@@ -280,6 +340,7 @@ def _check_inputs(
         )
     if len(exclude) and not -1 <= int(exclude.min()) <= int(exclude.max()) < len(corpus):
         raise ValueError(f"exclude must hold rows from 0 to {len(corpus) - 1}, or -1 for none.")
+    return bound
 
 
 def _check_complete(doc_rows: IntArray, n_docs: int, exclude: torch.Tensor | None) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from era_cache.errors import FormatError, InputError
 from era_cache.files import json_digest, loads_json, os_errors, write_bytes, write_json
+from era_cache.report.cells import csv_text
 from era_cache.report.page import render_rows_html
 from era_cache.report.tables import Cell, Table
 
@@ -99,7 +100,12 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 
 def write_tables(
-    folder: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str, lead: Sequence[str]
+    folder: Path,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    lead: Sequence[str],
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``<name>.csv``, ``<name>.json`` and ``<name>.html``.
 
@@ -109,6 +115,7 @@ def write_tables(
         rows: plain values, the same keys in each.
         title: of the page.
         lead: sentences above its table.
+        about: how the rows came about (JSON), kept in the JSON file.
 
     Raises:
         StoreError: a file cannot be written.
@@ -120,7 +127,8 @@ def write_tables(
     writer.writeheader()
     writer.writerows({key: _plain(value) for key, value in row.items()} for row in shown)
     write_bytes(folder / f"{name}.csv", text.getvalue().encode("utf-8"))
-    write_json(folder / f"{name}.json", {"format": f"era-{name}", "version": 1, "rows": shown})
+    record = {"format": f"era-{name}", "version": 1, **(about or {}), "rows": shown}
+    write_json(folder / f"{name}.json", record)
     table = Table(
         title,
         f"{len(shown):,} rows; a click on a column's name sorts",
@@ -133,9 +141,7 @@ def write_tables(
 
 def _plain(value: Any) -> Any:
     """A value as CSV shows it; what a spreadsheet would take for a formula is quoted."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t"):
-        return f"'{value}"
-    return value
+    return csv_text(value) if isinstance(value, str) else value
 
 
 def _cell(value: Any) -> Cell:

@@ -4,30 +4,42 @@
     qrels  query_id 0 document_id relevance
 
 In and out: files with these columns, separated by ASCII white space; on the other side rankings
-and qrels by row number. A file is written beside its place and moved there when complete.
+and qrels by row number. Read files may be packed with gzip.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from era_cache.errors import InputError
 from era_cache.measures import Ranking
-from era_cache.search import tie_order
+from era_cache.run_order import rank_results
+from era_cache.text_columns import Columns, Form, check_words, read_columns
+from era_cache.text_files import read_blocks, write_text
 from era_cache.types import IntArray, Qrels
 
-__all__ = ["read_qrels", "read_run", "write_qrels", "write_run"]
+__all__ = [
+    "QRELS_FORM",
+    "RUN_FORM",
+    "check_ranking",
+    "read_qrels",
+    "read_run",
+    "write_judgements",
+    "write_qrels",
+    "write_run",
+]
 
-_RUN_COLUMNS = ("query_id", "Q0", "document_id", "rank", "score", "tag")
-_QRELS_COLUMNS = ("query_id", "0", "document_id", "relevance")
-_MAX_RELEVANCE = 2**31 - 1
-_FLOAT32_END = 2.0**128 - 2.0**103
-"""From here on a number rounds to infinity as float32."""
+RUN_FORM = Form(
+    "a TREC run", ("query_id", "Q0", "document_id", "rank", "score", "tag"), 0, 2, 4, scores=True
+)
+QRELS_FORM = Form(
+    "TREC judgements", ("query_id", "0", "document_id", "relevance"), 0, 2, 3, scores=False
+)
+_LINES = 1 << 14
 
 
 def write_run(
@@ -51,31 +63,52 @@ def write_run(
         tag: Name of the system, one word.
 
     Raises:
-        InputError: An id or the tag is empty or has white space, or the file cannot be written.
+        InputError: An id or the tag is empty or has white space.
+        StoreError: The file cannot be written.
+        ValueError: Ranking and ids do not fit together, or a score is not finite.
+    """
+    check_ranking(query_ids, doc_ids, ranking)
+    filled = ranking.doc_rows >= 0
+    check_words(path, "query id", query_ids)
+    check_words(path, "document id", _used(doc_ids, ranking.doc_rows[filled]))
+    check_words(path, "tag", [tag])
+    # Ranks and tag are the same for each query: what is left to fill in is document and score.
+    tail = tag.replace("%", "%%")
+    lines = [f"\0 Q0 %s {rank} %.9g {tail}\n" for rank in range(1, filled.shape[1] + 1)]
+
+    def pieces() -> Iterator[str]:
+        for query, query_id in enumerate(query_ids):
+            rows = ranking.doc_rows[query, filled[query]].tolist()
+            fields: list[object] = [None] * (2 * len(rows))
+            fields[::2] = map(doc_ids.__getitem__, rows)
+            fields[1::2] = ranking.scores[query, filled[query]].tolist()
+            template = "".join(lines[: len(rows)]).replace("\0", query_id.replace("%", "%%"))
+            yield template % tuple(fields)
+
+    write_text(Path(path), pieces())
+
+
+def check_ranking(query_ids: Sequence[str], doc_ids: Sequence[str], ranking: Ranking) -> None:
+    """Refuse a ranking that cannot be written.
+
+    Args:
+        query_ids: q ids, by row of the ranking.
+        doc_ids: n ids, by document row.
+        ranking: (q, k) rows and scores.
+
+    Raises:
         ValueError: Ranking and ids do not fit together, or a score is not finite.
     """
     doc_rows, scores = ranking
-    filled = doc_rows >= 0
     if doc_rows.shape != scores.shape or len(doc_rows) != len(query_ids):
         raise ValueError(
             f"The ranking has shapes {doc_rows.shape} and {scores.shape} for "
             f"{len(query_ids)} queries."
         )
+    filled = doc_rows >= 0
     _check_range("document", doc_rows[filled], len(doc_ids))
     if not np.all(np.isfinite(scores[filled])):
         raise ValueError("A score of the ranking is not finite.")
-    _check_words(path, "query id", query_ids)
-    _check_words(path, "document id", [doc_ids[row] for row in np.unique(doc_rows[filled])])
-    _check_words(path, "tag", [tag])
-
-    def lines() -> Iterator[str]:
-        for query, query_id in enumerate(query_ids):
-            here = filled[query]
-            pairs = zip(doc_rows[query, here].tolist(), scores[query, here].tolist(), strict=True)
-            for rank, (row, score) in enumerate(pairs, start=1):
-                yield f"{query_id} Q0 {doc_ids[row]} {rank} {score:.9g} {tag}\n"
-
-    _write_lines(Path(path), lines())
 
 
 def read_run(
@@ -97,36 +130,22 @@ def read_run(
 
     Raises:
         InputError: The file cannot be read, has a wrong number of columns, an unknown id, a
-            score that is not a finite float32, or a document twice for a query.
+            score that is not a finite float32, or a document twice for a query; or one query has
+            so many results that the table would not fit into memory.
     """
     path = Path(path)
-    queries: list[int] = []
-    docs: list[int] = []
-    values: list[float] = []
-    ids: dict[int, str] = {}
-    for line, (query_id, _, doc_id, _, score, _) in _read_lines(path, _RUN_COLUMNS):
-        queries.append(_row_of(query_id, query_index, "query", f"{path} line {line}")[1])
-        text, row = _row_of(doc_id, doc_index, "document", f"{path} line {line}")
-        docs.append(row)
-        ids[row] = text
-        values.append(_score(score, f"{path} line {line}"))
-    query_rows = np.array(queries, dtype=np.int64)
-    doc_rows = np.array(docs, dtype=np.int64)
-    scores = np.array(values, dtype=np.float32)
-    _check_distinct(path, query_rows, doc_rows)
-    # Of the documents in the run only: the collection may be a thousand times larger.
-    known_rows = np.array(sorted(ids), dtype=np.int64)
-    ties = tie_order([ids[row] for row in known_rows.tolist()])
-    order = np.lexsort((ties[np.searchsorted(known_rows, doc_rows)], -scores, query_rows))
-    counts = np.bincount(query_rows, minlength=len(query_index))
-    starts = np.cumsum(counts) - counts
-    query_rows = query_rows[order]
-    ranks = np.arange(len(order), dtype=np.int64) - starts[query_rows]
-    shape = (len(counts), int(counts.max(initial=0)))
-    ranking = Ranking(np.full(shape, -1, dtype=np.int64), np.full(shape, -np.inf, np.float32))
-    ranking.doc_rows[query_rows, ranks] = doc_rows[order]
-    ranking.scores[query_rows, ranks] = scores[order]
-    return ranking
+    found = read_columns(path, read_blocks(path), RUN_FORM)
+    query_rows, doc_rows = _known_rows(path, found, query_index, doc_index)
+    ranking = rank_results(
+        path,
+        query_rows[found.query_rows],
+        found.doc_rows,
+        found.values,
+        found.doc_ids,
+        len(query_index),
+    )
+    # The last entry answers for padding, row -1.
+    return ranking._replace(doc_rows=np.append(doc_rows, -1)[ranking.doc_rows])
 
 
 def write_qrels(
@@ -141,18 +160,52 @@ def write_qrels(
         qrels: The judgements.
 
     Raises:
-        InputError: An id is empty or has white space, or the file cannot be written.
+        InputError: An id is empty or has white space.
+        StoreError: The file cannot be written.
+        ValueError: A row number has no id.
+    """
+    write_judgements(path, query_ids, doc_ids, qrels, "%s 0 %s %d\n")
+
+
+def write_judgements(
+    path: str | os.PathLike[str],
+    query_ids: Sequence[str],
+    doc_ids: Sequence[str],
+    qrels: Qrels,
+    line: str,
+    head: str = "",
+) -> None:
+    """Write judgements in lines of any form.
+
+    Args:
+        path: File to write or replace.
+        query_ids: q ids, by query row.
+        doc_ids: n ids, by document row.
+        qrels: The judgements.
+        line: Takes query id, document id and grade by ``%``.
+        head: Stands above the lines.
+
+    Raises:
+        InputError: An id is empty or has white space.
+        StoreError: The file cannot be written.
         ValueError: A row number has no id.
     """
     _check_range("query", qrels.query_rows, len(query_ids))
     _check_range("document", qrels.doc_rows, len(doc_ids))
-    _check_words(path, "query id", [query_ids[row] for row in np.unique(qrels.query_rows)])
-    _check_words(path, "document id", [doc_ids[row] for row in np.unique(qrels.doc_rows)])
-    columns = zip(*(column.tolist() for column in qrels), strict=True)
-    _write_lines(
-        Path(path),
-        (f"{query_ids[query]} 0 {doc_ids[doc]} {grade}\n" for query, doc, grade in columns),
-    )
+    check_words(path, "query id", _used(query_ids, qrels.query_rows))
+    check_words(path, "document id", _used(doc_ids, qrels.doc_rows))
+
+    def pieces() -> Iterator[str]:
+        yield head
+        for start in range(0, len(qrels.relevance), _LINES):
+            queries, docs, grades = (column[start : start + _LINES].tolist() for column in qrels)
+            fields: list[object] = [None] * (3 * len(grades))
+            fields[::3] = map(query_ids.__getitem__, queries)
+            fields[1::3] = map(doc_ids.__getitem__, docs)
+            fields[2::3] = grades
+            yield line * len(grades) % tuple(fields)
+
+    write_text(Path(path), pieces())
 
 
 def read_qrels(
@@ -173,117 +226,45 @@ def read_qrels(
             relevance that is not a whole number, or a document judged twice for a query.
     """
     path = Path(path)
-    queries: list[int] = []
-    docs: list[int] = []
-    grades: list[int] = []
-    for line, (query_id, _, doc_id, relevance) in _read_lines(path, _QRELS_COLUMNS):
-        queries.append(_row_of(query_id, query_index, "query", f"{path} line {line}")[1])
-        docs.append(_row_of(doc_id, doc_index, "document", f"{path} line {line}")[1])
-        grades.append(_relevance(relevance, f"{path} line {line}"))
-    qrels = Qrels(*(np.array(column, dtype=np.int64) for column in (queries, docs, grades)))
-    _check_distinct(path, qrels.query_rows, qrels.doc_rows)
-    return qrels
+    found = read_columns(path, read_blocks(path), QRELS_FORM)
+    query_rows, doc_rows = _known_rows(path, found, query_index, doc_index)
+    return Qrels(query_rows[found.query_rows], doc_rows[found.doc_rows], found.values)
 
 
-def _read_lines(path: Path, names: tuple[str, ...]) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield line number and columns. Bytes, for str.split would also part at no-break spaces."""
+def _known_rows(
+    path: Path, found: Columns, query_index: Mapping[str, int], doc_index: Mapping[str, int]
+) -> tuple[IntArray, IntArray]:
+    """Rows of the ids of a file. InputError for the first line with an unknown one."""
+    columns = (
+        ("query", found.query_ids, found.query_rows, query_index),
+        ("document", found.doc_ids, found.doc_rows, doc_index),
+    )
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                columns = line.split()
-                if len(columns) != len(names):
-                    raise InputError(
-                        f"{path} line {number}: {len(columns)} columns where {len(names)} are "
-                        f"expected ({' '.join(names)}). Mend or remove the line."
-                    )
-                yield number, columns
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
-
-
-def _row_of(field: bytes, index: Mapping[str, int], what: str, where: str) -> tuple[str, int]:
-    """Decode an id and look it up; return both id and row."""
-    try:
-        text = field.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{where}: the {what} id {field!r} is not UTF-8. Convert the file to UTF-8."
-        ) from None
-    row = index.get(text)
-    if row is None:
-        raise InputError(
-            f"{where}: {what} {text!r} is not in the collection, which has {len(index)}. "
-            "Remove the line, or pass the collection that the file belongs to."
+        query_rows, doc_rows = (
+            np.fromiter(map(index.__getitem__, ids), np.int64, len(ids))
+            for _, ids, _, index in columns
         )
-    return text, row
+        return query_rows, doc_rows
+    except KeyError:
+        pass
+    unknown = []
+    for order, (_, ids, rows, index) in enumerate(columns):
+        # Ids are in order of appearance: the first unknown one stands on the first such line.
+        first = next((number for number, one in enumerate(ids) if one not in index), None)
+        if first is not None:
+            unknown.append((int(np.argmax(rows == first)) + 1, order, ids[first]))
+    line, order, text = min(unknown)
+    what, _, _, index = columns[order]
+    raise InputError(
+        f"{path} line {line}: {what} {text!r} is not in the collection, which has {len(index)}. "
+        "Remove the line, or pass the collection that the file belongs to."
+    )
 
 
-def _score(field: bytes, where: str) -> float:
-    """Read a score. float() alone would take 1_000, nan and what float32 cannot hold."""
-    try:
-        value = float(field)
-    except ValueError:
-        value = float("nan")
-    if b"_" in field or not abs(value) < _FLOAT32_END:
-        raise InputError(
-            f"{where}: the score {field.decode('utf-8', 'replace')!r} is not a finite float32 "
-            "number. Mend or remove the line."
-        )
-    return value
-
-
-def _relevance(field: bytes, where: str) -> int:
-    """Read a grade, which trec_eval takes as a whole number."""
-    digits = field[1:] if field[:1] in (b"-", b"+") else field
-    if not digits.isdigit() or len(digits) > 10 or int(digits) > _MAX_RELEVANCE:
-        raise InputError(
-            f"{where}: the relevance {field.decode('utf-8', 'replace')!r} is not a whole number "
-            f"between {-_MAX_RELEVANCE} and {_MAX_RELEVANCE}. Mend or remove the line."
-        )
-    return int(field)
-
-
-def _check_distinct(path: Path, query_rows: IntArray, doc_rows: IntArray) -> None:
-    """Refuse a second line for the same query and document. Row i stands on line i + 1."""
-    order = np.lexsort((doc_rows, query_rows))  # stable: of equal pairs the earlier line first
-    same = (np.diff(query_rows[order]) == 0) & (np.diff(doc_rows[order]) == 0)
-    if same.any():
-        second = int(order[1:][same].min())
-        pair = (query_rows == query_rows[second]) & (doc_rows == doc_rows[second])
-        first = int(np.flatnonzero(pair)[0])
-        raise InputError(
-            f"{path} line {second + 1}: the same query and document as on line {first + 1}. "
-            "Remove one of them."
-        )
+def _used(ids: Sequence[str], rows: IntArray) -> list[str]:
+    return [ids[row] for row in np.unique(rows).tolist()]
 
 
 def _check_range(what: str, rows: IntArray, count: int) -> None:
     if rows.size and (rows.min() < 0 or rows.max() >= count):
         raise ValueError(f"A {what} row is outside 0..{count - 1}, the rows that have an id.")
-
-
-def _check_words(path: str | os.PathLike[str], what: str, words: Iterable[str]) -> None:
-    """Refuse what would not come back as one column."""
-    for word in words:
-        if word.encode("utf-8", "replace").split() != [word.encode("utf-8", "surrogatepass")]:
-            raise InputError(
-                f"{os.fspath(path)} cannot be written: the {what} {word!r} is empty, has white "
-                "space or is not valid Unicode, which the TREC format has no means to quote."
-            )
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Replace a file in one step: readers see the old one or the new one, whole."""
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with staged.open("x", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror}. Check the folder and its free space."
-        ) from error
-    finally:
-        staged.unlink(missing_ok=True)

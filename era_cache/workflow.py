@@ -1,6 +1,7 @@
-"""The step behind ``era-eval``: from a store and an adapter folder to an evaluation record.
+"""The step behind ``era-eval``: from a store and an adapter folder to results.
 
-In: an open store, a folder that ``fitting`` wrote. Out: the record that every report shows.
+In: an open store, a folder that ``fitting`` wrote. Out: values of every candidate on the test
+queries of each collection, which ``analysis`` turns into a report.
 """
 
 from __future__ import annotations
@@ -12,362 +13,285 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.adapters import check_fingerprints, load_adapter, load_config
-from era_cache.choose import CANDIDATES
-from era_cache.collections import Collection, text_keys
-from era_cache.config import SplitConfig
-from era_cache.errors import FingerprintError, FormatError, InputError
+from era_cache.adapters import load_adapter, load_config
+from era_cache.approximate import ApproximateIndex, recall_against_exact
+from era_cache.collections import Collection
+from era_cache.errors import FormatError, InputError
 from era_cache.evaluate import (
     DEFAULT_MEASURES,
+    DEPTH,
     Scored,
-    compare,
-    evaluation_record,
     int8_loss,
     score_adapters,
+    score_histogram,
     score_large,
 )
-from era_cache.files import read_json
+from era_cache.files import read_json, sha256_file
+from era_cache.fitted import curve_points, fitted_names, fitted_on, other_adapter
 from era_cache.fitting import environment
 from era_cache.judging import PRIMARY
 from era_cache.maps import Adapter
 from era_cache.measures import Measure
-from era_cache.pairs import Encoders, QuerySet, load_held_out, resolve_device
-from era_cache.splits import Split, make_split
+from era_cache.pairs import Encoders, HeldOut, QuerySet, load_held_out, resolve_device
+from era_cache.results import Fit, Head, Measured, Results, texts_digest
+from era_cache.splits import Split
 from era_cache.store import Store
 
-__all__ = ["Evaluation", "evaluate_folder", "int8_notes"]
+__all__ = [
+    "Evaluation",
+    "Ranked",
+    "collection_entry",
+    "evaluate_folder",
+    "measured_of",
+    "measured_values",
+    "rows_read",
+]
 
-_CANDIDATE_ORDER = (*CANDIDATES, "large")
 
+class Ranked(NamedTuple):
+    """The rankings of one collection, for TREC files."""
 
-class Evaluation(NamedTuple):
-    """What ``evaluate_folder`` found: the JSON record, and the rankings behind it."""
-
-    record: dict[str, Any]
     scored: dict[str, Scored]
     queries: QuerySet
     doc_ids: list[str]
+
+
+class Evaluation(NamedTuple):
+    """What ``evaluate_folder`` found: results, and the rankings behind them by collection."""
+
+    results: Results
+    ranked: dict[str, Ranked]
 
 
 def evaluate_folder(
     store: Store,
     folder: Path,
     *,
-    collection_name: str | None = None,
+    collections: Sequence[str] = (),
     others: Sequence[Path] = (),
     measures: Sequence[Measure] = DEFAULT_MEASURES,
     seed: int = 0,
     device: str | None = None,
     check: bool = True,
     int8: bool = False,
+    index: str = "exact",
+    configuration: Mapping[str, Any] | None = None,
     commands: Sequence[str] = (),
 ) -> Evaluation:
     """Measure every candidate of an adapter folder on the test queries of its split.
 
     Args:
-        store: holds the collection and the vectors it was fitted on.
-        folder: the adapter.
-        collection_name: of the collection to measure on, where the adapter was fitted on several
-            or on another; None where it was fitted on one.
-        others: further adapter folders of the same collection and split; each adds its chosen
+        store: holds the collections and the vectors it was fitted on.
+        folder: the adapter, perhaps with others of the label curve under it.
+        collections: to measure on; none named are all that the adapter was fitted on.
+        others: further adapter folders of the same collections and split; each adds its chosen
             candidate as a row.
         measures: what to measure; the primary measure is always among them.
-        seed: of bootstrap and randomisation.
+        seed: of bootstrap and randomisation, where int8 is measured.
         device: torch device name; None chooses.
         check: compare the digests of all segments first.
-        int8: also measure what storing the vectors as int8 would cost.
-        commands: recorded in the report.
+        int8: also measure what storing the vectors as int8 would cost; one collection only.
+        index: ``exact``, or a kind of approximate index that searches instead; its recall is noted.
+        configuration: every option of the command, kept with the results.
+        commands: shown in the report.
 
     Raises:
-        FingerprintError: the store's vectors or collection are not the adapter's.
+        FingerprintError: the store's vectors or collections are not the adapter's.
         EraError: whatever else is wrong.
     """
-    start = time.monotonic()
     config = load_config(folder)
-    collection, split, encoders = _fitted_on(store, folder, config, collection_name)
-    where = resolve_device(device)
-    data = load_held_out(collection, split, encoders, device=where, check=check)
+    names = list(collections) or fitted_names(folder, config)
+    if int8 and len(names) != 1:
+        raise InputError("--int8 measures one collection; name it with --collection.")
     measures = list(dict.fromkeys([PRIMARY, *measures]))
     adapters = {name: load_adapter(folder, name) for name in config["candidates"]}
     for other in others:
-        name, adapter = _other(store, other, config, collection_name, taken=adapters)
+        name, adapter = other_adapter(store, other, config, names, taken=adapters)
         adapters[name] = adapter
-    scored = score_adapters(data, adapters, measures)
-    large = score_large(data, measures)
+    members = {folder: config, **curve_points(folder, config)}
+    further = [(path, load_config(path)) for path in others]
+    measured: dict[Path, list[Measured]] = {path: [] for path in members}
+    loaded: dict[str, Collection] = {}
+    ranked: dict[str, Ranked] = {}
+    notes: list[str] = []
+    extra: dict[str, Any] = {}
+    seconds = 0.0
+    for name in names:
+        collection, split, encoders = fitted_on(store, folder, config, name)
+        for where_from, made in [*members.items(), *further]:
+            # On a collection that was not fitted on, each leaves out what it was trained on.
+            tested = fitted_on(store, where_from, made, name)[1].test
+            split = split._replace(test=split.test[np.isin(split.test, tested)])
+        if collection.name in loaded:
+            raise InputError(f"--collection {collection.name}: named twice.")
+        loaded[collection.name] = collection
+        where = resolve_device(device)
+        data = load_held_out(collection, split, encoders, device=where, check=check)
+        near = None if index == "exact" else ApproximateIndex(data.corpus, index)
+        if near is not None:
+            notes.append(_recall(near, data, adapters[str(config["chosen"])], collection.name))
+        for path, point in members.items():
+            rows = adapters
+            if path != folder:
+                rows = {c: load_adapter(path, c) for c in point["candidates"]}
+            start = time.monotonic()
+            one, scored = measured_of(collection, split, data, rows, measures, index=near)
+            measured[path].append(one)
+            if path == folder:
+                shown = dict.fromkeys(("small", str(config["chosen"])))
+                histograms = {c: score_histogram(data, rows[c]) for c in shown if c in rows}
+                measured[path][-1] = one._replace(scores=histograms)
+                seconds += time.monotonic() - start
+                ranked[collection.name] = Ranked(scored, data.queries, collection.doc_ids)
+        if int8:
+            extra["int8"] = int8_loss(
+                data, adapters, ranked[collection.name].scored, measures, seed=seed
+            )
+    fits = [_fit_of(path, members[path], found) for path, found in measured.items()]
+    fits[0] = fits[0]._replace(seconds={**fits[0].seconds, "evaluate": seconds})
+    only = next(iter(loaded)) if len(loaded) == 1 else f"{len(loaded)} collections"
+    head = Head(
+        protocol="adapter",
+        title=f"Evaluation on {only}",
+        measures=tuple(str(measure) for measure in measures),
+        primary=str(PRIMARY),
+        collections={name: collection_entry(one) for name, one in loaded.items()},
+        encoders=config["encoders"],
+        configuration={**_split_options(config), **dict(configuration or {})},
+        adapters={str(path): sha256_file(path / "config.json") for path in (*members, *others)},
+        costs=[_adapter_size(config), *rows_read(list(loaded.values()), encoders, config)],
+        commands=list(commands),
+        notes=notes,
+        environment=environment(),
+        extra=extra,
+    )
+    ids = {name: collection.query_ids for name, collection in loaded.items()}
+    return Evaluation(Results(head, ids, fits), ranked)
+
+
+def measured_of(
+    collection: Collection,
+    split: Split,
+    data: HeldOut,
+    adapters: Mapping[str, Adapter],
+    measures: Sequence[Measure],
+    depth: int = DEPTH,
+    index: ApproximateIndex | None = None,
+) -> tuple[Measured, dict[str, Scored]]:
+    """Measure candidates, and the large encoder where its documents are stored.
+
+    Args:
+        collection: whose test queries they are.
+        split: which queries those are.
+        data: their vectors.
+        adapters: candidates by name.
+        measures: what to measure.
+        depth: documents kept of each ranking.
+        index: over the small encoder's corpus, to search instead of all of it.
+
+    Returns:
+        The values without histograms, and the rankings.
+    """
+    scored = score_adapters(data, adapters, measures, depth, index)
+    large = score_large(data, measures, depth)
     if large is not None:
         scored["large"] = large
-    table = compare(scored, measures, baseline="small", seed=seed)
-    metrics = read_json(folder / "metrics.json", "era-metrics", 1)
-    record = evaluation_record(
-        collection={
-            "name": collection.name,
-            "version": collection.version,
-            "documents": len(collection.doc_ids),
-            "queries": len(collection.query_ids),
-            "domain": collection.domain,
-        },
-        split={
-            "seed": split.config.seed,
-            "labels": split.config.labels,
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "test": len(split.test),
-        },
-        encoders={
-            side: f"{e.spec.name} ({e.spec.fingerprint[:12]})"
-            for side, e in (("query", encoders.query), ("document", encoders.document))
-        },
-        measures=[str(measure) for measure in measures],
-        primary=str(PRIMARY),
-        chosen=config["chosen"],
-        choice_reason=config["choice_reason"],
-        candidates=_candidate_rows(table, metrics),
-        curve=_curve(store, folder, config, collection_name, data, table, seed, len(split.train)),
-        costs=_costs(metrics, time.monotonic() - start, config, len(data.queries.ids)),
-        commands=list(commands),
-        notes=_notes(
-            data.queries,
-            int(metrics.get("judging_queries", len(split.validation))),
-            large is not None,
-        ),
-        environment=environment(),
+    return measured_values(collection, split, scored, measures), scored
+
+
+def measured_values(
+    collection: Collection, split: Split, scored: Mapping[str, Scored], measures: Sequence[Measure]
+) -> Measured:
+    """Put the values of candidates into one array, in the order of the test queries."""
+    values = np.stack([np.stack([one.values[m] for m in measures]) for one in scored.values()])
+    return Measured(collection.name, tuple(scored), split.test, values.astype(np.float32), {})
+
+
+def _recall(index: ApproximateIndex, data: HeldOut, adapter: Adapter, name: str) -> str:
+    """Which share of the exact results an approximate index finds for the chosen candidate."""
+    mapped = adapter.to(data.corpus.device).apply(data.queries.views)
+    found = recall_against_exact(index, mapped, data.corpus, asked=DEPTH)
+    shares = ", ".join(
+        f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}] of the exact top {depth}"
+        for depth, one in found.items()
     )
-    if not record["curve"]:
-        del record["curve"]
-    if int8:
-        record["int8"] = int8_loss(data, adapters, scored, measures, seed=seed)
-        record["notes"] += int8_notes(record)
-    return Evaluation(record, scored, data.queries, collection.doc_ids)
+    return (
+        f"{name} was searched through an approximate index ({index.about}): for the chosen "
+        f"candidate it finds {shares}. The row large is searched exactly."
+    )
 
 
-def int8_notes(record: Mapping[str, Any]) -> list[str]:
-    """What int8 storage would cost the baseline and the chosen candidate, one line for each."""
-    measure = record["primary"]
-    return [
-        f"Stored as int8, {name} would measure {row['mean']:.4f} {measure}: "
-        f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]."
-        for name in dict.fromkeys(("small", record["chosen"]))
-        for row in [record["int8"][name][measure]]
-    ]
+def collection_entry(collection: Collection) -> dict[str, Any]:
+    """What results say of a collection."""
+    return {
+        "digest": collection.digest,
+        "domain": collection.domain,
+        "query_texts": texts_digest(collection.query_text_keys),
+        "documents": len(collection.doc_ids),
+        "queries": len(collection.query_ids),
+    }
 
 
-def _fitted_on(
-    store: Store, folder: Path, config: Mapping[str, Any], wanted: str | None = None
-) -> tuple[Collection, Split, Encoders]:
-    """The collection, split and encoders that an adapter names, checked against the store.
-
-    A collection that it does not name is split by the adapter's rule; nothing of it was fitted on.
-    """
-    if config.get("encoders") == {}:
-        raise FingerprintError(
-            f"{folder}: fitted on arrays, so that no encoder or split is recorded and no store can "
-            "be compared with it. Measure it in Python: era_cache.api.RetrievalAdapter.load, then "
-            ".evaluate."
-        )
+def _fit_of(path: Path, config: Mapping[str, Any], measured: Sequence[Measured]) -> Fit:
+    """An adapter folder as a fit: what it says of itself, and what was measured."""
+    metrics = read_json(path / "metrics.json", "era-metrics", 1)
+    entries = config.get("collections", [config])
     try:
-        known = {
-            _text(entry["collection"]["name"]): (
-                _text(entry["collection"]["digest"]),
-                _recorded_split(entry["split"]),
-                _text(entry["split"]["test_digest"]),
-            )
-            for entry in config.get("collections", [config])
+        queries = {
+            part: sum(int(entry["split"].get("queries", {}).get(part, 0)) for entry in entries)
+            for part in ("train", "validation")
         }
-        sides = {side: str(config["encoders"][side]["fingerprint"]) for side in Encoders._fields}
+        queries["judging"] = int(metrics.get("judging_queries", queries["validation"]))
+        return Fit(
+            job={"adapter": sha256_file(path / "config.json")},
+            trained_on=", ".join(str(entry["collection"]["name"]) for entry in entries),
+            labels=float(config["split"]["labels"]),
+            split_seed=int(config["split"]["seed"]),
+            queries=queries,
+            held_out={
+                name: float(found["validation"])
+                for name, found in metrics.get("candidates", {}).items()
+                if found.get("validation") is not None
+            },
+            chosen=str(config["chosen"]),
+            reason=str(config.get("choice_reason", "")),
+            seconds={step: float(value) for step, value in metrics.get("seconds", {}).items()},
+            measured=tuple(measured),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{folder / 'config.json'}: incomplete: {error!r}.") from error
-    if wanted is None and len(known) != 1:
-        raise InputError(
-            f"{folder} was fitted on several collections ({', '.join(known)}); name the one to "
-            "measure on with --collection."
-        )
-    name = next(iter(known)) if wanted is None else wanted
-    if name not in known:  # perhaps by its version
-        name = next((n for n, (d, *_) in known.items() if name == f"{n}-{d[:12]}"), name)
-    if name in known:
-        digest, split_config, test_digest = known[name]
-        collection = store.collection(f"{name}-{digest[:12]}")
-        split = make_split(collection, split_config)
-        if collection.digest != digest or split.test_digest(collection) != test_digest:
-            raise FingerprintError(
-                f"{folder}: fitted on another version or split of {collection.name}; its test "
-                "queries may be among this one's training queries. Fit again."
-            )
-    else:
-        collection = store.collection(name)
-        if collection.name in known:
-            raise FingerprintError(
-                f"{folder}: fitted on version {known[collection.name][0][:12]} of "
-                f"{collection.name}; queries of {name} may be among its training queries."
-            )
-        split = _unseen(store, collection, known)
-    encoders = Encoders(**{side: store.encoder(print_) for side, print_ in sides.items()})
-    return collection, split, encoders
+        raise FormatError(f"{path}: config.json or metrics.json is damaged: {error!r}.") from error
 
 
-def _unseen(
-    store: Store, collection: Collection, known: Mapping[str, tuple[str, SplitConfig, str]]
-) -> Split:
-    """Test queries of a collection that was not fitted on, less those whose text was trained on."""
-    split = make_split(collection, next(iter(known.values()))[1])
-    test = split.test
-    for name, (digest, config, _) in known.items():
-        if digest[:12] not in store.versions(name):
-            continue
-        fitted = store.collection(f"{name}-{digest[:12]}")
-        seen = make_split(fitted, config)
-        rows = np.concatenate([seen.train, seen.validation])
-        test = test[~np.isin(text_keys(collection)[test], text_keys(fitted)[rows])]
-    return split._replace(train=split.train[:0], validation=split.validation[:0], test=test)
+def _split_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    split = config["split"]
+    names = {"rule": "split", "seed": "split_seed"}
+    options = {
+        names.get(part, part): split.get(part)
+        for part in ("rule", "seed", "labels", "test", "validation", "count")
+    }
+    return {**options, "recipe": config.get("recipe")}
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _recorded_split(recorded: Mapping[str, Any]) -> SplitConfig:
-    """Read a split from ``config.json``, which anyone may have edited."""
-    config = SplitConfig(
-        rule=str(recorded["rule"]),
-        seed=int(recorded["seed"]),
-        labels=float(recorded["labels"]),
-        test=float(recorded["test"]),
-        validation=float(recorded["validation"]),
-        count=int(recorded.get("count", 0)),
-    )
-    shares = (config.labels, config.test, config.validation)
-    if min(config.seed, config.count) < 0 or not all(0 <= share <= 1 for share in shares):
-        raise ValueError(f"impossible {config}")
-    return config
-
-
-def _other(
-    store: Store,
-    folder: Path,
-    config: Mapping[str, Any],
-    wanted: str | None,
-    *,
-    taken: Mapping[str, Adapter],
-) -> tuple[str, Adapter]:
-    """The chosen candidate of another folder, which must share collection, split and encoders."""
-    other = load_config(folder)
-    for part, same in (
-        ("collection", other.get("collection") == config["collection"]),
-        (
-            "test queries",
-            other.get("split", {}).get("test_digest") == config["split"]["test_digest"],
-        ),
-    ):
-        if not same:
-            raise FingerprintError(f"{folder}: its {part} differ; the two cannot be compared.")
-    _fitted_on(store, folder, other, wanted)
-    check_fingerprints(
-        folder, other, {s: e["fingerprint"] for s, e in config["encoders"].items() if s != "align"}
-    )
-    name = str(other["chosen"])
-    if name in taken:
-        name = f"{name} ({folder.name})"
-    # Folders of one name in different places: neither may replace the other's row.
-    same = sum(known == name or known.startswith(f"{name} #") for known in taken)
-    return f"{name} #{same + 1}" if same else name, load_adapter(folder)
-
-
-def _candidate_rows(table: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    def place(name: str) -> int:
-        known = name in _CANDIDATE_ORDER
-        return _CANDIDATE_ORDER.index(name) if known else len(_CANDIDATE_ORDER)
-
-    known = metrics.get("candidates", {})
-    kinds = {**CANDIDATES, "large": "the large encoder on both sides: a full re-encode"}
-    return [
-        {
-            "name": name,
-            "kind": kinds.get(name, "another adapter folder"),
-            "validation": known.get(name, {}).get("validation"),
-            "measures": table[name],
-        }
-        for name in sorted(table, key=place)
-    ]
-
-
-def _curve(
-    store: Store,
-    folder: Path,
-    config: Mapping[str, Any],
-    wanted: str | None,
-    data: Any,
-    table: Mapping[str, Any],
-    seed: int,
-    train_queries: int,
-) -> list[dict[str, Any]]:
-    """The label-efficiency curve: this folder's point and those under ``curve/``."""
-
-    def point(labels: float, train: int, entries: Mapping[str, Any]) -> dict[str, Any]:
-        shown = {
-            name: {key: entry[str(PRIMARY)][key] for key in ("mean", "low", "high")}
-            for name, entry in entries.items()
-        }
-        return {"labels": labels, "train": train, "candidates": shown}
-
-    points = []
-    for path in sorted((folder / "curve").glob("*/config.json")):
-        other = load_config(path.parent)
-        if other["split"].get("labels") == config["split"]["labels"]:
-            continue
-        if any(other.get(part) != config[part] for part in ("collection", "recipe")):
-            raise FingerprintError(
-                f"{path.parent}: fitted on another collection or with another recipe than "
-                f"{folder}. Remove it, or fit again with --curve."
-            )
-        _, split, _ = _fitted_on(store, path.parent, other, wanted)
-        if other["split"]["test_digest"] != config["split"]["test_digest"]:
-            raise FingerprintError(
-                f"{path.parent}: has other test queries than {folder}; fit again."
-            )
-        check_fingerprints(
-            path.parent, other, {s: e["fingerprint"] for s, e in config["encoders"].items()}
-        )
-        adapters = {name: load_adapter(path.parent, name) for name in other["candidates"]}
-        entries = compare(
-            score_adapters(data, adapters, [PRIMARY]), [PRIMARY], baseline="small", seed=seed
-        )
-        points.append(point(split.config.labels, len(split.train), entries))
-    if points:
-        points.append(point(config["split"]["labels"], train_queries, table))
-    return sorted(points, key=lambda p: p["labels"])
-
-
-def _costs(
-    metrics: Mapping[str, Any], seconds: float, config: Mapping[str, Any], queries: int
-) -> list[dict[str, str]]:
-    spent = metrics.get("seconds", {})
-    trained = sum(value for name, value in spent.items() if name != "align")
+def _adapter_size(config: Mapping[str, Any]) -> dict[str, str]:
     chosen = config["candidates"][config["chosen"]]
-    shape = chosen["shape"]
     kept = sum(table["entries"] for table in chosen.get("references", []))
+    shape = chosen["shape"]
+    references = f", {kept:,} references" if kept else ""
+    return {"what": "adapter", "value": f"{shape[0]} x {shape[1]}{references}"}
+
+
+def rows_read(
+    collections: Sequence[Collection], encoders: Encoders, config: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """Rows that were taken from the store instead of a model, and their size."""
+    documents = sum(len(collection.doc_ids) for collection in collections)
+    queries = sum(len(collection.query_ids) for collection in collections)
+    small, large = encoders.document.spec, encoders.query.spec
+    aligned = int(config.get("alignment_documents", 0))
+    size = documents * small.dim + queries * (small.dim + large.dim) + aligned * large.dim
     return [
-        {"what": "alignment", "value": f"{spent.get('align', 0.0):.2f} s"},
-        {"what": "training, all candidates", "value": f"{trained:.1f} s"},
-        {"what": f"evaluation, {queries} test queries", "value": f"{seconds:.1f} s"},
-        {
-            "what": "adapter",
-            "value": f"{shape[0]} x {shape[1]}" + (f", {kept:,} references" if kept else ""),
-        },
-        {"what": "documents encoded again", "value": "0"},
+        {"what": f"cached rows of {small.name}", "value": f"{documents + queries:,}"},
+        {"what": f"cached rows of {large.name}", "value": f"{queries + aligned:,}"},
+        {"what": "size of these rows in memory, float32", "value": f"{4 * size / 1e6:,.1f} MB"},
+        {"what": "rows encoded again, documents included", "value": "0"},
     ]
-
-
-def _notes(queries: QuerySet, judging: int, has_large: bool) -> list[str]:
-    notes = [
-        "Intervals are 95 % bootstrap intervals over test queries; p values are of the paired "
-        "randomisation test against small, corrected over candidates by Holm's method.",
-        "Rankings keep the first 1,000 documents; ties go by document id as in trec_eval.",
-    ]
-    if not has_large:
-        notes.append("No row 'large': era-embed --large-corpus stores what it needs.")
-    for name, number in (("test", len(queries.ids)), ("judging", judging)):
-        if number < 50:
-            notes.append(f"Only {number} {name} queries: differences of a few points are noise.")
-    return notes

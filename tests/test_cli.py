@@ -431,7 +431,17 @@ def test_eval_writes_the_report_next_to_the_adapter(built_hash_store, adapter):
     out = adapter / "evaluation"
     assert json.loads((out / "evaluation.json").read_text("utf-8")) == record
     names = {path.name for path in out.iterdir()}
-    assert names == {"evaluation.json", "report.html", "runs", "table.csv", "table.md"}
+    assert names == {
+        "evaluation.json",
+        "fits",
+        "queries.json",
+        "report.html",
+        "results.json",
+        "runs",
+        "table.csv",
+        "table.md",
+        "table.tex",
+    }
     runs = {path.stem for path in (out / "runs").iterdir()}
     assert runs == {"qrels", *(candidate["name"] for candidate in record["candidates"])}
 

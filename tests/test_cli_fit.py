@@ -99,15 +99,15 @@ def test_several_collections_give_one_adapter_and_the_command_that_measures_it(
     assert str(out / "evaluation" / "planted" / "report.html") in result.stdout
 
 
-def test_era_eval_asks_which_of_several_collections(built, tmp_path) -> None:
+def test_era_eval_measures_all_collections_or_those_named(built, tmp_path) -> None:
     _done(_fit(built, "planted", "prose", "--out", tmp_path / "a", *QUICK))
-    assert_fails(run(evaluate.main, built, tmp_path / "a"), "planted, prose", "--collection")
+    record = json.loads(_done(run(evaluate.main, built, tmp_path / "a", "--json")).stdout)
+    assert [one["name"] for one in record["collections"]] == ["planted", "prose"]
     for name, queries in (("prose", 20), ("again", 20)):  # fitted on, and not
         options = ["--collection", name, "--json", "--device", "cpu"]
         record = json.loads(_done(run(evaluate.main, built, tmp_path / "a", *options)).stdout)
-        assert record["collection"]["name"] == name
+        assert [one["name"] for one in record["collections"]] == [name]
         assert record["split"]["test"] == queries
-        assert (record["split"]["train"] > 0) == (name == "prose")
         stored = tmp_path / "a" / "evaluation" / name / "evaluation.json"
         assert json.loads(stored.read_text("utf-8")) == record
     result = run(evaluate.main, built, tmp_path / "a", "--collection", "other")
@@ -145,7 +145,7 @@ def test_no_collection_left_is_an_error(built, tmp_path, form, arguments) -> Non
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize("form", [[], ["sweep", "--grid", "folds=2"], ["curve"]], ids=str)
+@pytest.mark.parametrize("form", [[], ["sweep", "--grid", "folds=2"]], ids=str)
 def test_naming_no_collection_is_an_error(built, tmp_path, form) -> None:
     result = _fit(*form[:1], built, "--out", tmp_path / "a", *form[1:])
     assert_fails(result, "Name a collection", "--only-domain")
@@ -244,7 +244,7 @@ def test_each_form_has_help_with_an_example_that_parses(form) -> None:
     lines = result.stdout.partition("Example:\n")[2].partition("Options:")[0]
     words = shlex.split(lines.replace("\\\n", " "))
     assert words[:2] == ["era-fit", form]
-    command = fit.FitCommand.others[form]
+    command = fit.main.forms[form]
     command.parse_args(click.Context(command), words[2:])
     assert [p.name for p in command.params if isinstance(p, click.Option) and not p.help] == []
 
@@ -476,43 +476,22 @@ def test_a_folder_of_other_files_is_not_swept_into(built, tmp_path) -> None:
 # Curves
 
 
-def test_a_curve_prints_means_by_share_and_writes_tables(built, tmp_path) -> None:
-    options = ["--labels", "10,30", "--split-seeds", "2"]
+def test_a_curve_measures_each_share_and_shuffle(built, tmp_path) -> None:
+    options = ["--labels", "10,30", "--split-seeds", "2", "--json"]
     result = _done(_fit("curve", built, "planted", "again", "--out", tmp_path, *QUICK, *options))
-    lines = result.stdout.splitlines()
-    assert lines[0].split() == ["test", "nDCG@10", "10%", "30%"]
-    names = [line.split()[0] for line in lines[1:-1]]
-    assert names == ["small", "aligned", "era", "era-dual", "small+", "shipped"]
-    assert lines[-1] == f"Tables: {tmp_path / 'curve.html'}"
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "rows.jsonl",
-        "curve.csv",
-        "curve.json",
-        "curve.html",
-    }
-    record = json.loads((tmp_path / "curve.json").read_text("utf-8"))
-    assert (record["format"], record["version"]) == ("era-curve", 1)
-    assert len(record["rows"]) == 2 * 2 * 2 * 6
-    # The mean over collections and seeds, by hand.
-    own = [
-        row["test"] for row in record["rows"] if (row["candidate"], row["labels"]) == ("small", 0.3)
-    ]
-    small = lines[1].split()
-    assert small[2] == "±"
-    assert float(small[4]) == pytest.approx(sum(own) / 4, abs=6e-5)
-    assert "Test nDCG@10 of 2 collection(s)" in (tmp_path / "curve.html").read_text("utf-8")
-    assert "fitting again, split seed 43, 10% of the labels" in result.stderr
-
-
-def test_a_curve_as_json_has_rows_and_means(built, tmp_path) -> None:
-    options = [*QUICK, "--labels", "10,30", "--json"]
-    first = _done(_fit("curve", built, "planted", "--out", tmp_path, *options))
-    found = json.loads(first.stdout)
-    assert [row["test"] for row in found["summary"]] == [row["test"] for row in found["rows"]]
-    assert {row["sd"] for row in found["summary"]} == {0.0}
-    again = _done(_fit("curve", built, "planted", "--out", tmp_path, *options))
-    assert again.stdout == first.stdout
-    assert "fitting" not in again.stderr
+    record = json.loads(result.stdout)
+    assert record == json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
+    assert [point["labels"] for point in record["curve"]] == [0.1, 0.3]
+    names = ["small", "aligned", "era", "era-dual", "small+", "shipped"]
+    for point in record["curve"]:
+        assert list(point["candidates"]) == names
+        assert all(one["sd"] is not None for one in point["candidates"].values())
+    # What needs no label is the same at every share.
+    first, last = (point["candidates"] for point in record["curve"])
+    assert first["small"] == last["small"]
+    assert first["era"] != last["era"]
+    assert "8 of 8: again, 30 % of the labels, split seed 43" in result.stderr
+    assert (tmp_path / "report.html").is_file()
 
 
 def test_an_interrupted_curve_says_that_the_same_command_goes_on(
@@ -523,8 +502,8 @@ def test_an_interrupted_curve_says_that_the_same_command_goes_on(
     assert_fails(_fit("curve", built, "planted", *options), INTERRUPTED)
     monkeypatch.setattr(choose, "crossfit", crossfit)
     result = _done(_fit("curve", built, "planted", *options))
-    assert result.stderr.count("fitting planted") == 2
-    assert len(json.loads(result.stdout)["rows"]) == 18
+    assert result.stderr.count(" % of the labels") == 2
+    assert len(json.loads(result.stdout)["curve"]) == 3
 
 
 def test_a_full_disk_is_said_and_no_row_is_lost(built, tmp_path, monkeypatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,15 +19,16 @@ from era_cache.evaluate import (
     DEPTH,
     Scored,
     as_int8,
-    compare,
-    evaluation_record,
+    depth_of,
     int8_loss,
     score_adapters,
+    score_histogram,
     score_large,
 )
 from era_cache.maps import Adapter, unit
-from era_cache.measures import Measure, Ranking, parse_measure
+from era_cache.measures import Measure, parse_measure
 from era_cache.pairs import HeldOut, QuerySet, load_held_out, resolve_encoders
+from era_cache.results import EDGES
 from era_cache.splits import make_split
 from era_cache.store import Store
 from era_cache.trec import write_qrels, write_run
@@ -161,53 +161,35 @@ def test_rankings_are_cut_at_the_usual_depth() -> None:
     assert scored.values[recall].tolist() == [0.0]
 
 
-def _scored(*values: float) -> Scored:
-    measure = parse_measure("RR")
-    empty = Ranking(np.empty((len(values), 0), np.int64), np.empty((len(values), 0), np.float32))
-    return Scored(empty, {measure: np.array(values)})
+def test_scores_are_counted_as_a_loop_counts_them(tmp_path) -> None:
+    data, _ = _held_out(tmp_path / "store", queries_are_documents=True)
+    adapter = _adapters()["both"]
+    found = score_histogram(data, adapter)
+    mapped = adapter.apply(data.queries.views).numpy()
+    scores = mapped @ data.corpus.numpy().T
+    relevant = {(q, d) for q, d, r in zip(*data.queries.qrels, strict=True) if r >= 1}
+    own = data.queries.exclude.tolist()
+    parts: dict[str, list[float]] = {"positives": [], "hardest": [], "others": []}
+    for q, row in enumerate(scores):
+        others = [s for d, s in enumerate(row) if (q, d) not in relevant and d != own[q]]
+        parts["others"] += others
+        parts["hardest"].append(max(others))
+        parts["positives"] += [s for d, s in enumerate(row) if (q, d) in relevant and d != own[q]]
+    for part, values in parts.items():
+        counts = getattr(found, part)
+        assert counts.sum() == len(values)
+        # A score on a bound may be counted on either side of it.
+        expected = np.histogram(np.clip(values, -1, 1), EDGES)[0]
+        assert np.abs(counts - expected).sum() <= 2
+    assert found.hardest.sum() == 30
 
 
-def test_comparison_gives_means_differences_and_corrected_p() -> None:
-    low, high = [0.1, 0.2, 0.3, 0.4] * 4, [0.3, 0.4, 0.5, 0.6] * 4
-    table = compare(
-        {"small": _scored(*low), "better": _scored(*high), "same": _scored(*low)},
-        [Measure("RR")],
-        baseline="small",
-        seed=0,
-    )
-    small, better, same = (table[name]["RR"] for name in ("small", "better", "same"))
-    assert set(small) == {"mean", "low", "high"}
-    assert set(better) == {
-        *small,
-        "difference",
-        "difference_low",
-        "difference_high",
-        "p",
-        "p_holm",
-    }
-    assert math.isclose(small["mean"], 0.25)
-    assert small["low"] < 0.25 < small["high"]
-    assert math.isclose(better["mean"], 0.45)
-    # Every query gains 0.2, so that no resample differs.
-    for name in ("difference", "difference_low", "difference_high"):
-        assert math.isclose(better[name], 0.2)
-    # All 16 differences have one sign: p is near 2 / 2^16, and Holm doubles the smaller of two.
-    assert better["p"] < 0.001
-    assert math.isclose(better["p_holm"], 2 * better["p"])
-    assert same["difference"] == 0
-    assert same["p"] == same["p_holm"] == 1
+def test_as_many_documents_are_ranked_as_measures_look_at() -> None:
+    def depth(*names: str) -> int:
+        return depth_of([parse_measure(name) for name in names])
 
-
-def test_comparison_without_its_baseline_gives_means_only() -> None:
-    table = compare({"one": _scored(0.5, 1.0)}, [Measure("RR")], baseline="small", seed=0)
-    assert set(table["one"]["RR"]) == {"mean", "low", "high"}
-    assert table["one"]["RR"]["mean"] == 0.75
-
-
-def test_record_names_its_format_first() -> None:
-    record = evaluation_record(primary="RR", notes=[])
-    assert list(record.items())[:2] == [("format", "era-evaluation"), ("version", 1)]
-    assert record["primary"] == "RR"
+    assert depth("nDCG@10", "R@100") == 100
+    assert depth("nDCG@10", "RR") == depth() == depth("R@5000") == DEPTH
 
 
 def test_int8_rows_lose_what_a_store_of_int8_rows_would(tmp_path):

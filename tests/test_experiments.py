@@ -1,12 +1,10 @@
-"""Sweeps and curves from a store: rows that last, in order, and of labels that may be seen."""
+"""Sweeps from a store: rows that last, in order, and of labels that may be seen."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from planted import QUICK, Meddled, default_qrels, embedded, planted_texts
 
@@ -15,14 +13,13 @@ from era_cache.choose import fit_candidates
 from era_cache.config import EmbedConfig, SplitConfig
 from era_cache.embed import embed_collection
 from era_cache.encoders import HashEncoder
-from era_cache.errors import FitError, InputError, StoreError
-from era_cache.experiments import curve_rows, curve_summary, sweep_rows
+from era_cache.errors import InputError
+from era_cache.experiments import sweep_rows
 from era_cache.fitting import fit_to_folder, load_sources
 from era_cache.settings import grid
 from era_cache.splits import make_split
 from era_cache.store import Store
 from era_cache.types import Role
-from era_cache.workflow import evaluate_folder
 
 SPLIT = SplitConfig()
 
@@ -44,18 +41,6 @@ def _sweep(store: Store, folder: Path, **changes: object) -> list[dict[str, obje
     }
     names = changes.pop("names", ["planted"])
     return sweep_rows(store, names, folder, **{**options, **changes})
-
-
-def _curve(store: Store, folder: Path, **changes: object) -> list[dict[str, object]]:
-    options = {
-        "split": SPLIT,
-        "labels": [0.1, 0.3],
-        "split_seeds": 1,
-        "recipe": QUICK,
-        "device": "cpu",
-    }
-    names = changes.pop("names", ["planted"])
-    return curve_rows(store, names, folder, **{**options, **changes})
 
 
 def _forbidden(*_args: object, **_options: object) -> None:
@@ -211,8 +196,6 @@ def test_rows_of_another_split_or_store_are_refused(store, tmp_path) -> None:
     other, _ = embedded(tmp_path / "store", planted_texts(), large=HashEncoder(24, "another"))
     with pytest.raises(InputError, match="rows of another store"):
         _sweep(other, tmp_path / "rows")
-    with pytest.raises(InputError, match="rows of another store"):
-        _curve(store, tmp_path / "rows")
 
 
 def test_an_impossible_setting_is_said_before_anything_is_read(store, tmp_path) -> None:
@@ -321,179 +304,3 @@ def test_a_smaller_share_knows_nothing_of_the_labels_of_a_larger(store, tmp_path
     for texts in ("documents", "both"):
         assert one[0.1, texts] == pytest.approx(two[0.1, texts], abs=1e-6)
         assert one[0.3, texts] != two[0.3, texts]
-
-
-# Curves
-
-
-def test_a_curve_has_a_row_for_each_share_seed_and_candidate(store, tmp_path) -> None:
-    rows = _curve(store, tmp_path, split_seeds=2)
-    names = ["small", "aligned", "era", "era-dual", "small+", "shipped"]
-    assert [(r["split_seed"], r["labels"], r["candidate"]) for r in rows] == [
-        (seed, share, name) for seed in (42, 43) for share in (0.1, 0.3) for name in names
-    ]
-    assert {(row["labels"], row["train"]) for row in rows} == {(0.1, 6), (0.3, 18)}
-    assert {row["collection"] for row in rows} == {"planted"}
-    # What needs no label is the same at every share of a seed.
-    for name in ("small", "aligned"):
-        tests = {(row["split_seed"], row["test"]) for row in rows if row["candidate"] == name}
-        assert len(tests) == 2
-
-
-def test_a_curve_measures_what_fitting_and_evaluating_measure(store, tmp_path) -> None:
-    rows = _curve(store, tmp_path / "curve", labels=[0.3])
-    report = fit_to_folder(
-        store,
-        "planted",
-        tmp_path / "adapter",
-        split_config=dataclasses.replace(SPLIT, labels=0.3),
-        recipe=QUICK,
-        device="cpu",
-    )
-    record = evaluate_folder(store, tmp_path / "adapter", device="cpu").record
-    tested = {c["name"]: c["measures"]["nDCG@10"]["mean"] for c in record["candidates"]}
-    for row in rows:
-        name = row["candidate"]
-        if name == "shipped":
-            name = report.result.choice.name
-        assert row["test"] == pytest.approx(tested[name], abs=1e-6)
-        assert row["held_out"] == pytest.approx(report.result.candidates[name].mean, abs=1e-6)
-
-
-@pytest.mark.parametrize("candidate", ["small", "era-dual"])
-def test_shipped_is_the_row_of_the_chosen_candidate(
-    store, tmp_path, monkeypatch, candidate
-) -> None:
-    def chosen(data, recipe):
-        return fit_candidates(data, recipe, candidate=candidate)
-
-    monkeypatch.setattr(experiments, "fit_candidates", chosen)
-    rows = {row["candidate"]: row for row in _curve(store, tmp_path, labels=[0.3])}
-    assert {**rows["shipped"], "candidate": candidate} == rows[candidate]
-    assert len({row["test"] for row in rows.values()}) > 1
-
-
-def _interrupting(at: int) -> tuple[list[int], Callable[..., object]]:
-    calls: list[int] = []
-
-    def fit(data, recipe):
-        calls.append(len(calls))
-        if len(calls) == at:
-            raise KeyboardInterrupt
-        return fit_candidates(data, recipe)
-
-    return calls, fit
-
-
-def test_an_interrupted_curve_goes_on_where_it_stopped(store, tmp_path, monkeypatch) -> None:
-    calls, fit = _interrupting(3)
-    monkeypatch.setattr(experiments, "fit_candidates", fit)
-    with pytest.raises(KeyboardInterrupt):
-        _curve(store, tmp_path / "a", split_seeds=2)
-    assert len((tmp_path / "a" / "rows.jsonl").read_text().splitlines()) == 3  # a head, two fits
-    calls[:] = [7, 7, 7]
-    rows = _curve(store, tmp_path / "a", split_seeds=2)
-    assert len(calls) == 5
-    monkeypatch.setattr(experiments, "fit_candidates", _forbidden)
-    assert _curve(store, tmp_path / "a", split_seeds=2) == rows
-    monkeypatch.setattr(experiments, "fit_candidates", fit_candidates)
-    assert _curve(store, tmp_path / "b", split_seeds=2) == rows
-
-
-def test_a_fit_that_was_left_incomplete_is_no_row(store, tmp_path, monkeypatch) -> None:
-    def incomplete(data, recipe):
-        return fit_candidates(data, recipe)._replace(missing=("small+",))
-
-    monkeypatch.setattr(experiments, "fit_candidates", incomplete)
-    with pytest.raises(KeyboardInterrupt):
-        _curve(store, tmp_path)
-    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"recipe": dataclasses.replace(QUICK, temperature=0.5)},
-        {"split": dataclasses.replace(SPLIT, count=5)},
-        {"labels": [0.1, 0.2]},
-    ],
-    ids=["recipe", "count", "share"],
-)
-def test_a_curve_of_other_settings_takes_over_only_what_is_the_same(
-    store, tmp_path, monkeypatch, changes
-) -> None:
-    _curve(store, tmp_path)
-    calls, fit = _interrupting(-1)
-    monkeypatch.setattr(experiments, "fit_candidates", fit)
-    _curve(store, tmp_path, **changes)
-    assert len(calls) == (1 if "labels" in changes else 2)
-
-
-def test_curves_of_several_collections_are_fitted_one_by_one(tmp_path) -> None:
-    store, _ = embedded(tmp_path / "store", planted_texts())
-    _second(store)
-    rows = _curve(store, tmp_path / "rows", names=["planted", "again"], labels=[0.3])
-    alone = _curve(store, tmp_path / "alone", names=["again"], labels=[0.3])
-    assert rows[6:] == alone
-    assert [row["collection"] for row in rows] == ["planted"] * 6 + ["again"] * 6
-
-
-def test_a_collection_that_was_embedded_anew_is_fitted_anew(tmp_path) -> None:
-    store, _ = embedded(tmp_path / "store", planted_texts())
-    _second(store)
-    first = _curve(store, tmp_path / "rows", names=["planted", "again"], labels=[0.3])
-    _second(store, seed=" other")
-    again = _curve(store, tmp_path / "rows", names=["planted", "again"], labels=[0.3])
-    assert again[:6] == first[:6]
-    assert again[6:] != first[6:]
-
-
-def test_an_unknown_collection_or_an_impossible_share_is_said(store, tmp_path) -> None:
-    with pytest.raises(StoreError, match="no collection 'other'"):
-        _curve(store, tmp_path / "a", names=["planted", "other"])
-    with pytest.raises(InputError, match="at most 40%"):
-        _curve(store, tmp_path / "b", labels=[0.9])
-    with pytest.raises(FitError, match="no training query"):
-        _curve(store, tmp_path / "c", labels=[0.001])
-
-
-# Summaries
-
-
-def _rows(*values: tuple[float, int, str, float]) -> list[dict[str, object]]:
-    return [
-        {"labels": labels, "split_seed": seed, "candidate": candidate, "test": test}
-        for labels, seed, candidate, test in values
-    ]
-
-
-def test_mean_and_spread_over_seeds_by_hand() -> None:
-    rows = _rows(
-        (0.1, 42, "era", 0.2),  # two collections: mean 0.3
-        (0.1, 42, "era", 0.4),
-        (0.1, 43, "era", 0.6),  # mean 0.7
-        (0.1, 43, "era", 0.8),
-        (0.1, 44, "era", 0.5),  # mean 0.5
-        (0.1, 44, "era", 0.5),
-        (0.2, 42, "era", 0.9),
-        (0.1, 42, "small", 0.25),
-        (0.1, 43, "small", 0.75),
-    )
-    summary = {(row["labels"], row["candidate"]): row for row in curve_summary(rows)}
-    assert list(summary) == [(0.1, "era"), (0.2, "era"), (0.1, "small")]
-    one = summary[0.1, "era"]
-    assert one["test"] == pytest.approx(0.5)  # of 0.3, 0.7, 0.5
-    assert one["sd"] == pytest.approx(0.2)  # sqrt((0.04 + 0.04 + 0) / 2)
-    assert one["seeds"] == 3
-    assert summary[0.1, "small"]["sd"] == pytest.approx(np.sqrt(0.125))
-    assert summary[0.2, "era"] == {
-        "labels": 0.2,
-        "candidate": "era",
-        "test": 0.9,
-        "sd": 0.0,
-        "seeds": 1,
-    }
-
-
-def test_no_rows_give_no_summary() -> None:
-    assert curve_summary([]) == []

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from planted import QUICK, QUICK_PAPER, embedded, planted_texts
 
 from era_cache import choose
 from era_cache.adapters import load_adapter, load_config
+from era_cache.analysis import record_of
 from era_cache.collections import TextCollection
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.crossfit import crossfit
@@ -21,10 +24,14 @@ from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.fitting import FitReport, fit_to_folder, load_sources
 from era_cache.splits import make_split
 from era_cache.store import Store
-from era_cache.workflow import evaluate_folder
+from era_cache.workflow import Evaluation, evaluate_folder
 
 SPLIT = SplitConfig(labels=0.3)
 NAMES = ["planted", "again"]
+
+
+def _record(evaluation: Evaluation) -> dict[str, Any]:
+    return record_of(evaluation.results)
 
 
 def _add(store: Store, texts: TextCollection, seed: str = "") -> None:
@@ -118,39 +125,61 @@ def test_the_order_of_collections_is_kept(store, tmp_path) -> None:
 
 
 def test_the_adapter_is_measured_on_each_collection_by_its_name(store, both) -> None:
-    for name, queries, train in (("planted", 30, 18), ("again", 20, 12)):
-        evaluation = evaluate_folder(store, both.folder, collection_name=name, device="cpu")
-        record, collection = evaluation.record, store.collection(name)
-        assert record["collection"]["name"] == name
-        assert record["split"]["train"] == train
+    for name, queries in (("planted", 30), ("again", 20)):
+        evaluation = evaluate_folder(store, both.folder, collections=[name], device="cpu")
+        record, collection = _record(evaluation), store.collection(name)
+        assert [one["name"] for one in record["collections"]] == [name]
+        assert record["split"]["train"] == 18 + 12
         test = make_split(collection, SPLIT).test
-        assert evaluation.queries.ids == [collection.query_ids[row] for row in test]
+        assert evaluation.ranked[name].queries.ids == [collection.query_ids[row] for row in test]
         assert len(test) == queries
 
 
-def test_without_a_name_it_is_asked_for(store, both) -> None:
-    with pytest.raises(InputError, match=r"several collections \(planted, again\).*--collection"):
-        evaluate_folder(store, both.folder, device="cpu")
+def test_without_a_name_it_is_measured_on_all_and_each_counts_the_same(store, both) -> None:
+    record = _record(evaluate_folder(store, both.folder, device="cpu"))
+    assert [one["name"] for one in record["collections"]] == NAMES
+    single = {
+        name: _record(evaluate_folder(store, both.folder, collections=[name], device="cpu"))
+        for name in NAMES
+    }
+    for number, row in enumerate(record["candidates"]):
+        for measure, entry in row["measures"].items():
+            alone = [
+                one["candidates"][number]["measures"][measure]["mean"] for one in single.values()
+            ]
+            assert entry["mean"] == pytest.approx(sum(alone) / 2, abs=1e-7)
+    rows = {row["collection"]: row for row in record["gains"]["rows"]}
+    for name, one in single.items():
+        assert rows[name]["mean"] == pytest.approx(one["gains"]["rows"][0]["mean"], abs=1e-7)
+
+
+def test_a_collection_named_twice_is_refused(store, both) -> None:
+    version = store.collection("again").version
+    names = ["again", f"again-{version}"]
+    with pytest.raises(InputError, match="again: named twice"):
+        evaluate_folder(store, both.folder, collections=names, device="cpu")
 
 
 def test_a_version_may_be_named_too(store, both) -> None:
     version = store.collection("again").version
-    evaluation = evaluate_folder(
-        store, both.folder, collection_name=f"again-{version}", device="cpu"
-    )
-    assert evaluation.record["split"]["train"] == 12
+    evaluation = evaluate_folder(store, both.folder, collections=[f"again-{version}"], device="cpu")
+    assert _record(evaluation)["collections"][0]["version"] == version
 
 
 def test_it_is_measured_on_a_collection_that_it_was_not_fitted_on(store, both, tmp_path) -> None:
     one = _fit(store, tmp_path / "one", "planted").folder
     for folder in (one, both.folder):
-        evaluation = evaluate_folder(store, folder, collection_name="unseen", device="cpu")
-        assert evaluation.record["collection"]["name"] == "unseen"
-        split = evaluation.record["split"]
-        assert (split["train"], split["validation"], split["test"]) == (0, 0, 30)
+        evaluation = evaluate_folder(store, folder, collections=["unseen"], device="cpu")
+        record = _record(evaluation)
+        assert [one["name"] for one in record["collections"]] == ["unseen"]
+        split, trained = record["split"], load_config(folder)
+        entries = trained.get("collections", [trained])
+        assert split["train"] == sum(one["split"]["queries"]["train"] for one in entries) > 0
+        assert split["test"] == 30
         collection = store.collection("unseen")
         test = make_split(collection, SPLIT).test
-        assert evaluation.queries.ids == [collection.query_ids[row] for row in test]
+        ids = evaluation.ranked["unseen"].queries.ids
+        assert ids == [collection.query_ids[row] for row in test]
 
 
 def test_another_version_of_a_fitted_collection_is_refused(tmp_path) -> None:
@@ -161,31 +190,31 @@ def test_another_version_of_a_fitted_collection_is_refused(tmp_path) -> None:
     assert second.version != first.version
     with pytest.raises(FingerprintError, match=f"fitted on version {first.version} of planted"):
         evaluate_folder(
-            store, tmp_path / "one", collection_name=f"planted-{second.version}", device="cpu"
+            store, tmp_path / "one", collections=[f"planted-{second.version}"], device="cpu"
         )
     # The bare name means the version that it was fitted on.
-    for name in (None, "planted", f"planted-{first.version}"):
-        record = evaluate_folder(store, tmp_path / "one", collection_name=name, device="cpu").record
-        assert record["collection"]["version"] == first.version
+    for names in ([], ["planted"], [f"planted-{first.version}"]):
+        record = _record(evaluate_folder(store, tmp_path / "one", collections=names, device="cpu"))
+        assert record["collections"][0]["version"] == first.version
         assert record["split"]["train"] == 18
 
 
 def test_the_curve_of_several_collections_is_shown_for_each(store, tmp_path) -> None:
     _fit(store, tmp_path / "a")
     _fit(store, tmp_path / "a" / "curve" / "10", split=dataclasses.replace(SPLIT, labels=0.1))
-    for name, train in (("planted", [6, 18]), ("again", [4, 12]), ("unseen", [0, 0])):
-        record = evaluate_folder(store, tmp_path / "a", collection_name=name, device="cpu").record
+    for names in (["planted"], ["again"], ["unseen"], ["planted", "again"], []):
+        record = _record(evaluate_folder(store, tmp_path / "a", collections=names, device="cpu"))
         assert [point["labels"] for point in record["curve"]] == [0.1, 0.3]
-        assert [point["train"] for point in record["curve"]] == train
+        assert [point["train"] for point in record["curve"]] == [6 + 4, 18 + 12]
         smalls = {point["candidates"]["small"]["mean"] for point in record["curve"]}
         assert len(smalls) == 1
 
 
 def test_another_folder_of_several_collections_joins_as_a_row(store, both, tmp_path) -> None:
     other = _fit(store, tmp_path / "other", candidate="era").folder
-    record = evaluate_folder(
-        store, both.folder, collection_name="again", others=[other], device="cpu"
-    ).record
+    record = _record(
+        evaluate_folder(store, both.folder, collections=["again"], others=[other], device="cpu")
+    )
     assert "era (other)" in [row["name"] for row in record["candidates"]]
 
 
@@ -270,7 +299,7 @@ def test_an_adapter_of_sharing_collections_can_be_measured_on_both(tmp_path) -> 
     report = _fit(store, tmp_path / "a")
     assert report.queries()["train"] == 35
     for name in NAMES:
-        evaluate_folder(store, tmp_path / "a", collection_name=name, device="cpu")
+        evaluate_folder(store, tmp_path / "a", collections=[name], device="cpu")
 
 
 # Interruptions
@@ -324,7 +353,7 @@ def test_an_interrupted_fit_is_resumed_to_what_it_would_have_been(
 def test_what_is_ready_of_an_interrupted_fit_can_be_evaluated(store, tmp_path, monkeypatch) -> None:
     _interrupt(monkeypatch, "small+")
     _fit(store, tmp_path / "a", "planted")
-    record = evaluate_folder(store, tmp_path / "a", device="cpu").record
+    record = _record(evaluate_folder(store, tmp_path / "a", device="cpu"))
     names = [row["name"] for row in record["candidates"]]
     assert names == ["small", "aligned", "era", "era-dual"]
 
@@ -415,7 +444,7 @@ def test_a_count_limits_the_training_queries(store, tmp_path, count) -> None:
     config = load_config(tmp_path / "a")
     assert config["split"]["count"] == count
     assert config["split"]["queries"]["train"] == expected
-    record = evaluate_folder(store, tmp_path / "a", device="cpu").record
+    record = _record(evaluate_folder(store, tmp_path / "a", device="cpu"))
     assert record["split"]["train"] == expected
     # The limited queries are the first of the others, and nothing else moved.
     limited, usual = (make_split(store.collection("planted"), one) for one in (split, SPLIT))
@@ -460,6 +489,90 @@ def test_test_queries_that_another_collection_trained_on_do_not_count(tmp_path) 
     other = {fitted.query_ids[row] for row in trained}
     assert other & {twin.query_ids[row] for row in make_split(twin, SPLIT).test}
     _fit(store, tmp_path / "adapter", "planted")
-    evaluation = evaluate_folder(store, tmp_path / "adapter", collection_name="twin", device="cpu")
-    assert evaluation.queries.ids
-    assert not other & set(evaluation.queries.ids)
+    evaluation = evaluate_folder(store, tmp_path / "adapter", collections=["twin"], device="cpu")
+    measured = set(evaluation.ranked["twin"].queries.ids)
+    assert measured
+    assert not other & measured
+    (fit,) = evaluation.results.fits
+    rows = fit.measured[0].query_rows.tolist()
+    assert {twin.query_ids[row] for row in rows} == measured
+
+
+def test_no_point_of_a_curve_is_measured_on_what_any_of_them_trained_on(tmp_path) -> None:
+    store, _ = embedded(tmp_path / "store", planted_texts())
+    fitted, plain = store.collection("planted"), planted_texts()
+    _add(
+        store,
+        plain._replace(
+            name="twin", query_ids=plain.query_ids[::-1], query_texts=plain.query_texts[::-1]
+        ),
+    )
+    few, most = (dataclasses.replace(SPLIT, labels=share) for share in (0.1, 0.4))
+    _fit(store, tmp_path / "a", "planted", split=few)
+    _fit(store, tmp_path / "a" / "curve" / "40", "planted", split=most)
+    _fit(store, tmp_path / "with", "planted", split=most, candidate="era")
+    _fit(store, tmp_path / "alone", "planted", split=few)
+    trained = {fitted.query_ids[row] for row in make_split(fitted, most).train}
+    twin = store.collection("twin")
+    for folder, others in (("a", []), ("alone", [tmp_path / "with"])):
+        results = evaluate_folder(
+            store, tmp_path / folder, collections=["twin"], others=others, device="cpu"
+        ).results
+        assert len(results.fits) == (2 if folder == "a" else 1)
+        for fit in results.fits:
+            rows = fit.measured[0].query_rows.tolist()
+            assert rows
+            assert not trained & {twin.query_ids[row] for row in rows}
+
+
+def test_without_what_was_fitted_on_nothing_unseen_is_measured(tmp_path) -> None:
+    store, collection = embedded(tmp_path / "store", planted_texts())
+    _add(store, _texts("unseen", "in other words"))
+    _fit(store, tmp_path / "a", "planted")
+    (store.path / "collections" / f"planted-{collection.version}.h5").unlink()
+    with pytest.raises(FingerprintError, match=f"The store lacks planted-{collection.version}"):
+        evaluate_folder(store, tmp_path / "a", collections=["unseen"], device="cpu")
+
+
+# Collections without labels
+
+
+def test_documents_without_labels_align_and_become_references(store, tmp_path) -> None:
+    alone = _fit(store, tmp_path / "alone", "planted")
+    with_more = _fit(store, tmp_path / "more", "planted", align_with=["unseen"])
+    assert alone.alignment_documents == 60
+    assert with_more.alignment_documents == 120
+    config = load_config(with_more.folder)
+    unseen = store.collection("unseen")
+    assert config["aligned_with"] == [{"name": "unseen", "digest": unseen.digest}]
+    assert "aligned_with" not in load_config(alone.folder)
+    for name, report in (("alone", alone), ("more", with_more)):
+        adapter = load_adapter(tmp_path / name, "aligned")
+        limit = QUICK.reference_documents
+        expected = limit * (1 if report is alone else 2)
+        assert [len(table.keys) for table in adapter.references] == [expected]
+
+
+def test_documents_alone_are_read_of_what_only_aligns(store, tmp_path, monkeypatch) -> None:
+    """Whatever the queries and judgements of the other collection are, the adapter is the same."""
+    first = _fit(store, tmp_path / "a", "planted", align_with=["unseen"])
+    _add(store, _texts("unlabelled", "in words of their own", n_queries=7))
+    second = _fit(store, tmp_path / "b", "planted", align_with=["unlabelled"])
+    for name in load_config(first.folder)["candidates"]:
+        one, two = (load_adapter(report.folder, name) for report in (first, second))
+        assert torch.equal(one.weight, two.weight)
+        for mine, theirs in zip(one.references, two.references, strict=True):
+            assert torch.equal(mine.keys, theirs.keys)
+
+
+@pytest.mark.parametrize("names", [["planted"], ["unseen", "unseen"]])
+def test_what_takes_part_already_is_not_aligned_with(store, tmp_path, names) -> None:
+    with pytest.raises(InputError, match=r"--align-with .*take part already"):
+        _fit(store, tmp_path / "a", "planted", align_with=names)
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_interrupted_fit_goes_on_with_the_same_documents_only(store, tmp_path) -> None:
+    _fit(store, tmp_path / "a", "planted", align_with=["unseen"])
+    with pytest.raises(InputError, match="another aligned_with"):
+        _fit(store, tmp_path / "a", "planted", resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from era_cache.errors import InputError
+from era_cache.errors import InputError, StoreError
 from era_cache.measures import Ranking, evaluate, parse_measure
-from era_cache.trec import read_qrels, read_run, write_qrels, write_run
+from era_cache.text_columns import read_columns
+from era_cache.trec import QRELS_FORM, read_qrels, read_run, write_qrels, write_run
 from era_cache.types import Qrels
 
 QUERIES = {"q1": 0, "q2": 1, "q3": 2}
@@ -144,6 +146,10 @@ def test_qrels_come_back_in_the_same_order(tmp_path: Path) -> None:
         ("q1 Q0 d2 2 1_0 x", "score '1_0'"),
         ("q1 Q0 d1 2 0.5 x", "same query and document as on line 1"),
         (b"q1 Q0 \xff 2 0.5 x", "not UTF-8"),
+        (b"\xff Q0 d2 2 0.5 x", "query id b'\\xff' is not UTF-8"),
+        (b"q1 Q0 d2 2 \xff x", "score '\ufffd'"),
+        (b"q1 Q0 d2 2 0.5 x\0", "a NUL byte"),
+        (b"q1 Q0 d2 2 0.5 x\rq1 Q0 c 2 0.5 x", "12 columns"),
     ],
 )
 def test_wrong_run_lines_are_named(tmp_path: Path, line: str | bytes, message: str) -> None:
@@ -165,6 +171,8 @@ def test_wrong_run_lines_are_named(tmp_path: Path, line: str | bytes, message: s
         ("q1 0 d2 1_0", "relevance '1_0'"),
         ("q1 0 d2 -", "relevance '-'"),
         ("q1 0 d2 99999999999999999999", "relevance '9999"),
+        ("q1 0 d2 2147483648", "relevance '2147483648'"),
+        ("q1 0 d2 -9223372036854775808", "relevance '-9223372036854775808'"),
         ("q1 0 d1 0", "same query and document as on line 1"),
     ],
 )
@@ -235,13 +243,131 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(StoreError, match="No space left"):
         write_run(path, ["q"], ["d"], ranking, "tag")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     ranking = Ranking(np.array([[0]]), np.ones((1, 1), dtype=np.float32))
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(StoreError, match=r"absent: writing failed: No such file"):
         write_run(tmp_path / "absent" / "out", ["q"], ["d"], ranking, "tag")
+
+
+SPACES = st.sampled_from([" ", "\t", "  ", " \t", "\v", "\f"])
+LINE = st.tuples(
+    st.integers(0, 5), st.integers(0, 99), st.integers(-9, 9), SPACES, st.sampled_from(["", "\r"])
+)
+
+
+@settings(max_examples=150)
+@given(
+    lines=st.lists(LINE, max_size=12, unique_by=lambda line: line[:2]),
+    cuts=st.lists(st.integers(0, 300), max_size=6),
+    last=st.booleans(),
+)
+def test_columns_do_not_depend_on_where_the_blocks_of_a_file_end(
+    lines: list[tuple[int, int, int, str, str]], cuts: list[int], last: bool
+) -> None:
+    texts = [
+        f"{space}q\u00e9{q}{space}0{space}d{d}{space}{grade}{end}"
+        for q, d, grade, space, end in lines
+    ]
+    content = ("\n".join(texts) + "\n" * (last and bool(texts))).encode()
+    places = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
+    blocks = [content[a:b] for a, b in itertools.pairwise(places)]
+    found = read_columns(Path("any"), blocks, QRELS_FORM)
+    queries = list(dict.fromkeys(f"q\u00e9{line[0]}" for line in lines))
+    docs = list(dict.fromkeys(f"d{line[1]}" for line in lines))
+    assert (found.query_ids, found.doc_ids) == (queries, docs)
+    assert [found.query_ids[row] for row in found.query_rows] == [f"q\u00e9{x[0]}" for x in lines]
+    assert [found.doc_ids[row] for row in found.doc_rows] == [f"d{line[1]}" for line in lines]
+    assert found.values.tolist() == [line[2] for line in lines]
+
+
+@pytest.mark.parametrize("number", [1, 2, 29_999, 30_000])
+def test_a_wrong_line_anywhere_in_a_long_file_is_named(tmp_path: Path, number: int) -> None:
+    lines = [f"q1 Q0 doc{row} 1 {row}.5 tag" for row in range(30_000)]
+    docs = {f"doc{row}": row for row in range(30_000)}
+    path = write(tmp_path, "\n".join(lines))
+    assert path.stat().st_size > 2 << 18  # several blocks
+    assert read_run(path, QUERIES, docs).doc_rows[0, 0] == 29_999
+    for wrong, message in (("", "0 columns"), ("q1 Q0 doc9 1 inf tag", "score 'inf'")):
+        write(tmp_path, "\n".join([*lines[: number - 1], wrong, *lines[number:], "q1 Q0 x 1 1 t"]))
+        with pytest.raises(InputError, match=f"line {number}: .*{message}"):
+            read_run(path, QUERIES, docs)
+    write(tmp_path, "\n".join([*lines, lines[number - 1]]))
+    with pytest.raises(InputError, match=f"line 30001: the same .* on line {number}\\."):
+        read_run(path, QUERIES, docs)
+
+
+def test_of_several_unknown_ids_the_first_in_the_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "q1 0 d1 1\nq1 0 x 1\ny 0 d1 1\nq1 0 d2 1\n")
+    with pytest.raises(InputError, match="line 2: document 'x'"):
+        read_qrels(path, QUERIES, DOCS)
+    path = write(tmp_path, "q1 0 d1 1\ny 0 x 1\ny 0 d1 1\n")
+    with pytest.raises(InputError, match="line 2: query 'y'"):
+        read_qrels(path, QUERIES, DOCS)
+
+
+def test_lines_of_the_right_number_of_fields_together_but_not_each_are_refused(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path, "q1 0 d1 1 q2\n0 d2 1\n")
+    with pytest.raises(InputError, match="line 1: 5 columns"):
+        read_qrels(path, QUERIES, DOCS)
+
+
+def test_a_line_without_end_is_refused_before_the_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "zeros"
+    with path.open("wb") as file:
+        file.write(b"q1 0 d1 1\n")
+        file.truncate(1 << 33)
+    with pytest.raises(InputError, match="line 2: more than 65536 bytes"):
+        read_qrels(path, QUERIES, DOCS)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\xef\xbb\xbfq1 0 d1 1\n")
+    assert read_qrels(path, QUERIES, DOCS).query_rows.tolist() == [0]
+
+
+def test_one_query_with_very_many_results_among_many_queries_is_refused(tmp_path: Path) -> None:
+    queries = {f"q{row}": row for row in range(1 << 20)}
+    docs = {f"d{row}": row for row in range(200)}
+    path = write(tmp_path, "".join(f"q7 Q0 d{row} 1 1 t\n" for row in range(200)))
+    with pytest.raises(InputError, match="200 results of one query"):
+        read_run(path, queries, docs)
+
+
+def test_percent_signs_in_ids_and_tags_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    ranking = Ranking(np.array([[0, 1]]), np.array([[2, 1]], dtype=np.float32))
+    write_run(path, ["%s"], ["%d", "100%"], ranking, "50%%")
+    assert path.read_text() == "%s Q0 %d 1 2 50%%\n%s Q0 100% 2 1 50%%\n"
+    assert read_run(path, {"%s": 0}, {"%d": 0, "100%": 1}).doc_rows.tolist() == [[0, 1]]
+    write_qrels(path, ["%s"], ["%d"], Qrels(np.array([0]), np.array([0]), np.array([1])))
+    assert path.read_text() == "%s 0 %d 1\n"
+
+
+RESULTS = st.dictionaries(
+    st.tuples(st.integers(0, 3), st.integers(0, 30)), st.integers(-3, 3), max_size=60
+)
+
+
+@given(results=RESULTS, order=st.randoms(use_true_random=False))
+def test_any_order_of_lines_is_ranked_by_score_then_falling_id(
+    tmp_path_factory: pytest.TempPathFactory, results: dict[tuple[int, int], int], order: object
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "shuffled.run"
+    lines = [f"q{q} Q0 {d} 0 {score / 2} t" for (q, d), score in results.items()]
+    order.shuffle(lines)  # type: ignore[attr-defined]
+    path.write_text("\n".join(lines))
+    found = read_run(
+        path, {f"q{row}": row for row in range(4)}, {str(row): row for row in range(31)}
+    )
+    for query in range(4):
+        mine = [(score, str(d)) for (q, d), score in results.items() if q == query]
+        expected = [int(doc) for _, doc in sorted(mine, reverse=True)]
+        assert [row for row in found.doc_rows[query].tolist() if row >= 0] == expected

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from planted import QUICK, QUICK_PAPER, embedded, planted_texts
 
 from era_cache.adapters import load_adapter, load_config
+from era_cache.analysis import record_of
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.encoders import HashEncoder
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
@@ -21,9 +23,13 @@ from era_cache.measures import parse_measure
 from era_cache.report import render_html, render_markdown, render_text
 from era_cache.splits import make_split
 from era_cache.store import Store
-from era_cache.workflow import evaluate_folder
+from era_cache.workflow import Evaluation, evaluate_folder
 
 SPLIT = SplitConfig(labels=0.3)
+
+
+def _record(evaluation: Evaluation) -> dict[str, Any]:
+    return record_of(evaluation.results)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +126,7 @@ def test_the_published_recipe_makes_a_folder_too(store, tmp_path) -> None:
     assert config["chosen"] == "paper"
     assert config["recipe"]["name"] == "paper"
     evaluation = evaluate_folder(store, report.folder, device="cpu")
-    names = [row["name"] for row in evaluation.record["candidates"]]
+    names = [row["name"] for row in _record(evaluation)["candidates"]]
     assert names == ["small", "aligned", "paper"]
 
 
@@ -159,31 +165,32 @@ def test_an_unknown_candidate_leaves_no_adapter(store, tmp_path) -> None:
 
 def test_the_record_holds_what_the_report_shows(store, built) -> None:
     evaluation = evaluate_folder(store, built, device="cpu", commands=["era-eval x"])
-    record = evaluation.record
+    record, ranked = _record(evaluation), evaluation.ranked["planted"]
     json.dumps(record, allow_nan=False)
-    assert (record["format"], record["version"]) == ("era-evaluation", 1)
-    assert record["collection"]["documents"] == 120
-    assert record["split"]["test"] == len(evaluation.queries.ids) == 30
+    assert (record["format"], record["version"]) == ("era-evaluation", 2)
+    assert record["collections"][0]["documents"] == 120
+    assert record["split"]["test"] == len(ranked.queries.ids) == 30
+    assert record["commands"] == ["era-eval x"]
     assert record["measures"] == ["nDCG@10", "R@100", "RR", "AP"]
     assert record["chosen"] == "era"
     names = [row["name"] for row in record["candidates"]]
     assert names == ["small", "aligned", "era", "era-dual", "small+"]
-    assert set(evaluation.scored) == set(names)
+    assert set(ranked.scored) == set(names)
     assert "curve" not in record
     ndcg = parse_measure("nDCG@10")
     for row in record["candidates"]:
-        values = evaluation.scored[row["name"]].values[ndcg]
+        values = ranked.scored[row["name"]].values[ndcg]
         assert row["measures"]["nDCG@10"]["mean"] == pytest.approx(values.mean())
         assert ("p" in row["measures"]["nDCG@10"]) == (row["name"] != "small")
     metrics = json.loads((built / "metrics.json").read_text())["candidates"]
     for row in record["candidates"]:
         assert row["validation"] == metrics[row["name"]]["validation"]
     assert any("large-corpus" in note for note in record["notes"])
-    assert any("Only 30 test queries" in note for note in record["notes"])
+    assert any("Few test queries (planted 30)" in note for note in record["notes"])
 
 
 def test_the_record_renders(store, built) -> None:
-    record = evaluate_folder(store, built, device="cpu").record
+    record = _record(evaluate_folder(store, built, device="cpu"))
     for render in (render_text, render_markdown, render_html):
         text = render(record)
         assert "planted" in text
@@ -191,19 +198,19 @@ def test_the_record_renders(store, built) -> None:
 
 
 def test_the_primary_measure_is_always_there(store, built) -> None:
-    record = evaluate_folder(store, built, device="cpu", measures=[parse_measure("P@5")]).record
+    record = _record(evaluate_folder(store, built, device="cpu", measures=[parse_measure("P@5")]))
     assert record["measures"] == ["nDCG@10", "P@5"]
 
 
 def test_evaluation_is_deterministic(store, built) -> None:
-    one, two = (evaluate_folder(store, built, device="cpu").record for _ in range(2))
+    one, two = (_record(evaluate_folder(store, built, device="cpu")) for _ in range(2))
     assert one["candidates"] == two["candidates"]
 
 
 def test_large_is_a_row_where_all_its_documents_are_stored(tmp_path) -> None:
     store, _ = embedded(tmp_path / "store", planted_texts(), large_corpus=True)
     _fit(store, tmp_path / "adapter")
-    record = evaluate_folder(store, tmp_path / "adapter", device="cpu").record
+    record = _record(evaluate_folder(store, tmp_path / "adapter", device="cpu"))
     assert record["candidates"][-1]["name"] == "large"
     assert record["candidates"][-1]["validation"] is None
     assert "full re-encode" in record["candidates"][-1]["kind"]
@@ -213,7 +220,8 @@ def test_large_is_a_row_where_all_its_documents_are_stored(tmp_path) -> None:
 def test_the_curve_shows_the_folders_under_it(store, fitted) -> None:
     for labels in (0.1, 0.2, 0.3):
         _fit(store, fitted / "curve" / f"{labels:.0%}", SplitConfig(labels=labels))
-    curve = evaluate_folder(store, fitted, device="cpu").record["curve"]
+    record = _record(evaluate_folder(store, fitted, device="cpu"))
+    curve = record["curve"]
     assert [(point["labels"], point["train"]) for point in curve] == [
         (0.1, 6),
         (0.2, 12),
@@ -221,7 +229,7 @@ def test_the_curve_shows_the_folders_under_it(store, fitted) -> None:
     ]
     for point in curve:
         assert set(point["candidates"]) == {"small", "aligned", "era", "era-dual", "small+"}
-        assert set(point["candidates"]["era"]) == {"mean", "low", "high"}
+        assert set(point["candidates"]["era"]) == {"mean", "low", "high", "sd"}
     # What needs no label is the same at every share.
     assert len({point["candidates"]["small"]["mean"] for point in curve}) == 1
     assert len({point["candidates"]["aligned"]["mean"] for point in curve}) == 1
@@ -238,12 +246,12 @@ def test_another_folder_joins_as_a_row(store, built, tmp_path) -> None:
     _fit(store, tmp_path / "second", candidate="era")
     others = [tmp_path / "paper", tmp_path / "second"]
     evaluation = evaluate_folder(store, built, others=others, device="cpu")
-    names = [row["name"] for row in evaluation.record["candidates"]]
+    names = [row["name"] for row in _record(evaluation)["candidates"]]
     assert set(names) == {"small", "aligned", "era", "era-dual", "small+", "paper", "era (second)"}
     # Fitted alike, they rank alike.
+    scored = evaluation.ranked["planted"].scored
     np.testing.assert_array_equal(
-        evaluation.scored["era"].ranking.doc_rows,
-        evaluation.scored["era (second)"].ranking.doc_rows,
+        scored["era"].ranking.doc_rows, scored["era (second)"].ranking.doc_rows
     )
 
 
@@ -252,7 +260,7 @@ def test_two_other_folders_of_one_name_both_stay(store, built, tmp_path) -> None
     for other in others:
         _fit(store, other, recipe=QUICK_PAPER)
     evaluation = evaluate_folder(store, built, others=[*others, others[0]], device="cpu")
-    names = [row["name"] for row in evaluation.record["candidates"]]
+    names = [row["name"] for row in _record(evaluation)["candidates"]]
     assert names[-3:] == ["paper", "paper (x)", "paper (x) #2"]
 
 
@@ -333,3 +341,25 @@ def test_a_changed_tensor_file_is_refused(store, fitted) -> None:
     path.write_bytes(data)
     with pytest.raises(FormatError, match="damaged"):
         evaluate_folder(store, fitted, device="cpu")
+
+
+# Approximate indexes
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_an_approximate_index_searches_and_says_what_it_found(store, built, kind) -> None:
+    exact = evaluate_folder(store, built, device="cpu")
+    near = evaluate_folder(store, built, device="cpu", index=kind)
+    (note,) = near.results.head.notes
+    assert note.startswith(f"planted was searched through an approximate index ({kind}, ")
+    assert "of the exact top 10" in note
+    assert exact.results.head.notes == []
+    one, two = (e.ranked["planted"].scored["era"].ranking for e in (exact, near))
+    # Some of what is found first by searching all is found by the index, too.
+    assert np.mean(one.doc_rows[:, 0] == two.doc_rows[:, 0]) > 0.5
+    assert note in record_of(near.results)["notes"]
+
+
+def test_an_unknown_index_is_refused(store, built) -> None:
+    with pytest.raises(InputError, match="Index 'tree' is unknown"):
+        evaluate_folder(store, built, device="cpu", index="tree")

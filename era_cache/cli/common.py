@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -18,6 +18,7 @@ from era_cache.errors import EraError
 
 __all__ = [
     "EraCommand",
+    "EraForms",
     "EraGroup",
     "PathArgument",
     "ProgressBars",
@@ -76,6 +77,25 @@ class EraGroup(click.Group):
     """A group of such commands."""
 
     command_class = EraCommand
+
+
+class EraForms(EraCommand):
+    """A command such as ``era-fit STORE …`` with other forms beside it, such as ``era-fit sweep``.
+
+    The first word decides; a folder that is named like a form is given as ``./sweep``.
+    """
+
+    forms: ClassVar[dict[str, click.Command]] = {}
+
+    def main(  # type: ignore[override]
+        self, args: Any = None, prog_name: Any = None, **extra: Any
+    ) -> Any:
+        """Hand over to another form where the first word names it."""
+        given = list(sys.argv[1:] if args is None else args)
+        name = prog_name or Path(sys.argv[0]).name
+        if given and given[0] in self.forms:
+            return self.forms[given[0]].main(given[1:], f"{name} {given[0]}", **extra)
+        return super().main(given, name, **extra)
 
 
 PathArgument = click.Path(path_type=Path)

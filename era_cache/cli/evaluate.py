@@ -5,32 +5,62 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
 from era_cache.cli.common import (
-    EraCommand,
+    EraForms,
     PathArgument,
     check_option,
     device_option,
     echo_json,
     json_option,
     note,
-    seed_number,
     version_option,
 )
+from era_cache.cli.eval_options import (
+    check_report_options,
+    measures_of,
+    measures_option,
+    report_options,
+    statistics_seed,
+    write_report_files,
+)
+from era_cache.cli.eval_protocols import PROTOCOL_COMMANDS
+from era_cache.cli.eval_report import report
+from era_cache.cli.eval_reproduce import reproduce
+from era_cache.cli.eval_runs import runs
 
 __all__ = ["main"]
 
 
-@click.command(cls=EraCommand)
+class EvalForms(EraForms):
+    """``era-eval STORE ADAPTER``, and beside it its other forms."""
+
+    forms: ClassVar[dict[str, click.Command]] = {
+        "report": report,
+        "runs": runs,
+        "reproduce": reproduce,
+        **PROTOCOL_COMMANDS,
+    }
+
+
+@click.command(
+    cls=EvalForms,
+    epilog="Other forms, each with its own --help: `era-eval report` writes the report of results "
+    "again, `era-eval runs` compares runs of any system, `era-eval each`, `general`, "
+    "`leave-one-domain-out` and `domain-specific` fit and measure many adapters, `era-eval "
+    "reproduce` runs results again. A store that is named like them is given as ./report.",
+)
 @click.argument("store_path", metavar="STORE", type=PathArgument)
 @click.argument("adapter", type=PathArgument)
 @click.option(
     "--collection",
-    help="Where the adapter was fitted on several, or to measure it on one that it was not fitted "
-    "on.",
+    "collections",
+    multiple=True,
+    help="Measure on this one; may be repeated, and may name one that the adapter was not fitted "
+    "on.  [default: all that it was fitted on]",
 )
 @click.option(
     "--with",
@@ -39,31 +69,27 @@ __all__ = ["main"]
     multiple=True,
     help="Another adapter folder of the same split, shown as a row; may be repeated.",
 )
-@click.option(
-    "--measures",
-    default="nDCG@10,R@100,RR,AP",
-    show_default=True,
-    help="Comma-separated, named as in ir_measures.",
-)
+@measures_option
 @click.option(
     "--out",
     type=PathArgument,
-    help="Folder for report, table and runs.  [default: ADAPTER/evaluation]",
+    help="Folder for results and report.  [default: ADAPTER/evaluation]",
 )
-@click.option(
-    "--seed",
-    type=seed_number,
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Seed of the bootstrap and the significance tests.",
-)
+@statistics_seed("--seed")
 @click.option(
     "--runs", is_flag=True, help="Also write TREC files: a run for each candidate, and the qrels."
 )
 @click.option(
     "--int8", is_flag=True, help="Also measure what storing the vectors as int8 would cost."
 )
+@click.option(
+    "--index",
+    type=click.Choice(["exact", "ivf", "hnsw"]),
+    default="exact",
+    show_default=True,
+    help="Search all documents, or a FAISS index of a large corpus; its recall is stated.",
+)
+@report_options
 @check_option
 @device_option
 @json_option
@@ -71,67 +97,83 @@ __all__ = ["main"]
 def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None:
     """Measure every candidate of ADAPTER on its test queries, from the vectors in STORE.
 
-    Prints a table and writes report.html, table.md, table.csv and evaluation.json.
+    Prints a table and writes report.html, table.md, table.tex, table.csv and evaluation.json, and
+    beside them the value of every query, from which `era-eval report` writes them again.
 
     \b
     Example:
       era-eval stores/mine adapters/toy
     """
-    from era_cache.measures import parse_measure
     from era_cache.report import render_text
+    from era_cache.results import ResultsFolder
     from era_cache.store import Store
-    from era_cache.workflow import evaluate_folder, int8_notes
+    from era_cache.workflow import evaluate_folder
 
-    measures = [parse_measure(name.strip()) for name in options["measures"].split(",")]
+    check_report_options(options)
+    out = options["out"] or _default_out(adapter, options["collections"])
     note("measuring on the test queries …")
     evaluation = evaluate_folder(
         Store.open(store_path),
         adapter,
-        collection_name=options["collection"],
+        collections=options["collections"],
         others=options["others"],
-        measures=measures,
-        seed=options["seed"],
+        measures=measures_of(options["measures"]),
+        seed=options["test_seed"],
         device=options["device"],
         check=options["check"],
         int8=options["int8"],
+        index=options["index"],
+        configuration={
+            "command": "era-eval",
+            "store": str(store_path),
+            "adapter": str(adapter),
+            "collections": list(options["collections"]),
+            "with": [str(other) for other in options["others"]],
+            **{key: options[key] for key in ("test_seed", "device", "int8", "index")},
+        },
         commands=["era-eval " + shlex.join(sys.argv[1:])],
     )
-    out = options["out"] or _default_out(adapter, options["collection"])
-    _write(out, evaluation, options["runs"])
+    measured = evaluation.results
+    kept = ResultsFolder(out, measured.head, measured.query_ids, anew=True)
+    for fit in measured.fits:
+        kept.add(fit)
+    record = write_report_files(out, kept.results(), options)
+    if options["runs"]:
+        _write_runs(out / "runs", evaluation.ranked)
     if as_json:
-        echo_json(evaluation.record)
+        echo_json(record)
         return
-    click.echo(render_text(evaluation.record, brief=True))
-    if options["int8"]:
-        click.echo("\n".join(int8_notes(evaluation.record)))
+    click.echo(render_text(record, brief=True))
+    for line in record["notes"]:
+        if line.startswith("Stored as int8"):
+            click.echo(line)
     click.echo(f"Report: {out / 'report.html'}")
 
 
-def _default_out(adapter: Path, collection: str | None) -> Path:
-    """``evaluation``, with a folder for each collection where one is named."""
+def _default_out(adapter: Path, collections: tuple[str, ...]) -> Path:
+    """``evaluation``, with a folder for each collection where some are named."""
     from era_cache.files import safe_name
 
-    return adapter / "evaluation" / (safe_name(collection) if collection else "")
+    return adapter / "evaluation" / "+".join(safe_name(name) for name in collections)
 
 
-def _write(out: Path, evaluation: Any, runs: bool) -> None:
-    from era_cache.files import os_errors, write_bytes, write_json
-    from era_cache.report import render_csv, render_html, render_markdown
+def _write_runs(out: Path, ranked: Any) -> None:
+    """Write TREC files in the place of those of an earlier call."""
+    from era_cache.files import make_folder, os_errors
     from era_cache.trec import write_qrels, write_run
 
-    record = evaluation.record
-    with os_errors("creating", out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "evaluation.json", record)
-    write_bytes(out / "report.html", render_html(record).encode("utf-8"))
-    write_bytes(out / "table.md", render_markdown(record).encode("utf-8"))
-    write_bytes(out / "table.csv", render_csv(record).encode("utf-8"))
-    if not runs:
-        return
-    with os_errors("creating", out):
-        (out / "runs").mkdir(exist_ok=True)
-    ids = evaluation.queries.ids
-    write_qrels(out / "runs" / "qrels.trec", ids, evaluation.doc_ids, evaluation.queries.qrels)
-    for name, scored in evaluation.scored.items():
-        tag = "".join(c if c.isalnum() or c in "+-_" else "-" for c in name)
-        write_run(out / "runs" / f"{tag}.trec", ids, evaluation.doc_ids, scored.ranking, tag)
+    with os_errors("clearing", out):
+        for old in out.rglob("*.trec"):
+            old.unlink()
+    for name, one in ranked.items():
+        folder = out / name if len(ranked) > 1 else out
+        make_folder(folder)
+        write_qrels(folder / "qrels.trec", one.queries.ids, one.doc_ids, one.queries.qrels)
+        taken = {"qrels"}
+        for candidate, scored in one.scored.items():
+            tag = "".join(c if c.isalnum() or c in "+-_" else "-" for c in candidate)
+            while tag in taken:  # two names may differ in other signs only
+                tag += "_"
+            taken.add(tag)
+            path = folder / f"{tag}.trec"
+            write_run(path, one.queries.ids, one.doc_ids, scored.ranking, tag)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import click
 
 from era_cache.cli.common import (
-    EraCommand,
+    EraForms,
     PathArgument,
     echo_json,
     echo_table,
@@ -19,8 +19,8 @@ from era_cache.cli.common import (
     percent,
     version_option,
 )
+from era_cache.cli.eval_protocols import CURVE_COMMAND
 from era_cache.cli.fit_align import align
-from era_cache.cli.fit_curve import curve
 from era_cache.cli.fit_options import (
     LABELS_HELP,
     SPLIT,
@@ -39,30 +39,18 @@ __all__ = ["main"]
 NAMES = ["auto", "small", "aligned", "era", "era-dual", "small+"]
 
 
-class FitCommand(EraCommand):
-    """``era-fit STORE …``, and beside it ``era-fit sweep``, ``curve`` and ``align``."""
+class FitForms(EraForms):
+    """``era-fit STORE …``, and beside it its other forms."""
 
-    others: ClassVar[dict[str, click.Command]] = {
+    forms: ClassVar[dict[str, click.Command]] = {
         "sweep": sweep,
-        "curve": curve,
+        "curve": CURVE_COMMAND,
         "align": align,
     }
 
-    def main(  # type: ignore[override]
-        self, args: Any = None, prog_name: Any = None, **extra: Any
-    ) -> Any:
-        """Hand over to another form where the first word names it."""
-        import sys
-
-        given = list(sys.argv[1:] if args is None else args)
-        name = prog_name or "era-fit"
-        if given and given[0] in self.others:
-            return self.others[given[0]].main(given[1:], f"{name} {given[0]}", **extra)
-        return super().main(given, name, **extra)
-
 
 @click.command(
-    cls=FitCommand,
+    cls=FitForms,
     epilog="`era-fit sweep` fits a grid of settings together, `era-fit curve` at several shares "
     "of the labels, `era-fit align` compares alignments; each has its own --help. A store that is "
     "named like them is given as ./sweep.",
@@ -114,6 +102,13 @@ class FitCommand(EraCommand):
     f"[default: {FitConfig.align_documents}]",
 )
 @click.option(
+    "--align-with",
+    multiple=True,
+    metavar="COLLECTION",
+    help="A collection without labels that the adapter is to serve, too: its documents align and "
+    "become references. May be repeated.",
+)
+@click.option(
     "--resume", is_flag=True, help="Take over what an interrupted run of this command finished."
 )
 @json_option
@@ -140,6 +135,7 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
     common = {
         "recipe": recipe,
         "candidate": options["candidate"],
+        "align_with": options["align_with"],
         **reading_of(options),
         "resume": options["resume"],
         "progress": lambda text: note(f"fitting {text} …"),

@@ -57,24 +57,26 @@ def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     Example:
       era-fit align stores/mine toy
     """
-    from era_cache.experiments import alignment_rows
+    from era_cache.experiments import about, alignment_rows
     from era_cache.store import Store
     from era_cache.tables import write_tables
 
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
+    split, recipe = split_of(options), recipe_of(options["settings"], options["seed"])
     rows = alignment_rows(
         store,
         names,
         options["counts"],
-        split=split_of(options),
-        recipe=recipe_of(options["settings"], options["seed"]),
+        split=split,
+        recipe=recipe,
         **reading_of(options),
     )
     if options["out"] is not None:
         options["out"].mkdir(parents=True, exist_ok=True)
         lead = ["Do held-out documents find themselves through the map?"]
-        write_tables(options["out"], "align", rows, "Alignment", lead)
+        made_of = about(store, names, split, recipe, **reading_of(options))
+        write_tables(options["out"], "align", rows, "Alignment", lead, made_of)
     if as_json:
         echo_json({"rows": rows})
         return

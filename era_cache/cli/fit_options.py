@@ -29,12 +29,22 @@ __all__ = [
     "named_collections",
     "reading_of",
     "recipe_of",
+    "seeds_option",
     "shares",
     "split_of",
 ]
 
 SPLIT = SplitConfig()
 LABELS_HELP = "Share of the judged queries used for training, in percent."
+
+seeds_option = click.option(
+    "--split-seeds",
+    type=count,
+    metavar="N",
+    default=1,
+    show_default=True,
+    help=f"Shuffles of the split, from seed {SPLIT.seed} upwards.",
+)
 
 
 def shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> list[float]:

@@ -18,13 +18,13 @@ from era_cache.cli.common import (
     note,
     version_option,
 )
-from era_cache.cli.fit_curve import seeds_option
 from era_cache.cli.fit_options import (
     SPLIT,
     data_options,
     named_collections,
     reading_of,
     recipe_of,
+    seeds_option,
     shares,
     split_of,
 )
@@ -88,7 +88,7 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
       era-fit sweep stores/mine toy --grid temperature=0.03,0.05,0.1 \\
           --grid align=procrustes,mixture --labels 10,20 --out sweeps/toy
     """
-    from era_cache.experiments import sweep_rows
+    from era_cache.experiments import about, sweep_rows
     from era_cache.settings import grid
     from era_cache.store import Store
     from era_cache.tables import write_tables
@@ -96,15 +96,16 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     settings = _drawn(grid(options["grid"]), options["most"], options["seed"] or 0)
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
+    split, recipe = split_of(options), recipe_of(options["settings"], options["seed"])
     rows = sweep_rows(
         store,
         names,
         options["out"],
-        split=split_of(options),
+        split=split,
         labels=options["labels"],
         split_seeds=options["split_seeds"],
         candidates=options["candidates"],
-        base=recipe_of(options["settings"], options["seed"]),
+        base=recipe,
         settings=settings,
         halving=options["halving"],
         tell=lambda text: note(f"{text} …"),
@@ -115,7 +116,8 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
         f"{len(rows):,} fits; the best reaches {rows[0]['held_out']:.4f} held-out nDCG@10.",
         f"To fit it in full: {command}",
     ]
-    write_tables(options["out"], "sweep", rows, "Sweep", lead)
+    made_of = about(store, names, split, recipe, **reading_of(options))
+    write_tables(options["out"], "sweep", rows, "Sweep", lead, made_of)
     if as_json:
         echo_json({"rows": rows, "command": command})
         return

@@ -1,4 +1,4 @@
-"""Parquet tables of vectors: a column of lists of floats, and columns of text.
+"""Parquet tables of vectors (a column of lists of floats, and columns of text), or of plain values.
 
 In: a user's table. Out: blocks of float32 rows and its ids; and the same way back. The only module
 that loads pyarrow, which is optional.
@@ -7,7 +7,7 @@ that loads pyarrow, which is optional.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,25 @@ from era_cache.exchange.blocks import (
     reading_errors,
     to_float32,
 )
-from era_cache.types import FloatArray
+from era_cache.types import Array, FloatArray
 
-__all__ = ["ParquetVectors", "import_pyarrow", "parquet_texts", "parquet_writer"]
+__all__ = [
+    "ParquetVectors",
+    "import_pyarrow",
+    "parquet_texts",
+    "parquet_writer",
+    "write_parquet_columns",
+]
 
 _TEXT_ROWS = 1 << 16
 
 
-def import_pyarrow(path: Path) -> Any:
+def import_pyarrow(path: Path, instead: str = ".npy") -> Any:
     """The module ``pyarrow.parquet``.
+
+    Args:
+        path: the file that needs it.
+        instead: what else the file could be.
 
     Raises:
         InputError: pyarrow is not installed.
@@ -38,7 +48,8 @@ def import_pyarrow(path: Path) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise InputError(
-            f"{path}: Parquet needs the package pyarrow: pip install pyarrow. Without it, use .npy."
+            f"{path}: Parquet needs the package pyarrow: pip install pyarrow. Without it, "
+            f"use {instead}."
         ) from error
     return pyarrow.parquet
 
@@ -179,3 +190,22 @@ def parquet_writer(
             writer.write_batch(arrow.record_batch(columns, schema=schema))
 
         yield append
+
+
+def write_parquet_columns(path: Path, columns: Mapping[str, Array]) -> None:
+    """Write a table of numbers and texts.
+
+    Args:
+        path: the file to create.
+        columns: (n,) arrays of one length by name: numbers, or texts (of kind O or U).
+
+    Raises:
+        InputError: pyarrow is not installed.
+        OSError: the file cannot be written.
+    """
+    parquet = import_pyarrow(path, ".csv")
+    import pyarrow as arrow
+
+    kinds = {name: arrow.string() if c.dtype.kind in "OU" else None for name, c in columns.items()}
+    table = {name: arrow.array(column, kinds[name]) for name, column in columns.items()}
+    parquet.write_table(arrow.table(table), path)

@@ -1,72 +1,65 @@
-"""The charts of the HTML report: inline SVG that follows the page's colours.
+"""The charts of the HTML report, each beside the table of the same values.
 
-In: a ``Report``. Out: a figure element.
+In: a ``Report`` and a table. Out: a figure element.
 """
 
 from __future__ import annotations
 
 import html
-import io
-import itertools
-import re
-import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from era_cache.report.records import BASELINE, Report, percent_text
-from era_cache.report.tables import Table, curve_names, stars_of
+from era_cache.report.candidate_tables import curve_names
+from era_cache.report.gain_chart import draw_gains
+from era_cache.report.parsing import percent_text
+from era_cache.report.query_charts import draw_queries, draw_scores
+from era_cache.report.records import BASELINE, Report
+from era_cache.report.svg import INK, PAGE, PALETTE, draw_svg, short, spread
+from era_cache.report.tables import Table, stars_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["figure"]
 
-# Drawn in these, then replaced by style-sheet colours that suit light and dark pages. Text and
-# axes get _INK, hollow markers _PAGE, which no palette uses. The palette follows Okabe and Ito
-# (2008), darkened for a white page.
-_INK, _PAGE = "#010203", "#fcfdfe"
-_PALETTE = ("#0072b2", "#c44e00", "#007a5a", "#a8477f", "#8f6400", "#5b5bd6")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_SPOKEN = 40
+"""At most so many rows are read out in the words of a chart."""
 
 
-def _look(name: str, names: Sequence[str]) -> dict[str, str]:
+def _look(name: str, names: Sequence[str]) -> dict[str, Any]:
     """Give a candidate its colour, marker and line; the baseline is neutral and dashed."""
     if name == BASELINE:
-        return {"color": _INK, "marker": "o", "linestyle": "--"}
+        return {"color": INK, "marker": "o", "linestyle": "--"}
     i = [other for other in names if other != BASELINE].index(name)
     # The second time round the palette, lines are dotted.
-    line = "-" if i < len(_PALETTE) else ":"
-    return {"color": _PALETTE[i % 6], "marker": _MARKERS[i % 6], "linestyle": line}
+    line = "-" if i < len(PALETTE) else ":"
+    return {"color": PALETTE[i % 6], "marker": _MARKERS[i % 6], "linestyle": line}
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:27]}…"
+def _grid(figure: Figure, axis: Literal["x", "y"]) -> Axes:
+    axes = figure.add_subplot()
+    axes.grid(axis=axis, color=INK, alpha=0.13)
+    axes.set_axisbelow(True)
+    return axes
 
 
-def _spread(values: Sequence[float], gap: float) -> list[float]:
-    """Move labels apart to at least ``gap``, in their order, around their common centre."""
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    placed = list(values)
-    for before, after in itertools.pairwise(order):
-        placed[after] = max(placed[after], placed[before] + gap)
-    shift = (sum(placed) - sum(values)) / max(1, len(values))
-    return [value - shift for value in placed]
-
-
-def _draw_curve(axes: Axes, report: Report) -> None:
+def _draw_curve(figure: Figure, report: Report) -> None:
+    axes = _grid(figure, "y")
     names = curve_names(report)
-    order = [*(c.name for c in report.candidates), *names]
+    order = list(dict.fromkeys([*report.names, *names]))
     ends = []
     for name in names:
         points = [p for p in report.curve if name in p.estimates]
         shares = [p.labels for p in points]
         estimates = [p.estimates[name] for p in points]
-        look = _look(name, list(dict.fromkeys(order)))
+        look = _look(name, order)
         lows, highs = [e.low for e in estimates], [e.high for e in estimates]
-        axes.fill_between(shares, lows, highs, color=look["color"], alpha=0.13, linewidth=0)
+        axes.fill_between(shares, lows, highs, color=look["color"], alpha=0.1, linewidth=0)
         if len(points) == 1:  # A band needs two points; one gets a line.
             axes.vlines(shares, lows, highs, color=look["color"], linewidth=2.5)
-        axes.plot(shares, [e.mean for e in estimates], **look)  # type: ignore[arg-type]
+        axes.plot(shares, [e.mean for e in estimates], **look)
         ends.append((name, estimates[-1].mean, look["color"]))
     shares = [point.labels for point in report.curve]
     if min(shares) > 0:
@@ -75,14 +68,14 @@ def _draw_curve(axes: Axes, report: Report) -> None:
     axes.set_xticks(shares, labels=ticks)
     axes.set_xticks([], minor=True)
     axes.set_xlabel("labels used for training, and number of training queries")
-    axes.set_ylabel(report.primary, parse_math=False)
+    axes.set_ylabel(short(report.primary), parse_math=False)
     low, high = axes.get_ylim()
-    heights = _spread([mean for _, mean, _ in ends], 0.065 * (high - low))
+    heights = spread([mean for _, mean, _ in ends], 0.065 * (high - low))
     for (name, _, color), height in zip(ends, heights, strict=True):
         axes.text(
             1.015,
             height,
-            _short(name),
+            short(name),
             color=color,
             va="center",
             parse_math=False,
@@ -90,100 +83,104 @@ def _draw_curve(axes: Axes, report: Report) -> None:
         )
 
 
-def _draw_differences(axes: Axes, report: Report) -> None:
-    names = [candidate.name for candidate in report.candidates]
+def _draw_differences(figure: Figure, report: Report) -> None:
+    axes = _grid(figure, "x")
     shown = []
     for candidate in report.candidates:
         estimate = candidate.estimates[report.primary]
         if candidate.name != BASELINE and estimate.difference is not None:
             shown.append((candidate.name, estimate))
-    axes.axvline(0, color=_INK, linewidth=1, linestyle="--")
+    axes.axvline(0, color=INK, linewidth=1, linestyle="--")
     for row, (name, estimate) in enumerate(shown):
-        look = _look(name, names)
+        look = _look(name, report.names)
         if estimate.difference_low is not None and estimate.difference_high is not None:
             interval = [estimate.difference_low, estimate.difference_high]
             axes.plot(interval, [row, row], color=look["color"], linewidth=2.5)
-        fill = look["color"] if stars_of(estimate.p_shown) else _PAGE
         axes.plot(
             [estimate.difference or 0.0],
             [row],
             marker=look["marker"],
             color=look["color"],
-            markerfacecolor=fill,
+            markerfacecolor=look["color"] if stars_of(estimate.p_shown) else PAGE,
             markersize=9,
         )
-    axes.set_yticks(range(len(shown)), labels=[_short(name) for name, _ in shown], parse_math=False)
+    axes.set_yticks(range(len(shown)), labels=[short(name) for name, _ in shown], parse_math=False)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlabel(f"difference in {report.primary} from {BASELINE}", parse_math=False)
+    axes.set_xlabel(f"difference in {short(report.primary)} from {BASELINE}", parse_math=False)
 
 
-_CHARTS: dict[str, tuple[Callable[[Axes, Report], None], str]] = {
-    "curve": (_draw_curve, "Bands are 95 % intervals over the test queries."),
-    "differences": (
+class _Chart(NamedTuple):
+    """How a table is drawn: the column that its words read out, and its height in inches."""
+
+    draw: Callable[[Figure, Report], None]
+    note: str
+    spoken: str
+    height: float
+    each_row: float = 0.0
+
+
+_WIDTH = 7.2
+_CHARTS = {
+    "curve": _Chart(_draw_curve, "Bands are 95 % intervals over the test queries.", "", 3.9),
+    "differences": _Chart(
         _draw_differences,
         "Lines are 95 % intervals. Filled: p < 0.05; hollow: not significant.",
+        "difference",
+        1.0,
+        each_row=0.42,
+    ),
+    "gains": _Chart(
+        draw_gains,
+        "Lines are 95 % intervals. Filled: p < 0.05 after Holm's correction; hollow: not "
+        "significant.",
+        "difference",
+        0.9,
+        each_row=0.27,
+    ),
+    "queries": _Chart(
+        draw_queries,
+        "Each circle is a pair of values; its area is the number of queries that have it. Above "
+        "the diagonal queries gain, below they lose.",
+        "queries",
+        4.8,
+    ),
+    "scores": _Chart(
+        draw_scores,
+        "Densities: each curve has the same area. The further the relevant documents lie to the "
+        "right of the hardest negatives, the better.",
+        "median",
+        2.9,
     ),
 }
 
 
 def figure(table: Table, report: Report) -> str:
-    """Draw the chart that a table names, as a figure element with its caption."""
-    draw, note = _CHARTS[table.chart]
-    column = len(table.head) - 1 if table.chart == "curve" else 1
-    values = ", ".join(f"{row[0].text} {row[column].text}" for row in table.rows)
-    title = f"{table.caption}. {table.head[column].text}: {values}."
+    """Draw the chart of a table as a figure element with its caption; empty where it has none."""
+    chart = _CHARTS.get(table.name)
+    if chart is None or (table.name == "gains" and len(table.rows) == 1):
+        return ""  # one collection's gain is that of the candidate, drawn before
+    height = chart.height + chart.each_row * len(table.rows)
+    drawn = draw_svg(
+        lambda canvas: chart.draw(canvas, report),
+        (_WIDTH, height),
+        f"chart-{table.name}",
+        _words(table, chart.spoken),
+    )
     return (
         '<figure><div class="scroll" role="region" tabindex="0" '
-        f'aria-label="Chart: {html.escape(table.title)}">{_svg(report, draw, table.chart, title)}'
-        f"</div>\n<figcaption>{html.escape(note)}</figcaption></figure>"
+        f'aria-label="Chart: {html.escape(table.title)}">{drawn}'
+        f"</div>\n<figcaption>{html.escape(chart.note)}</figcaption></figure>"
     )
 
 
-def _svg(report: Report, draw: Callable[[Axes, Report], None], prefix: str, title: str) -> str:
-    from matplotlib import style
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    settings = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": prefix,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "lines.markersize": 5,
-        "font.size": 10,
-        **dict.fromkeys(
-            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
-        ),
-    }
-    # The page's own fonts draw the text, so that a glyph missing here is no one's concern.
-    with style.context(["default", settings]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        height = 1.0 + 0.42 * len(report.candidates) if prefix == "differences" else 3.9
-        figure = Figure(figsize=(7.2, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        axes.grid(axis="x" if prefix == "differences" else "y", color=_INK, alpha=0.13)
-        axes.set_axisbelow(True)
-        draw(axes, report)
-        stream = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    return _inline_svg(stream.getvalue(), prefix, title)
-
-
-def _inline_svg(svg: str, prefix: str, title: str) -> str:
-    """Make a matplotlib SVG fit to stand inside a page: own ids, page colours, a title."""
-
-    def adapt(tag: re.Match[str]) -> str:
-        text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", tag.group())
-        text = text.replace(_INK, "currentColor").replace(_PAGE, "var(--page)")
-        for i, color in enumerate(_PALETTE):
-            text = text.replace(color, f"var(--s{i})")
-        return text
-
-    start = svg.index("<svg")
-    # Only tags are rewritten: in texts, which come from the result, "<" is always escaped.
-    body = re.sub(r"<[^<>]*>", adapt, svg[start:])
-    opening, rest = body.split(">", 1)
-    label = f'<title id="{prefix}-title">{html.escape(title)}</title>'
-    return f'{opening} role="img" aria-labelledby="{prefix}-title">\n{label}{rest}'
+def _words(table: Table, spoken: str) -> str:
+    """The numbers of a chart, for those who cannot see it; without a column's name, the last."""
+    heads = [cell.text for cell in table.head]
+    column = heads.index(spoken) if spoken else -1
+    named = 2 if table.name == "scores" else 1  # documents, candidate
+    values = ", ".join(
+        f"{' '.join(cell.text for cell in row[:named])} {row[column].text}"
+        for row in table.rows[:_SPOKEN]
+    )
+    more = f", and {len(table.rows) - _SPOKEN} more" if len(table.rows) > _SPOKEN else ""
+    return f"{table.caption}. {heads[column]}: {values}{more}."

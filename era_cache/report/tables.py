@@ -1,7 +1,6 @@
-"""The words and numbers that every format of a report shows, as tables and lists.
+"""Tables and lists as values, and how their numbers are written.
 
-In: a ``Report``. Out: blocks in the order in which text, Markdown and HTML walk them, so that the
-formats cannot disagree.
+In: numbers. Out: cells, rows and sections that each format renders in its own way.
 """
 
 from __future__ import annotations
@@ -9,50 +8,74 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from era_cache.report.records import BASELINE, Estimate, Pairs, Report, percent_text
+from era_cache.report.records import CEILING, Estimate, Pairs
 
 __all__ = [
-    "MARKS_LEGEND",
+    "MISSING",
     "Cell",
     "Listing",
+    "Section",
     "Table",
-    "blocks_of",
-    "curve_names",
+    "count_cell",
+    "difference_cell",
+    "effect_cell",
+    "estimate_cell",
+    "interval_text",
+    "mark_best",
+    "mean_cell",
+    "p_cell",
+    "p_text",
+    "pair_table",
+    "sentences_below",
     "stars_of",
-    "summary_of",
+    "word_columns",
 ]
 
 MISSING = "-"
-MARKS_LEGEND = (
-    f"Brackets: 95 % interval. Against {BASELINE}: * p < 0.05, ** p < 0.01, *** p < 0.001, "
-    "after Holm's correction where it was made. 1 point = 0.01."
-)
 
 
 class Cell(NamedTuple):
-    """A shown value, what stands smaller beside it, the number it sorts by, and its marks."""
+    """A shown value, what stands smaller beside it, the number it sorts by, and its marks.
+
+    ``heat`` is -4 to 4: how far below or above the baseline, for a heat map.
+    """
 
     text: str
     detail: str = ""
     key: float | None = None
     stars: str = ""
     best: bool = False
+    heat: int = 0
 
 
 class Table(NamedTuple):
     """Rows under one head; the first column names the row.
 
-    ``numeric`` tables can be sorted, ``marked`` ones carry marks to explain, and ``chart`` names
-    the drawing of the same values in HTML.
+    ``sortable`` tables hold numbers. ``name`` is unique in a report: an anchor, and the key of the
+    chart that shows the same values. ``legend`` and ``notes`` are sentences below, ``total`` is a
+    row that stays last, ``folded`` tables open when asked for, ``rows_are`` says what can be
+    filtered, ``best_of`` what the marked cells are the best of, and ``heat`` is the difference that
+    the strongest colour stands for.
     """
 
     title: str
     caption: str
     head: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    numeric: bool = True
-    marked: bool = False
-    chart: str = ""
+    sortable: bool = True
+    name: str = ""
+    legend: str = ""
+    notes: tuple[str, ...] = ()
+    total: tuple[Cell, ...] = ()
+    folded: bool = False
+    rows_are: str = ""
+    best_of: str = ""
+    heat: float = 0.0
+
+    @property
+    def all_rows(self) -> tuple[tuple[Cell, ...], ...]:
+        """The rows with the total, where there is one."""
+        return (*self.rows, self.total) if self.total else self.rows
 
 
 class Listing(NamedTuple):
@@ -63,133 +86,102 @@ class Listing(NamedTuple):
     code: bool = False
 
 
+class Section(NamedTuple):
+    """Tables and lists under one heading; ``name`` is its anchor."""
+
+    title: str
+    name: str
+    blocks: tuple[Table | Listing, ...]
+
+
+def word_columns(table: Table) -> list[bool]:
+    """Which columns hold words: no cell of a number, and something to read."""
+    rows = table.all_rows
+    return [
+        all(row[i].key is None for row in rows) and any(row[i].text != MISSING for row in rows)
+        for i in range(len(table.head))
+    ]
+
+
+def sentences_below(table: Table, best: str) -> list[str]:
+    """What stands below a table; ``best`` says how the format marks the best, as in "Bold"."""
+    marked = any(cell.best for row in table.all_rows for cell in row)
+    first = f"{best}: best of its {table.best_of or 'column'}. " if marked else ""
+    return [text for text in (f"{first}{table.legend}".strip(), *table.notes) if text]
+
+
 def interval_text(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """Write an interval in brackets."""
     return MISSING if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
+    """Write a p value as tables show it."""
     if value is None:
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def stars_of(p: float | None) -> str:
-    """Give the marks of a corrected p value, explained in ``MARKS_LEGEND``."""
+    """Give the marks of a corrected p value."""
     return "" if p is None else "*" * sum(p < level for level in (0.05, 0.01, 0.001))
 
 
-def _mark_best(column: Sequence[Cell]) -> list[Cell]:
+def mark_best(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
+    """Mark the best of the cells that ``names`` name; what a full re-encode reaches is no rival."""
     # Compared as shown: two values that print alike are both the best.
-    keys = [None if cell.key is None else round(cell.key, 3) for cell in column]
+    keys = [
+        None if cell.key is None or name == CEILING else round(cell.key, 3)
+        for cell, name in zip(cells, names, strict=True)
+    ]
     best = max((key for key in keys if key is not None), default=None)
     return [
         cell._replace(best=key is not None and key == best)
-        for cell, key in zip(column, keys, strict=True)
+        for cell, key in zip(cells, keys, strict=True)
     ]
 
 
-def _estimate_cell(estimate: Estimate | None) -> Cell:
+def mean_cell(value: float | None, form: str = ".3f") -> Cell:
+    """A number, or a gap."""
+    return Cell(MISSING) if value is None else Cell(f"{value:{form}}", key=value)
+
+
+def count_cell(value: int | None) -> Cell:
+    """A count, or a gap."""
+    return Cell(MISSING) if value is None else Cell(f"{value:,}", key=float(value))
+
+
+def p_cell(value: float | None) -> Cell:
+    """A p value, or a gap."""
+    return Cell(p_text(value), key=value)
+
+
+def effect_cell(value: float | None) -> Cell:
+    """Cohen's d, or a gap."""
+    return mean_cell(value, "+.2f")
+
+
+def estimate_cell(estimate: Estimate | None) -> Cell:
+    """A mean with its interval, its deviation over seeds and its marks."""
     if estimate is None:
         return Cell(MISSING)
-    interval = interval_text(estimate.low, estimate.high)
-    return Cell(f"{estimate.mean:.3f}", interval, estimate.mean, stars_of(estimate.p_shown))
+    detail = interval_text(estimate.low, estimate.high)
+    if estimate.sd is not None:
+        detail += f" ± {estimate.sd:.3f}"
+    return Cell(f"{estimate.mean:.3f}", detail, estimate.mean, stars_of(estimate.p_shown))
 
 
-def _candidate_table(report: Report) -> Table:
-    validation = [
-        Cell(MISSING) if c.validation is None else Cell(f"{c.validation:.3f}", key=c.validation)
-        for c in report.candidates
-    ]
-    columns = [[Cell(candidate.name) for candidate in report.candidates], _mark_best(validation)]
-    for measure in report.measures:
-        cells = [_estimate_cell(candidate.estimates[measure]) for candidate in report.candidates]
-        columns.append(_mark_best(cells))
-    return Table(
-        "Candidates",
-        f"Means over {report.test_queries:,} test queries; held-out is {report.primary} on labels "
-        "not trained on",
-        (Cell("candidate"), Cell("held-out"), *(Cell(measure) for measure in report.measures)),
-        tuple(zip(*columns, strict=True)),
-        marked=True,
-    )
+def difference_cell(
+    difference: float | None, low: float | None, high: float | None, p: float | None
+) -> Cell:
+    """A difference with its interval and its marks."""
+    if difference is None:
+        return Cell(MISSING)
+    detail = "" if low is None or high is None else interval_text(low, high, "+.3f")
+    return Cell(f"{difference:+.3f}", detail, difference, stars_of(p))
 
 
-def _difference_table(report: Report) -> Table:
-    rows = []
-    for candidate in report.candidates:
-        estimate = candidate.estimates[report.primary]
-        if candidate.name == BASELINE or estimate.difference is None:
-            continue
-        interval = interval_text(estimate.difference_low, estimate.difference_high, "+.3f")
-        difference, stars = f"{estimate.difference:+.3f}", stars_of(estimate.p_shown)
-        rows.append(
-            (
-                Cell(candidate.name),
-                Cell(difference, interval, estimate.difference, stars),
-                Cell(_p(estimate.p), key=estimate.p),
-                Cell(_p(estimate.p_holm), key=estimate.p_holm),
-            )
-        )
-    head = (Cell("candidate"), Cell("difference"), Cell("p"), Cell("p (Holm)"))
-    caption = f"{report.primary} of each candidate minus that of {BASELINE}, on the test queries"
-    return Table(f"Differences from {BASELINE}", caption, head, tuple(rows), chart="differences")
-
-
-def curve_names(report: Report) -> list[str]:
-    """Names of the candidates on the label curve, in order of appearance."""
-    return list(dict.fromkeys(name for point in report.curve for name in point.estimates))
-
-
-def _curve_table(report: Report) -> Table:
-    head = [Cell(percent_text(p.labels), f"{p.train:,} queries", p.labels) for p in report.curve]
-    rows = (
-        (Cell(name), *(_estimate_cell(point.estimates.get(name)) for point in report.curve))
-        for name in curve_names(report)
-    )
-    caption = f"{report.primary} on the test queries, by share of the labels used for training"
-    head = [Cell("candidate"), *head]
-    return Table("Label efficiency", caption, tuple(head), tuple(rows), chart="curve")
-
-
-def _pair_table(title: str, caption: str, head: tuple[str, str], pairs: Pairs) -> Table:
-    rows = tuple((Cell(name), Cell(value)) for name, value in pairs)
-    return Table(title, caption, (Cell(head[0]), Cell(head[1])), rows, numeric=False)
-
-
-def blocks_of(report: Report) -> list[Table | Listing]:
-    """List what every format shows, in order, without the blocks that have nothing to show."""
-    kinds = tuple((candidate.name, candidate.kind) for candidate in report.candidates)
-    tables = [
-        _candidate_table(report),
-        _pair_table("What they are", "The candidates in words", ("candidate", "meaning"), kinds),
-        _curve_table(report),
-        _difference_table(report),
-        _pair_table("Costs", "Time and space", ("what", "value"), report.costs),
-        _pair_table("Set-up", "Data, split and encoders", ("what", "value"), report.setup),
-    ]
-    environment = _pair_table(
-        "Environment", "Versions used", ("software", "version"), report.environment
-    )
-    return [
-        *(table for table in tables if table.rows),
-        *([Listing("Commands", report.commands, code=True)] if report.commands else []),
-        *([Listing("Notes", report.notes)] if report.notes else []),
-        *([environment] if environment.rows else []),
-    ]
-
-
-def summary_of(report: Report) -> str:
-    """Say in a sentence what the chosen candidate reaches."""
-    chosen = next(c for c in report.candidates if c.name == report.chosen)
-    estimate = chosen.estimates[report.primary]
-    sentence = (
-        f"{chosen.name} reaches {report.primary} {estimate.mean:.3f} "
-        f"{interval_text(estimate.low, estimate.high)} on {report.test_queries:,} test queries"
-    )
-    if chosen.name == BASELINE or estimate.difference is None:
-        return f"{sentence}."
-    points, p = 100 * estimate.difference, estimate.p_shown
-    side = "over" if points >= 0 else "against"
-    certainty = "" if p is None else f" (p {_p(p)})" if p < 0.001 else f" (p = {_p(p)})"
-    doubt = "" if p is None or p < 0.05 else ", not a significant difference"
-    return f"{sentence}: {points:+.1f} points {side} {BASELINE}{certainty}{doubt}."
+def pair_table(title: str, caption: str, head: tuple[str, str], pairs: Pairs, name: str) -> Table:
+    """A table of two columns of words."""
+    rows = tuple((Cell(left), Cell(right)) for left, right in pairs)
+    return Table(title, caption, (Cell(head[0]), Cell(head[1])), rows, sortable=False, name=name)

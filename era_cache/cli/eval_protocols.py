@@ -1,0 +1,176 @@
+"""The protocols as commands: ``era-eval each`` and the others, and ``era-fit curve``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from era_cache.cli.common import EraCommand, PathArgument, echo_json, json_option, note
+from era_cache.cli.eval_options import (
+    check_report_options,
+    measures_of,
+    measures_option,
+    report_options,
+    statistics_seed,
+    write_report_files,
+)
+from era_cache.cli.fit_options import (
+    LABELS_HELP,
+    data_options,
+    named_collections,
+    reading_of,
+    recipe_of,
+    seeds_option,
+    shares,
+    split_of,
+)
+
+__all__ = ["CURVE_COMMAND", "PROTOCOL_COMMANDS"]
+
+_WHAT = {
+    "each": (
+        "Fit an adapter for each collection and measure it on that collection.",
+        "With several shares of the labels the report has the label-efficiency curve.",
+        "era-eval each stores/mine --split-seeds 5 --out results/each",
+    ),
+    "curve": (
+        "Fit an adapter for each collection at several shares of the labels and measure it.",
+        "This is era-eval each with other defaults; the report has the label-efficiency curve.",
+        "era-fit curve stores/mine toy --split-seeds 5 --out curves/toy",
+    ),
+    "general": (
+        "Fit one adapter for all collections and measure it on each of them.",
+        "Every collection counts the same, whatever its size.",
+        "era-eval general stores/mine toy bfcl --out results/general",
+    ),
+    "leave-one-domain-out": (
+        "For each domain, fit an adapter on all other domains and measure it on that one.",
+        "What an adapter is worth on collections that it has never seen.",
+        "era-eval leave-one-domain-out stores/mine --out results/lodo",
+    ),
+    "domain-specific": (
+        "For each domain, fit an adapter on its collections and measure it on all.",
+        "The report has the matrix of training domains against measured domains.",
+        "era-eval domain-specific stores/mine --out results/domains",
+    ),
+}
+
+
+documents_option = click.option(
+    "--documents/--no-documents",
+    default=True,
+    show_default=True,
+    help="Whether documents of the domain that is left out take part in the alignment; none of its "
+    "queries and labels does.",
+)
+
+
+def _command(protocol: str, form: str, labels: str) -> click.Command:
+    """Make the command of a protocol, under the name ``form`` and with default shares."""
+    first, second, example = _WHAT[form]
+
+    def body(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
+        _run(protocol, form, store_path, collections, as_json, options)
+
+    body.__doc__ = f"""{first}
+
+    {second} Without COLLECTION, all of STORE take part. Writes results (values of each query) and
+    the report to --out; interrupted, the same command goes on.
+
+    \b
+    Example:
+      {example}
+    """
+    decorators: list[Any] = [
+        click.command(form, cls=EraCommand),
+        data_options,
+        click.option(
+            "--out",
+            type=PathArgument,
+            required=True,
+            help="Folder for results and report; goes on where it is.",
+        ),
+        click.option(
+            "--labels",
+            callback=shares,
+            metavar="PERCENT,…",
+            default=labels,
+            show_default=True,
+            help=LABELS_HELP,
+        ),
+        seeds_option,
+        *([documents_option] if protocol == "leave-one-domain-out" else []),
+        measures_option,
+        statistics_seed("--test-seed"),
+        report_options,
+        json_option,
+    ]
+    command: Any = body
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    made: click.Command = command
+    return made
+
+
+def _run(
+    protocol: str,
+    form: str,
+    store_path: Path,
+    collections: tuple[str, ...],
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    from era_cache.protocols import run_protocol
+    from era_cache.report import render_text
+    from era_cache.store import Store
+
+    check_report_options(options)
+    store = Store.open(store_path)
+    only, holdout = options["only_domain"], options["holdout_domain"]
+    named = collections or tuple(store.collection_names())
+    names = named_collections(store, named, only, holdout)
+    recipe = recipe_of(options["settings"], options["seed"])
+    measures = measures_of(options["measures"])
+    split = split_of(options)
+    results = run_protocol(
+        store,
+        names,
+        options["out"],
+        protocol=protocol,
+        split=split,
+        labels=options["labels"],
+        split_seeds=options["split_seeds"],
+        recipe=recipe,
+        measures=measures,
+        documents=options.get("documents", True),
+        configuration={
+            "command": f"era-eval {protocol}",
+            "store": str(store_path),
+            "collections": names,
+            "labels": options["labels"],
+            "split_seeds": options["split_seeds"],
+            "split": split.rule,
+            "label_count": split.count,
+            **{key: options[key] for key in ("query_encoder", "doc_encoder", "device")},
+            "recipe": asdict(recipe),
+            "test_seed": options["test_seed"],
+        },
+        commands=[("era-fit " if form == "curve" else "era-eval ") + shlex.join(sys.argv[1:])],
+        tell=lambda text: note(f"fit {text} …"),
+        **reading_of(options),
+    )
+    record = write_report_files(options["out"], results, options)
+    if as_json:
+        echo_json(record)
+        return
+    click.echo(render_text(record, brief=True))
+    click.echo(f"Report: {options['out'] / 'report.html'}")
+
+
+PROTOCOL_COMMANDS = {name: _command(name, name, "20") for name in _WHAT if name != "curve"}
+CURVE_COMMAND = _command("each", "curve", "5,10,20,40")

@@ -1,0 +1,61 @@
+"""``era-eval report``: results that were measured before, as a page and as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from era_cache.cli.common import EraCommand, PathArgument, echo_json, json_option
+from era_cache.cli.eval_options import (
+    check_report_options,
+    labels_shown_option,
+    report_options,
+    statistics_seed,
+    write_report_files,
+)
+
+__all__ = ["report"]
+
+
+@click.command(cls=EraCommand)
+@click.argument("folders", metavar="RESULTS…", nargs=-1, required=True, type=PathArgument)
+@click.option(
+    "--out", type=PathArgument, help="Folder for the report.  [default: the first of RESULTS]"
+)
+@labels_shown_option
+@statistics_seed("--seed")
+@report_options
+@json_option
+def report(folders: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Write the report of RESULTS: a folder that era-eval wrote, or an adapter's.
+
+    Writes report.html (one page that needs no other file and no network), table.md, table.tex,
+    table.csv and evaluation.json. Further folders of RESULTS, other protocols on the same
+    collections, are compared with the first by domain.
+
+    \b
+    Example:
+      era-eval report results/each results/general results/lodo \\
+          --texts data/toy --out reports/toy
+    """
+    from era_cache.report import render_text
+    from era_cache.results import read_results
+
+    check_report_options(options)
+    places = [_place(folder) for folder in folders]
+    first, *others = [read_results(place) for place in places]
+    out: Path = options["out"] or places[0]
+    record = write_report_files(out, first, options, options["tables_at"], others)
+    if as_json:
+        echo_json(record)
+        return
+    click.echo(render_text(record, brief=True))
+    click.echo(f"Report: {out / 'report.html'}")
+
+
+def _place(folder: Path) -> Path:
+    """The results themselves, where an adapter's folder is named."""
+    inside = folder / "evaluation"
+    return inside if (inside / "results.json").is_file() else folder

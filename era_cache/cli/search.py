@@ -1,0 +1,191 @@
+"""``era-search``: look at single queries under the candidates of an adapter, here or on a page."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    check_option,
+    device_option,
+    note,
+    seed_number,
+    version_option,
+)
+from era_cache.cli.search_prompt import converse, print_answer
+from era_cache.cli.text_options import document_text, read_texts, skip_bad_rows
+from era_cache.errors import InputError
+
+if TYPE_CHECKING:
+    from era_cache.lookup import Answer, Lookup, Source, Texts
+
+__all__ = ["main"]
+
+MOST_DEPTH = 1000
+
+
+@click.command(cls=EraCommand)
+@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.argument("adapter", type=PathArgument)
+@click.argument("query", metavar="[QUERY]…", nargs=-1)
+@click.option("--id", "query_id", help="Search for a query of the collection; needs no model.")
+@click.option("--query-model", help="Large model, as for era-embed: a folder or hub name.")
+@click.option("--doc-model", help="Small model, as for era-embed: a folder or hub name.")
+@click.option("--instruction", default="", help="For prompts that have a place for it.")
+@click.option(
+    "--collection",
+    help="Where the adapter was fitted on several, or to search one that it was not fitted on.",
+)
+@click.option(
+    "--candidates",
+    metavar="NAMES",
+    help="What is compared, with commas.  [default: small, aligned and the chosen one]",
+)
+@click.option(
+    "-k",
+    "--depth",
+    type=click.IntRange(1, MOST_DEPTH),
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="Documents shown of each ranking.",
+)
+@click.option(
+    "--texts",
+    type=PathArgument,
+    help="Folder of the collection (BEIR layout): show texts beside the ids.",
+)
+@document_text
+@skip_bad_rows
+@click.option("--web", is_flag=True, help="Serve a page for it instead, until Ctrl-C.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where --web listens.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8750,
+    show_default=True,
+    help="Port of --web; 0 takes any free one.",
+)
+@click.option(
+    "--token",
+    help="What each request to --web must show, 16 characters or more; auto makes one. Needed "
+    "where --host can be reached from other machines.",
+)
+@click.option(
+    "--seed",
+    type=seed_number,
+    metavar="N",
+    help="Seed of the random queries.  [default: others each time]",
+)
+@check_option
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result of one query as JSON.")
+@version_option
+def main(store_path: Path, adapter: Path, query: tuple[str, ...], **options: Any) -> None:
+    """Search STORE for QUERY with the candidates of ADAPTER, side by side.
+
+    Without QUERY and --id it asks for queries until an empty line. A query that the collection
+    does not hold has to be encoded, which takes both models.
+
+    \b
+    Examples:
+      era-search stores/mine adapters/toy --id q12 --texts data/toy
+      era-search stores/mine adapters/toy --query-model LARGE --doc-model SMALL
+    """
+    text = " ".join(query)
+    _check_usage(text, options)
+    from era_cache.lookup import default_candidates, open_source
+    from era_cache.store import Store
+
+    source = open_source(Store.open(store_path), adapter, options["collection"])
+    if options["instruction"] and not source.takes_instruction:
+        raise InputError(
+            "--instruction: neither prompt has a place for one ({instruction}). Leave it out."
+        )
+    shown = [name.strip() for name in (options["candidates"] or "").split(",") if name.strip()]
+    shown = shown or default_candidates(source)
+    # On the page any of them can be chosen.
+    names = list(dict.fromkeys([*shown, *source.candidates])) if options["web"] else shown
+    lookup = _opened(source, names, options)
+    if options["web"]:
+        _serve(lookup, shown, options)
+    elif text or options["query_id"] is not None:
+        print_answer(_asked(lookup, text, options), options["as_json"])
+    else:
+        converse(lookup, options)
+
+
+def _check_usage(text: str, options: dict[str, Any]) -> None:
+    one = bool(text) or options["query_id"] is not None
+    if text and options["query_id"] is not None:
+        raise click.UsageError("Give a QUERY or --id, not both.")
+    if options["web"] and (one or options["as_json"]):
+        raise click.UsageError("--web takes its queries on the page: no QUERY, --id or --json.")
+    if options["as_json"] and not one:
+        raise click.UsageError("--json needs a QUERY or --id.")
+
+
+def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup:
+    from era_cache.lookup import Lookup, load_models
+
+    models = load_models(
+        source.encoders,
+        query_model=options["query_model"],
+        doc_model=options["doc_model"],
+        device=options["device"],
+    )
+    texts = _texts(source, options) if options["texts"] is not None else None
+    lookup = Lookup(
+        source,
+        names,
+        models=models,
+        texts=texts,
+        device=options["device"],
+        check=options["check"],
+    )
+    collection = source.collection
+    note(f"{collection.name}-{collection.version}: {len(collection.doc_ids):,} documents.")
+    return lookup
+
+
+def _texts(source: Source, options: dict[str, Any]) -> Texts:
+    from era_cache.lookup import matching_texts
+
+    wanted = {**options, "name": source.collection.name, "all_queries": True}
+    texts = matching_texts(source.collection, read_texts(options["texts"], wanted))
+    for message in texts.messages():
+        note(f"{options['texts']}: {message}")
+    return texts
+
+
+def _asked(lookup: Lookup, text: str, options: dict[str, Any]) -> Answer:
+    if options["query_id"] is not None:
+        return lookup.find_id(options["query_id"], depth=options["depth"])
+    return lookup.find(text, options["instruction"], depth=options["depth"])
+
+
+def _serve(lookup: Lookup, shown: list[str], options: dict[str, Any]) -> None:
+    from era_cache.lookup import SearchServer, make_token
+
+    server = SearchServer(
+        lookup,
+        shown,
+        host=options["host"],
+        port=options["port"],
+        token=make_token(options["token"]),
+        seed=options["seed"],
+    )
+    with contextlib.suppress(KeyboardInterrupt), server:
+        if lookup.models:
+            note("loading the models …")
+            lookup.warm_up()
+        click.echo(f"Open {server.url}")
+        note("Ctrl-C ends it.")
+        server.serve_forever()
+    note("Ended.")

@@ -1,0 +1,106 @@
+"""What the tests of era-search share: a planted store with an adapter, and nasty texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from planted import QUICK, embedded, planted_texts
+
+from era_cache.collections import TextCollection
+from era_cache.config import SplitConfig
+from era_cache.encoders import HashEncoder
+from era_cache.fitting import fit_to_folder
+from era_cache.lookup import Lookup, default_candidates, matching_texts, open_source
+from era_cache.store import Store
+
+SPLIT = SplitConfig(labels=0.3)
+NASTY = {
+    "d003": "<script>document.title='owned'</script>",
+    "d004": "<img/src=x/onerror=alert(1)>",
+    "d005": "\x1b]0;owned\x07\x1b[31mred\x9b2J",
+    "d006": "\u202etxt.exe\u2066\u200f",
+    "d007": "w" * 3000,
+    "d008": "🙂👩‍👩‍👧漢字e\u0301",
+    "d009": "'\"&amp;</style></script>${x}",
+}
+"""Document id to what it is called instead; its text begins with it, too."""
+
+
+class Case(NamedTuple):
+    """A planted collection, embedded and fitted."""
+
+    store: Store
+    folder: Path
+    texts: TextCollection
+
+    def encoders(self) -> dict[str, HashEncoder]:
+        """New encoders of both views, which count what they encode."""
+        return {"large": HashEncoder(24, "large"), "small": HashEncoder(16, "small")}
+
+    def lookup(self, *, typed: bool = False, texts: bool = False, names=None) -> Lookup:
+        source = open_source(self.store, self.folder)
+        return Lookup(
+            source,
+            names or default_candidates(source),
+            models=self.encoders() if typed else None,
+            texts=matching_texts(source.collection, self.texts) if texts else None,
+            device="cpu",
+        )
+
+
+def build(path: Path, texts: TextCollection | None = None, candidate: str = "era-dual") -> Case:
+    texts = texts or planted_texts()
+    store, _ = embedded(path / "store", texts)
+    fit_to_folder(
+        store,
+        texts.name,
+        path / "adapter",
+        split_config=SPLIT,
+        recipe=QUICK,
+        candidate=candidate,
+        device="cpu",
+    )
+    return Case(store, path / "adapter", texts)
+
+
+def nasty_texts() -> TextCollection:
+    """Planted texts some of whose documents are called and say what must not be obeyed."""
+    texts = planted_texts()
+    return texts._replace(
+        doc_ids=[NASTY.get(doc_id, doc_id) for doc_id in texts.doc_ids],
+        doc_texts=[
+            f"{NASTY[doc_id]} {text}" if doc_id in NASTY else text
+            for doc_id, text in zip(texts.doc_ids, texts.doc_texts, strict=True)
+        ],
+    )
+
+
+def write_beir(folder: Path, texts: TextCollection) -> Path:
+    """Write a collection as people have it."""
+    (folder / "qrels").mkdir(parents=True)
+    lines = {
+        "corpus.jsonl": [
+            json.dumps({"_id": i, "text": t})
+            for i, t in zip(texts.doc_ids, texts.doc_texts, strict=True)
+        ],
+        "queries.jsonl": [
+            json.dumps({"_id": i, "text": t, "instruction": n})
+            for i, t, n in zip(texts.query_ids, texts.query_texts, texts.instructions, strict=True)
+        ],
+        "meta.json": [json.dumps({"name": texts.name, "domain": texts.domain})],
+    }
+    for split, qrels in texts.splits.items():
+        lines[f"qrels/{split}.tsv"] = ["query-id\tcorpus-id\tscore"] + [
+            f"{texts.query_ids[q]}\t{texts.doc_ids[d]}\t{grade}"
+            for q, d, grade in zip(*(column.tolist() for column in qrels), strict=True)
+        ]
+    for name, rows in lines.items():
+        (folder / name).write_text("".join(f"{row}\n" for row in rows), "utf-8")
+    return folder
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
