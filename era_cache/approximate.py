@@ -14,7 +14,7 @@ import numpy as np
 
 from era_cache.errors import InputError
 from era_cache.measures import Ranking
-from era_cache.search import search
+from era_cache.search import check_embeddings, check_request, search
 from era_cache.statistics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class ApproximateIndex:
 
     Raises:
         InputError: there is no such kind, or no document.
+        ValueError: the corpus is no float32 matrix of finite numbers.
     """
 
     def __init__(self, corpus: torch.Tensor, kind: str, *, seed: int = 0) -> None:
@@ -52,6 +53,7 @@ class ApproximateIndex:
             raise InputError(f"Index {kind!r} is unknown; known are exact, {', '.join(KINDS)}.")
         if not len(corpus):
             raise InputError("An index needs at least one document.")
+        check_embeddings("corpus", corpus)
         vectors = corpus.detach().cpu().contiguous().numpy()
         n, dim = vectors.shape
         self.kind, self._n = kind, n
@@ -84,7 +86,11 @@ class ApproximateIndex:
 
         Arguments and result are those of ``search.search``; equal scores among what is found are in
         the order of ``tie_ranks``, and where fewer are found than exist, the ranking is padded.
+
+        Raises:
+            ValueError: shapes, types or row numbers do not fit, or a query is not finite.
         """
+        check_request(queries, k, exclude, (self._n, self._index.d))
         depth = min(self._n, k + (exclude is not None))
         if self.kind == "hnsw":
             self._index.hnsw.efSearch = max(_SEARCH_WIDTH, 2 * depth)

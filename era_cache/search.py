@@ -8,15 +8,15 @@ Out: a ``Ranking``. Among equal scores the document with the lower tie rank come
 On the CPU the products and the selection are those of faiss's brute-force search, which is faster
 than what torch offers; elsewhere they are torch's. Scores are what float32 matrix multiplication
 gives. Its last bit may depend on the shapes of the blocks and on the place in them, so two runs are
-sure to be identical only with the same shapes and block size, and copies of a document may differ
-in that bit. Ties are scores that came out equal.
+sure to be identical only with the same shapes and block size. Ties are scores that came out equal.
+Copies of a document do for one query (tests/test_search.py), but no library promises it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,13 +26,20 @@ from era_cache.types import IntArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["faiss_search", "search", "tie_order"]
+__all__ = ["check_embeddings", "check_request", "faiss_search", "search", "tie_order"]
 
 _QUERIES_AT_A_TIME = 4096
 _OVERFLOW = 2.0**127
 """Scores below it, and sums on the way to them, are finite in float32."""
 _LOW_BITS = 0xFFFF_FFFF
 _ALL_BUT_SIGN = 0x7FFF_FFFF
+
+
+class _Ties(NamedTuple):
+    """The tie rank of each row and the row of each tie rank, (n,) int64 both."""
+
+    ranks: torch.Tensor
+    rows: torch.Tensor
 
 
 def tie_order(doc_ids: Sequence[str]) -> IntArray:
@@ -72,7 +79,7 @@ def search(
         tie_ranks: (n,) int64 permutation of 0..n-1; of equal scores the lower rank comes first.
             None is by row.
         block_bytes: Size of the score matrix held at a time. Memory beyond inputs and result
-            stays around twice that, plus the candidates of 4096 queries.
+            stays around twice that.
 
     Returns:
         (q, k) rows and scores, best first; -0.0 counts as and becomes 0.0.
@@ -85,19 +92,22 @@ def search(
     if block_bytes < 1:
         raise ValueError(f"block_bytes must be at least 1, not {block_bytes}.")
     # Where a product may overflow, torch says so; faiss would leave the document out.
-    find = _faiss_keys if corpus.device.type == "cpu" and bound < _OVERFLOW else _best_keys
-    ranks, rows_by_rank = _tie_tables(tie_ranks, len(corpus), corpus.device)
+    find = _faiss_best if corpus.device.type == "cpu" and bound < _OVERFLOW else _torch_best
+    ties = _tie_tables(tie_ranks, len(corpus), corpus.device)
     doc_rows = np.full((len(queries), k), -1, dtype=np.int64)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    n_rows = max(1, min(len(queries), _QUERIES_AT_A_TIME, block_bytes // 4))
-    for rows in _slices(len(queries), n_rows):
+    n_best = min(k, len(corpus))
+    if not n_best:
+        return Ranking(doc_rows, scores)
+    # Scores, rows and keys of what is found take up to about 64 bytes each while they are sorted.
+    most = min(block_bytes // 4, block_bytes // (64 * n_best))
+    for rows in _slices(len(queries), max(1, min(len(queries), _QUERIES_AT_A_TIME, most))):
         left_out = None if exclude is None else exclude[rows]
-        keys = find(queries[rows], corpus, k, left_out, ranks, block_bytes)
-        found_scores, found_ranks = _scores_and_ranks(keys)
+        found_scores, found_rows = find(queries[rows], corpus, n_best, left_out, ties, block_bytes)
         # What was left out comes last, at minus infinity, if there was room for it.
-        found_rows = rows_by_rank[found_ranks].where(found_scores > -math.inf, -1)
-        doc_rows[rows, : keys.shape[1]] = found_rows.cpu().numpy()
-        scores[rows, : keys.shape[1]] = found_scores.cpu().numpy()
+        found_rows = found_rows.where(found_scores > -math.inf, -1)
+        doc_rows[rows, :n_best] = found_rows.cpu().numpy()
+        scores[rows, :n_best] = found_scores.cpu().numpy()
     _check_complete(doc_rows, len(corpus), exclude)
     return Ranking(doc_rows, scores)
 
@@ -153,39 +163,45 @@ def faiss_search(
     return Ranking(doc_rows, scores)
 
 
-def _faiss_keys(
+def _faiss_best(
     queries: torch.Tensor,
     corpus: torch.Tensor,
     k: int,
     exclude: torch.Tensor | None,
-    ranks: torch.Tensor,
+    ties: _Ties,
     block_bytes: int,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Let faiss find the k best, and compare all documents where it had a choice among equals.
 
     It is asked for one document more than needed (two where one is left out): where the k-th and
     the next score differ, the k best are known for sure.
-    """
-    import torch
 
-    n_best = min(k, len(corpus))
+    Returns:
+        Scores, float32, and rows, int64, (q, k) both, best first.
+    """
     depth = min(len(corpus), k + (1 if exclude is None else 2))
-    if not n_best:
-        return torch.empty((len(queries), 0), dtype=torch.int64)
-    scores, rows = _faiss_best(queries, corpus, depth)
+    scores, rows = _knn(queries, corpus, depth)
+    scores += 0.0  # -0.0 + 0.0 is 0.0
     if exclude is not None:
         scores[rows == exclude[:, None]] = -math.inf
-    keys = _keys(scores, ranks[rows]).sort(dim=1, descending=True).values
-    if depth < len(corpus):
-        values, _ = _scores_and_ranks(keys[:, n_best - 1 : n_best + 1])
-        tied = (values[:, 0] == values[:, 1]).nonzero().squeeze(1)
-        if len(tied):
-            left_out = None if exclude is None else exclude[tied]
-            keys[tied, :n_best] = _best_keys(queries[tied], corpus, k, left_out, ranks, block_bytes)
-    return keys[:, :n_best]
+    # faiss gives falling scores: they are in order but for ties and for what was left out.
+    unsure = (scores[:, 1:] >= scores[:, :-1]).any(dim=1).nonzero().squeeze(1)
+    if len(unsure):
+        keys = _keys(scores[unsure], ties.ranks[rows[unsure]]).sort(dim=1, descending=True).values
+        if depth > k:
+            ends = _unpacked(keys[:, k - 1 : k + 1], ties)[0]
+            tied = (ends[:, 0] == ends[:, 1]).nonzero().squeeze(1)
+            if len(tied):
+                of = unsure[tied]
+                left_out = None if exclude is None else exclude[of]
+                keys[tied, :k] = _best_keys(
+                    queries[of], corpus, k, left_out, ties.ranks, block_bytes
+                )
+        scores[unsure, :k], rows[unsure, :k] = _unpacked(keys[:, :k], ties)
+    return scores[:, :k], rows[:, :k]
 
 
-def _faiss_best(
+def _knn(
     queries: torch.Tensor, corpus: torch.Tensor, depth: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores and rows of the best documents, (q, depth), with as many threads as torch uses."""
@@ -193,6 +209,7 @@ def _faiss_best(
     import torch
 
     wanted, given = (matrix.detach().contiguous().numpy() for matrix in (queries, corpus))
+    # The setting is of the calling thread only.
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads())
     try:
@@ -200,6 +217,18 @@ def _faiss_best(
     finally:
         faiss.omp_set_num_threads(threads)
     return torch.from_numpy(scores), torch.from_numpy(rows)
+
+
+def _torch_best(
+    queries: torch.Tensor,
+    corpus: torch.Tensor,
+    k: int,
+    exclude: torch.Tensor | None,
+    ties: _Ties,
+    block_bytes: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do what ``_faiss_best`` does, on any device, and refuse scores that overflow."""
+    return _unpacked(_best_keys(queries, corpus, k, exclude, ties.ranks, block_bytes), ties)
 
 
 def _best_keys(
@@ -214,14 +243,18 @@ def _best_keys(
     import torch
 
     best = torch.empty((len(queries), 0), dtype=torch.int64, device=corpus.device)
-    n_columns = max(1, min(len(corpus), block_bytes // 4 // len(queries)))
+    # One query alone would go through a matrix-vector product, in which the last rows of a
+    # matrix are added up in another order: copies of a document would not tie.
+    factors = queries if len(queries) > 1 else queries.expand(2, -1)
+    n_columns = max(1, min(len(corpus), block_bytes // 4 // len(factors)))
     with torch.no_grad():
         # One buffer for all blocks: the pages of fresh memory cost time for each.
-        buffer = torch.empty(len(queries) * n_columns, dtype=torch.float32, device=corpus.device)
+        buffer = torch.empty(len(factors) * n_columns, dtype=torch.float32, device=corpus.device)
         for columns in _slices(len(corpus), n_columns):
             part = corpus[columns]
-            scores = buffer[: len(queries) * len(part)].view(len(queries), len(part))
-            torch.mm(queries, part.T, out=scores)
+            products = buffer[: len(factors) * len(part)].view(len(factors), len(part))
+            torch.mm(factors, part.T, out=products)
+            scores = products[: len(queries)]
             if exclude is not None:
                 _leave_out(scores, exclude - columns.start)
             found = torch.cat([best, _block_keys(scores, ranks[columns], k)], dim=1)
@@ -269,34 +302,33 @@ def _keys(scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
     return (ordered << 32) + (_LOW_BITS - ranks)
 
 
-def _scores_and_ranks(keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unpack what ``_keys`` packed."""
+def _unpacked(keys: torch.Tensor, ties: _Ties) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unpack scores and rows from what ``_keys`` packed."""
     import torch
 
     ordered = (keys >> 32).to(torch.int32)
     bits = ordered.where(ordered >= 0, ordered ^ _ALL_BUT_SIGN)
-    return bits.view(torch.float32), _LOW_BITS - (keys & _LOW_BITS)
+    return bits.view(torch.float32), ties.rows[_LOW_BITS - (keys & _LOW_BITS)]
 
 
-def _tie_tables(
-    tie_ranks: torch.Tensor | None, n_docs: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the tie rank of each row and the row of each tie rank, (n,) int64 both."""
+def _tie_tables(tie_ranks: torch.Tensor | None, n_docs: int, device: torch.device) -> _Ties:
     import torch
 
     by_row = torch.arange(n_docs, device=device)
     if tie_ranks is None:
-        return by_row, by_row
+        return _Ties(by_row, by_row)
     if tie_ranks.shape != (n_docs,) or tie_ranks.dtype != torch.int64:
         raise ValueError(
             f"tie_ranks must be int64 of shape ({n_docs},), not {tie_ranks.dtype} of "
             f"{tuple(tie_ranks.shape)}."
         )
     ranks = tie_ranks.to(device)
-    in_order = ranks.sort()
-    if not torch.equal(in_order.values, by_row):
+    rows = torch.full_like(by_row, -1)
+    if bool(((ranks >= 0) & (ranks < n_docs)).all()):
+        rows[ranks] = by_row
+    if bool((rows < 0).any()):
         raise ValueError(f"tie_ranks must hold each of 0..{n_docs - 1} once.")
-    return ranks, in_order.indices
+    return _Ties(ranks, rows)
 
 
 def _slices(length: int, step: int) -> Iterator[slice]:
@@ -304,43 +336,67 @@ def _slices(length: int, step: int) -> Iterator[slice]:
         yield slice(begin, min(length, begin + step))
 
 
-def _check_inputs(
-    queries: torch.Tensor, corpus: torch.Tensor, k: int, exclude: torch.Tensor | None
-) -> float:
-    """Refuse what would give a wrong ranking without a word; return what no score can exceed."""
+def check_embeddings(name: str, embeddings: torch.Tensor) -> float:
+    """Refuse what is no float32 matrix of finite numbers; return the largest without its sign.
+
+    Raises:
+        ValueError: It is not; the message begins with ``name``.
+    """
     import torch
 
-    bound = float(queries.shape[-1])
+    if embeddings.ndim != 2 or embeddings.dtype != torch.float32:
+        raise ValueError(
+            f"{name} must be a float32 matrix, not {embeddings.dtype} of shape "
+            f"{tuple(embeddings.shape)}."
+        )
+    if not embeddings.numel():
+        return 0.0
+    low, high = (float(end) for end in embeddings.detach().aminmax())  # NaN, if there is one
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError(f"{name} must hold finite numbers; NaN or infinity was found.")
+    return max(abs(low), abs(high))
+
+
+def check_request(
+    queries: torch.Tensor, k: int, exclude: torch.Tensor | None, corpus_shape: tuple[int, int]
+) -> float:
+    """Refuse what cannot be asked of a corpus of n documents and d dimensions.
+
+    Returns:
+        The largest number of the queries, without its sign.
+
+    Raises:
+        ValueError: k, shapes, types or row numbers do not fit, or a query is not finite.
+    """
+    import torch
 
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}.")
-    for name, embeddings in (("queries", queries), ("corpus", corpus)):
-        if embeddings.ndim != 2 or embeddings.dtype != torch.float32:
-            raise ValueError(
-                f"{name} must be a float32 matrix, not {embeddings.dtype} of shape "
-                f"{tuple(embeddings.shape)}."
-            )
-        if not embeddings.numel():
-            continue
-        low, high = embeddings.detach().aminmax()  # NaN, if there is one
-        largest = max(abs(float(low)), abs(float(high)))
-        if not math.isfinite(float(low)) or not math.isfinite(largest):
-            raise ValueError(f"{name} must hold finite numbers; NaN or infinity was found.")
-        bound *= largest
-    if queries.shape[1] != corpus.shape[1]:
+    largest = check_embeddings("queries", queries)
+    n_docs, dimensions = corpus_shape
+    if queries.shape[1] != dimensions:
         raise ValueError(
-            f"queries have {queries.shape[1]} dimensions, but the corpus has {corpus.shape[1]}."
+            f"queries have {queries.shape[1]} dimensions, but the corpus has {dimensions}."
         )
     if exclude is None:
-        return bound
+        return largest
     if exclude.shape != (len(queries),) or exclude.dtype != torch.int64:
         raise ValueError(
             f"exclude must be int64 of shape ({len(queries)},), not {exclude.dtype} of "
             f"{tuple(exclude.shape)}."
         )
-    if len(exclude) and not -1 <= int(exclude.min()) <= int(exclude.max()) < len(corpus):
-        raise ValueError(f"exclude must hold rows from 0 to {len(corpus) - 1}, or -1 for none.")
-    return bound
+    if len(exclude) and not -1 <= int(exclude.min()) <= int(exclude.max()) < n_docs:
+        raise ValueError(f"exclude must hold rows from 0 to {n_docs - 1}, or -1 for none.")
+    return largest
+
+
+def _check_inputs(
+    queries: torch.Tensor, corpus: torch.Tensor, k: int, exclude: torch.Tensor | None
+) -> float:
+    """Refuse what would give a wrong ranking without a word; return what no score can exceed."""
+    largest = check_embeddings("corpus", corpus)
+    n_docs, dimensions = corpus.shape
+    return dimensions * largest * check_request(queries, k, exclude, (n_docs, dimensions))
 
 
 def _check_complete(doc_rows: IntArray, n_docs: int, exclude: torch.Tensor | None) -> None:

@@ -99,3 +99,25 @@ def test_an_unknown_kind_or_an_empty_corpus_is_refused(corpus) -> None:
         ApproximateIndex(corpus, "tree")
     with pytest.raises(InputError, match="at least one document"):
         ApproximateIndex(corpus[:0], "ivf")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_exact_search_refuses_is_refused_here_too(kind) -> None:
+    corpus = clustered(50)
+    index = ApproximateIndex(corpus, kind)
+    wrong = corpus[:2].clone()
+    wrong[1, 3] = float("nan")
+    for arguments, options, message in [
+        ((wrong, 3), {}, "queries must hold finite"),
+        ((corpus[:2, :5], 3), {}, "5 dimensions, but the corpus has 24"),
+        ((corpus[:2].double(), 3), {}, "float64"),
+        ((corpus[:2], 0), {}, "k must be at least 1"),
+        ((corpus[:2], 3), {"exclude": torch.tensor([0])}, "exclude must be int64"),
+        ((corpus[:2], 3), {"exclude": torch.tensor([0, 50])}, "rows from 0 to 49"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            index.search(*arguments, **options)
+    corpus[7, 0] = float("inf")
+    with pytest.raises(ValueError, match="corpus must hold finite"):
+        ApproximateIndex(corpus, kind)
+    assert index.search(corpus[:0], 3).doc_rows.shape == (0, 3)

@@ -337,7 +337,7 @@ def test_texts_stand_beside_the_queries(store, adapter, tmp_path) -> None:
     folders = [_beir(tmp_path / name, texts_of(name)) for name in ("alpha", "beta", "gamma")]
     options = [word for folder in folders for word in ("--texts", folder)]
     result = _done(_eval(store, adapter, *options, "--device", "cpu"))
-    assert "--texts: gamma not measured here; the texts are not used." in result.stderr
+    assert "gamma not measured here; the texts are not used." in result.stderr
     queries = _stored(adapter / "evaluation")["queries"]
     known = dict(zip(texts.query_ids, texts.query_texts, strict=True))
     mine = [q for q in queries["wins"] + queries["losses"] if q["collection"] == "alpha"]
@@ -346,6 +346,16 @@ def test_texts_stand_beside_the_queries(store, adapter, tmp_path) -> None:
     assert all(q["text"].endswith("beta") for q in queries["wins"] if q["collection"] == "beta")
     _done(_eval("report", adapter))
     assert not any(q["text"] for q in _stored(adapter / "evaluation")["queries"]["wins"])
+
+
+def test_texts_of_other_queries_under_the_same_ids_are_not_shown(store, adapter, tmp_path) -> None:
+    texts = texts_of("alpha")
+    turned = texts._replace(query_texts=[*texts.query_texts[1:], texts.query_texts[0]])
+    folder = _beir(tmp_path / "alpha", turned)
+    result = _done(_eval(store, adapter, "--texts", folder, "--device", "cpu"))
+    assert "not the queries that were measured; its texts are not shown" in result.stderr
+    queries = _stored(adapter / "evaluation")["queries"]
+    assert not any(q["text"] for q in queries["wins"] + queries["losses"])
 
 
 def test_texts_that_are_no_collection_are_said(store, adapter, tmp_path) -> None:

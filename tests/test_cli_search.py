@@ -164,11 +164,17 @@ def _start_at_terminal(case: Case) -> tuple[int, int]:
 
 
 def _type_at(pid: int, terminal: int, keys: list[bytes]) -> tuple[str, int]:
-    """Press keys, each after a prompt; gives what was shown and the exit code."""
-    shown, prompts = b"", 0
-    end = time.monotonic() + 60
+    """Press keys, each after a prompt; gives what was shown and the exit code.
+
+    The last key is pressed again while nothing happens: one that comes just before the prompt's own
+    terminal mode is lost, as it is for people.
+    """
+    shown, prompts, last = b"", 0, keys[-1]
+    end = time.monotonic() + 120
     while time.monotonic() < end:
-        if not select.select([terminal], [], [], 1)[0]:
+        if not select.select([terminal], [], [], 5)[0]:
+            if not keys:
+                os.write(terminal, last)
             continue
         try:
             data = os.read(terminal, 65536)

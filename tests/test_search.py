@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import era_cache.search as search_module
 from era_cache.measures import Ranking
 from era_cache.search import faiss_search, search, tie_order
 
@@ -49,6 +50,7 @@ def assert_same(found: Ranking, expected: Ranking) -> None:
     with_exclude=st.booleans(),
     with_ranks=st.booleans(),
     block_bytes=st.sampled_from([1, 4, 8, 60, 200, 2**20]),
+    by_torch=st.booleans(),
 )
 def test_equals_brute_force_whatever_ties_and_blocks(
     seed: int,
@@ -60,20 +62,24 @@ def test_equals_brute_force_whatever_ties_and_blocks(
     with_exclude: bool,
     with_ranks: bool,
     block_bytes: int,
+    by_torch: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     queries = rng.integers(-largest, largest + 1, size=(n_queries, dimensions)).astype(np.float32)
     corpus = rng.integers(-largest, largest + 1, size=(n_docs, dimensions)).astype(np.float32)
     exclude = rng.integers(-1, n_docs, size=n_queries) if with_exclude else None
     ranks = rng.permutation(n_docs) if with_ranks else None
-    found = search(
-        torch.from_numpy(queries),
-        torch.from_numpy(corpus),
-        k,
-        exclude=None if exclude is None else torch.from_numpy(exclude),
-        tie_ranks=None if ranks is None else torch.from_numpy(ranks),
-        block_bytes=block_bytes,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        if by_torch:  # as on other devices, and where scores may overflow
+            patch.setattr(search_module, "_OVERFLOW", 0.0)
+        found = search(
+            torch.from_numpy(queries),
+            torch.from_numpy(corpus),
+            k,
+            exclude=None if exclude is None else torch.from_numpy(exclude),
+            tie_ranks=None if ranks is None else torch.from_numpy(ranks),
+            block_bytes=block_bytes,
+        )
     assert_same(found, oracle(queries, corpus, k, exclude, ranks))
 
 
@@ -104,11 +110,65 @@ def test_ties_come_in_the_order_of_trec_eval() -> None:
     assert search(torch.ones(1, 1), torch.ones(4, 1), 4).doc_rows.tolist() == [[0, 1, 2, 3]]
 
 
+@pytest.mark.parametrize("n_queries", [1, 2, 3, 19, 20, 65])
+@pytest.mark.parametrize("by_torch", [False, True])
+def test_copies_tie_wherever_they_stand(n_queries: int, by_torch: bool, monkeypatch) -> None:
+    if by_torch:
+        monkeypatch.setattr(search_module, "_OVERFLOW", 0.0)
+    rng = np.random.default_rng(n_queries)
+    for n_docs, dimensions in [(350, 384), (1027, 385), (2999, 64), (77, 1024)]:
+        corpus = rng.standard_normal((n_docs, dimensions)).astype(np.float32)
+        # The last rows are where a kernel would go another way.
+        copies = np.unique([0, *rng.permutation(n_docs)[:8], *range(n_docs - 9, n_docs)])
+        corpus[copies] = corpus[0]
+        queries = rng.standard_normal((n_queries, dimensions)).astype(np.float32)
+        ranks = rng.permutation(n_docs)
+        in_order = copies[np.argsort(ranks[copies])]
+        arguments = torch.from_numpy(queries), torch.from_numpy(corpus)
+        ties = torch.from_numpy(ranks)
+        full = search(*arguments, n_docs, tie_ranks=ties)
+        first = np.argmax(np.isin(full.doc_rows, copies), axis=1)
+        for rows, begin in zip(full.doc_rows, first.tolist(), strict=True):
+            assert rows[begin : begin + len(copies)].tolist() == in_order.tolist()
+        # A cut between copies: all documents of that query are compared, and the same ones win.
+        cut = int(first[0]) + len(copies) // 2
+        found = search(*arguments, cut, tie_ranks=ties)
+        np.testing.assert_array_equal(found.doc_rows[0], full.doc_rows[0, :cut])
+
+
+def test_the_same_search_gives_the_same_bytes_and_leaves_the_threads_alone() -> None:
+    import faiss
+
+    generator = torch.Generator().manual_seed(4)
+    queries, corpus = (torch.randn(n, 48, generator=generator) for n in (70, 3000))
+    usual = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(3)  # may be one setting with torch's: it depends on the builds
+    given = torch.get_num_threads(), faiss.omp_get_max_threads()
+    try:
+        one, two = (search(queries, corpus, 120) for _ in range(2))
+        assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == given
+    finally:
+        torch.set_num_threads(usual[0])
+        faiss.omp_set_num_threads(usual[1])
+    assert one.scores.tobytes() == two.scores.tobytes()
+    assert one.doc_rows.tobytes() == two.doc_rows.tobytes()
+
+
+def test_many_results_are_found_for_few_queries_at_a_time() -> None:
+    rng = np.random.default_rng(2)
+    queries = rng.integers(-3, 4, size=(30, 4)).astype(np.float32)
+    corpus = rng.integers(-3, 4, size=(900, 4)).astype(np.float32)
+    arguments = torch.from_numpy(queries), torch.from_numpy(corpus)
+    found = search(*arguments, 800, block_bytes=2**18)  # room for the results of five queries
+    assert_same(found, oracle(queries, corpus, 800))
+
+
 def test_more_queries_than_are_taken_at_a_time() -> None:
     rng = np.random.default_rng(1)
-    queries = rng.integers(-3, 4, size=(2500, 3)).astype(np.float32)
+    queries = rng.integers(-3, 4, size=(4500, 3)).astype(np.float32)
     corpus = rng.integers(-3, 4, size=(40, 3)).astype(np.float32)
-    exclude = rng.integers(-1, 40, size=2500)
+    exclude = rng.integers(-1, 40, size=4500)
     found = search(
         torch.from_numpy(queries), torch.from_numpy(corpus), 7, exclude=torch.from_numpy(exclude)
     )
@@ -200,6 +260,7 @@ def test_scores_beyond_float32_are_refused(sign: int) -> None:
         ({"tie_ranks": torch.arange(4)}, "tie_ranks must be int64"),
         ({"tie_ranks": torch.tensor([0, 1, 2, 3, 3])}, "each of 0..4 once"),
         ({"tie_ranks": torch.arange(1, 6)}, "each of 0..4 once"),
+        ({"tie_ranks": torch.arange(-1, 4)}, "each of 0..4 once"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
