@@ -13,6 +13,14 @@ from era_cache.measures import Ranking
 from era_cache.search import faiss_search, search, tie_order
 
 
+@pytest.fixture(autouse=True, scope="module")
+def by_faiss():
+    """Tests are small; without this they would see torch's part only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_module, "_FAISS_FROM", 0)
+        yield
+
+
 def oracle(
     queries: np.ndarray,
     corpus: np.ndarray,
@@ -267,3 +275,21 @@ def test_arguments_that_do_not_fit_are_refused(options: dict[str, object], messa
     arguments = {"queries": torch.ones(2, 4), "corpus": torch.ones(5, 4), "k": 1} | options
     with pytest.raises(ValueError, match=message):
         search(**arguments)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_faiss_does_the_large_searches_only(large: bool, monkeypatch) -> None:
+    used = []
+
+    def counted(*arguments):
+        used.append(len(arguments[0]))
+        return knn(*arguments)
+
+    knn = search_module._knn
+    monkeypatch.setattr(search_module, "_knn", counted)
+    monkeypatch.setattr(search_module, "_FAISS_FROM", 30 * 50 + (not large))
+    generator = torch.Generator().manual_seed(0)
+    queries, corpus = (torch.randn(n, 8, generator=generator).round() for n in (30, 50))
+    found = search(queries, corpus, 5)
+    assert used == ([30] if large else [])
+    assert_same(found, oracle(queries.numpy(), corpus.numpy(), 5))
