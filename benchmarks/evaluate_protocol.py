@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from demo_encoders import demo_models_dir
+
 from benchmarks.common import Bar
 from benchmarks.fit_data import PAIRS, available
 from benchmarks.shared_store import make_store
 from era_cache.config import FitConfig, SplitConfig
-from era_cache.demo_models import demo_models_dir
-from era_cache.measures import parse_measure
-from era_cache.protocols import run_protocol
+from era_cache.evaluate.protocols import run_protocol
+from era_cache.rank.measures import parse_measure
 
 __all__ = ["protocol_bars"]
 

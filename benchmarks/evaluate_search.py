@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from benchmarks.common import Bar
-from era_cache.approximate import KINDS, ApproximateIndex, recall_against_exact
-from era_cache.maps import unit
-from era_cache.search import search
+from era_cache.evaluate.approximate_recall import recall_against_exact
+from era_cache.fitting.adapter import unit
+from era_cache.rank.approximate import KINDS, ApproximateIndex
+from era_cache.rank.search import search
 
 __all__ = ["approximate_bars", "exact_bars"]
 

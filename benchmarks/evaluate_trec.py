@@ -1,7 +1,7 @@
 """Measures beside trec_eval's, on every query of the development collections, and their speed.
 
 In: the development collections and ready vectors. Runs and judgements go through files: ours are
-read by ``era_cache.trec``, trec_eval gets what a few lines of plain Python read from the same
+read by ``evaluate.trec``, trec_eval gets what a few lines of plain Python read from the same
 files. Three runs of each collection:
 
     real    the small encoder on both sides, the best 1,000 documents, in our order
@@ -24,10 +24,10 @@ import numpy as np
 
 from benchmarks.common import Bar
 from benchmarks.fit_data import COLLECTIONS, vector_file
-from era_cache.beir import read_beir
-from era_cache.measures import Measure, Ranking, evaluate, parse_measure
-from era_cache.search import search, tie_order
-from era_cache.trec import read_qrels, read_run, write_qrels, write_run
+from era_cache.collection.beir import read_beir
+from era_cache.evaluate.trec import read_qrels, read_run, write_qrels, write_run
+from era_cache.rank.measures import Measure, Ranking, evaluate, parse_measure
+from era_cache.rank.search import search, tie_order
 from era_cache.types import Array, IntArray, Qrels
 
 __all__ = ["MEASURES", "Judged", "agreement_bars", "compared", "measure_bars"]

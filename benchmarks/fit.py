@@ -26,16 +26,16 @@ import torch
 from benchmarks.common import Bar, finish
 from benchmarks.fit_data import PAIRS, available
 from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, run
-from era_cache.choose import align, fit_candidates, fit_paper, parts_of
 from era_cache.config import FitConfig, PaperConfig
-from era_cache.crossfit import Request, crossfit
-from era_cache.judging import document_references
-from era_cache.maps import unit
-from era_cache.pairs import FitData, QuerySet
-from era_cache.paper import paper_triples
-from era_cache.settings import grid
-from era_cache.statistics import holm
-from era_cache.sweep import Job, sweep
+from era_cache.evaluate.statistics import holm
+from era_cache.fitting.adapter import unit
+from era_cache.fitting.choice import align, fit_candidates, fit_paper, parts_of
+from era_cache.fitting.crossfit import Request, crossfit
+from era_cache.fitting.encoder_pair import FitData, QuerySet
+from era_cache.fitting.held_out import document_references
+from era_cache.fitting.paper import paper_triples
+from era_cache.fitting.settings import grid
+from era_cache.fitting.sweep import Job, sweep
 from era_cache.types import Qrels
 
 QUICK = ("gorilla-torch", "theoremqa", "toollens", "cranfield")
@@ -256,7 +256,7 @@ def _synthetic(
 
 def _row_wise_seconds(data: FitData, epochs: int = 5) -> float:
     """Seconds of one epoch of loading the paper's training rows one by one, as published."""
-    from era_cache.align import align_procrustes
+    from era_cache.fitting.alignment.methods import align_procrustes
 
     aligned = align_procrustes(data.align_large, data.align_small)
     config = PaperConfig()

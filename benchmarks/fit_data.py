@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from demo_encoders import demo_models_dir
 
-from era_cache.collections import Collection, row_keys
+from era_cache.collection.records import Collection, row_keys
+from era_cache.collection.splits import Split, make_split
 from era_cache.config import SplitConfig
-from era_cache.demo_models import demo_models_dir
-from era_cache.maps import unit
-from era_cache.pairs import (
+from era_cache.fitting.adapter import unit
+from era_cache.fitting.encoder_pair import (
     FitData,
     HeldOut,
     QuerySet,
@@ -30,9 +31,8 @@ from era_cache.pairs import (
     query_set,
     resolve_encoders,
 )
-from era_cache.search import tie_order
-from era_cache.splits import Split, make_split
-from era_cache.store import Store
+from era_cache.rank.search import tie_order
+from era_cache.store.store import Store
 from era_cache.types import IntArray, Qrels, Role
 
 __all__ = ["COLLECTIONS", "PAIRS", "Pair", "available", "problem", "vector_file", "vector_folders"]

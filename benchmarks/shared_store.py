@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.fit_data import COLLECTIONS, PAIRS, Pair, available, vector_file
-from era_cache.beir import read_beir
-from era_cache.collections import TextCollection
-from era_cache.specs import stated_spec
-from era_cache.store import Store
+from era_cache.collection.beir import read_beir
+from era_cache.collection.records import TextCollection
+from era_cache.store.encoder_record import stated_spec
+from era_cache.store.store import Store
 from era_cache.types import IntArray, Role
 
 __all__ = ["make_store"]

@@ -20,17 +20,17 @@ import h5py  # noqa: F401  (imported now, so that it does not count as work)
 import numpy as np
 
 from benchmarks.store_rows import PatternEncoder, RowLog, expected_rows, numbered_texts
-from era_cache import keyindex
-from era_cache.collections import row_keys
-from era_cache.compact import clean, compact
+from era_cache.collection.keys import distinct_rows
+from era_cache.collection.records import row_keys
 from era_cache.config import EmbedConfig
-from era_cache.embed import embed_collection
+from era_cache.encode.embed import embed_collection
 from era_cache.errors import EraError
-from era_cache.keys import distinct_rows
-from era_cache.segments import StoredRows
-from era_cache.store import Store
+from era_cache.store import key_index as keyindex
+from era_cache.store.compact import clean, compact
+from era_cache.store.segment import StoredRows
+from era_cache.store.store import Store
+from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Array, Keys, Role
-from era_cache.writer import SegmentWriter
 
 __all__ = ["LARGE", "SMALL", "seeds"]
 
@@ -139,7 +139,7 @@ class Job:
 
     def merge(self) -> int:
         """Merge another store into this one."""
-        from era_cache.transfer import merge
+        from era_cache.store.sync import merge
 
         number = next(self._count)
         other = Store.create(self.scratch / f"other-{self.options['seed']}-{number}")

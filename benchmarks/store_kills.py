@@ -18,11 +18,11 @@ import numpy as np
 from benchmarks.common import Bar
 from benchmarks.store_child import seeds
 from benchmarks.store_rows import read_log, try_open, wrong_rows
+from era_cache.collection.keys import distinct_rows
+from era_cache.disk.files import TEMPORARY_PREFIX
 from era_cache.errors import EraError
-from era_cache.files import TEMPORARY_PREFIX
-from era_cache.keys import distinct_rows
+from era_cache.store.verify import verify
 from era_cache.types import Keys
-from era_cache.verify import verify
 
 __all__ = ["begin", "kill_bars", "start_child", "stop_all"]
 

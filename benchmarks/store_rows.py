@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from era_cache.collections import Dropped, TextCollection, row_keys
-from era_cache.encoders import HashEncoder
+from era_cache.collection.records import Dropped, TextCollection, row_keys
+from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import EraError
-from era_cache.store import Store, StoredEncoder
+from era_cache.store.store import Store, StoredEncoder
 from era_cache.types import FloatArray, Keys, Qrels, Role
 
 __all__ = [

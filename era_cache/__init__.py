@@ -1,7 +1,36 @@
-"""ERA Cache: encode once, then fit retrieval adapters on stored tensors in seconds."""
+"""ERA Cache: encode once, then fit and evaluate retrieval adapters on stored embeddings.
+
+In: texts and two encoders, or their vectors. Out: an adapter for queries; the index stays as it is.
+"""
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from era_cache.api import RetrievalAdapter, fit
+    from era_cache.fitting.adapter_folder import load_adapter
+    from era_cache.store.store import Store
 
 __version__ = "0.1.0"
+
+__all__ = ["RetrievalAdapter", "Store", "__version__", "fit", "load_adapter"]
+
+_HOME = {
+    "RetrievalAdapter": "api",
+    "Store": "store.store",
+    "fit": "api",
+    "load_adapter": "fitting.adapter_folder",
+}
+"""Where each public name is defined; imported on first use: importing the package costs nothing."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,21 +22,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from era_cache.adapters import load_adapter, load_config, save_adapters
-from era_cache.choose import FitResult, fit_candidates
 from era_cache.config import FitConfig
+from era_cache.disk.files import read_json
 from era_cache.errors import FitError, FormatError, InputError
-from era_cache.evaluate import DEPTH
-from era_cache.files import read_json
-from era_cache.fitting import environment
-from era_cache.folds import same_vectors
-from era_cache.judging import PRIMARY
-from era_cache.label_forms import judgements, usable_queries
-from era_cache.maps import Adapter, unit
-from era_cache.measures import Ranking, evaluate, mean, parse_measure
-from era_cache.pairs import FitData, QuerySet, resolve_device
-from era_cache.search import search
-from era_cache.settings import checked
+from era_cache.evaluate.score import DEPTH
+from era_cache.fitting.adapter import Adapter, unit
+from era_cache.fitting.adapter_folder import load_adapter, load_config, save_adapters
+from era_cache.fitting.choice import FitResult, fit_candidates
+from era_cache.fitting.encoder_pair import FitData, QuerySet, resolve_device
+from era_cache.fitting.fit_from_store import environment
+from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.label_forms import judgements, usable_queries
+from era_cache.fitting.settings import checked
+from era_cache.fitting.who_judges import same_vectors
+from era_cache.rank.measures import Ranking, evaluate, mean, parse_measure
+from era_cache.rank.search import search
 from era_cache.types import Array, IntArray, Qrels
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from era_cache.collections import Collection as StoredCollection
-from era_cache.collections import Dropped, TextCollection
+from era_cache.collection.records import Collection as StoredCollection
+from era_cache.collection.records import Dropped, TextCollection
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig
-from era_cache.embed import embed_collection
-from era_cache.encoders import HashEncoder
-from era_cache.maps import unit
-from era_cache.pairs import FitData, QuerySet
-from era_cache.search import tie_order
-from era_cache.store import Store
+from era_cache.encode.embed import embed_collection
+from era_cache.encode.encoders import HashEncoder
+from era_cache.fitting.adapter import unit
+from era_cache.fitting.encoder_pair import FitData, QuerySet
+from era_cache.rank.search import tie_order
+from era_cache.store.store import Store
 from era_cache.types import FloatArray, Qrels, Role
 
 # Tensors here are tiny: more threads only wait for each other where the tests share the cores.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from planted import QUICK, default_qrels, planted_texts
 
-from era_cache.collections import TextCollection
+from era_cache.collection.records import TextCollection
 from era_cache.config import EmbedConfig
-from era_cache.embed import embed_collection
-from era_cache.encoders import HashEncoder
-from era_cache.store import Store
+from era_cache.encode.embed import embed_collection
+from era_cache.encode.encoders import HashEncoder
+from era_cache.store.store import Store
 from era_cache.types import FloatArray, Role
 
 DOMAINS = {"alpha": "web", "beta": "law", "gamma": "web"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from era_cache.beir import read_beir
-from era_cache.collections import row_keys
-from era_cache.specs import EncoderSpec
-from era_cache.store import SIDES, Store
+from era_cache.collection.beir import read_beir
+from era_cache.collection.records import row_keys
+from era_cache.store.encoder_record import EncoderSpec
+from era_cache.store.store import SIDES, Store
+from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
-from era_cache.writer import SegmentWriter
 
 DIM = 3
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from era_cache.adapters import check_fingerprints, load_adapter, load_config
 from era_cache.api import RetrievalAdapter, fit
 from era_cache.config import FitConfig
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
+from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, load_config
 from era_cache.types import Qrels
 
 torch.set_num_threads(1)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from bfcl_collection import build_bfcl
 
-from era_cache.bfcl import build_bfcl
 from era_cache.errors import EraError
 
 

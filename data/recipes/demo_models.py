@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from demo_encoders import build_large, build_small
 
-from era_cache.demo_models import build_large, build_small
 from era_cache.errors import EraError
 
 

@@ -147,8 +147,8 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
       era-embed data/toy --store stores/mine \\
           --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
     """
-    from era_cache.embed import embed_collection
-    from era_cache.store import Store
+    from era_cache.encode.embed import embed_collection
+    from era_cache.store.store import Store
 
     texts = read_texts(collection, options)
     large, small = _encoders(options)
@@ -187,7 +187,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
 
 
 def _encoders(options: dict[str, Any]) -> tuple[Any, Any]:
-    from era_cache.encoders import SentenceTransformerEncoder
+    from era_cache.encode.encoders import SentenceTransformerEncoder
 
     common = {
         "precision": options["precision"],

@@ -12,8 +12,8 @@ from era_cache.cli.common import PathArgument, note, percent, seed_number
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
-    from era_cache.measures import Measure
-    from era_cache.results import Results
+    from era_cache.evaluate.results_folder import Results
+    from era_cache.rank.measures import Measure
 
 __all__ = [
     "MEASURES",
@@ -88,7 +88,7 @@ def check_report_options(options: Mapping[str, Any]) -> None:
     Raises:
         InputError: ``--per-query`` names no table.
     """
-    from era_cache.per_query import check_per_query_path
+    from era_cache.evaluate.per_query import check_per_query_path
 
     if options["per_query"]:
         check_per_query_path(options["per_query"])
@@ -96,7 +96,7 @@ def check_report_options(options: Mapping[str, Any]) -> None:
 
 def measures_of(text: str) -> list[Measure]:
     """Read the measures of ``--measures``."""
-    from era_cache.measures import parse_measure
+    from era_cache.rank.measures import parse_measure
 
     return [parse_measure(name.strip()) for name in text.split(",")]
 
@@ -109,9 +109,9 @@ def texts_of(folders: tuple[Path, ...], results: Results) -> dict[str, dict[str,
     Raises:
         InputError: a folder is no collection.
     """
-    from era_cache.beir import read_beir
-    from era_cache.collections import row_keys
-    from era_cache.results import texts_digest
+    from era_cache.collection.beir import read_beir
+    from era_cache.collection.records import row_keys
+    from era_cache.evaluate.results_folder import texts_digest
     from era_cache.types import Role
 
     found: dict[str, dict[str, str]] = {}
@@ -149,8 +149,8 @@ def write_report_files(
         tables_at: share of the labels that tables are about; None for the default.
         others: results of other protocols, compared by domain.
     """
-    from era_cache.analysis import record_of
-    from era_cache.outputs import write_reports, write_values
+    from era_cache.evaluate.analysis import record_of
+    from era_cache.evaluate.outputs import write_reports, write_values
 
     texts = texts_of(options["text_folders"], results)
     record = record_of(

@@ -125,9 +125,9 @@ def _run(
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
-    from era_cache.protocols import run_protocol
+    from era_cache.evaluate.protocols import run_protocol
     from era_cache.report import render_text
-    from era_cache.store import Store
+    from era_cache.store.store import Store
 
     check_report_options(options)
     store = Store.open(store_path)

@@ -44,7 +44,7 @@ def reproduce(file: Path, as_json: bool, **options: Any) -> None:
     Example:
       era-eval reproduce results/each/results.json
     """
-    from era_cache.reproduce import reproduce as run_again
+    from era_cache.evaluate.reproduce import reproduce as run_again
 
     found = run_again(
         file,

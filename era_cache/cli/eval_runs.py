@@ -19,9 +19,9 @@ from era_cache.cli.common import (
 from era_cache.cli.eval_options import measures_of, measures_option, statistics_seed
 
 if TYPE_CHECKING:
-    from era_cache.measures import Measure
-    from era_cache.run_comparison import RunComparison
-    from era_cache.runs import AlignedRuns
+    from era_cache.evaluate.run_comparison import RunComparison
+    from era_cache.evaluate.runs import AlignedRuns
+    from era_cache.rank.measures import Measure
 
 __all__ = ["runs"]
 
@@ -64,9 +64,13 @@ def runs(qrels: Path, run_paths: tuple[Path, ...], as_json: bool, **options: Any
     Example:
       era-eval runs qrels.trec bm25.trec dense.trec.gz --measures nDCG@10,R@100
     """
-    from era_cache.per_query import check_per_query_path, per_query_columns, write_per_query
-    from era_cache.run_comparison import compare_runs, run_names
-    from era_cache.runs import align_runs, load_qrels, load_run
+    from era_cache.evaluate.per_query import (
+        check_per_query_path,
+        per_query_columns,
+        write_per_query,
+    )
+    from era_cache.evaluate.run_comparison import compare_runs, run_names
+    from era_cache.evaluate.runs import align_runs, load_qrels, load_run
 
     measures = list(dict.fromkeys(measures_of(options["measures"])))
     names = run_names(run_paths)

@@ -104,10 +104,10 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     Example:
       era-eval stores/mine adapters/toy
     """
+    from era_cache.evaluate.evaluate_adapter import evaluate_folder
+    from era_cache.evaluate.results_folder import ResultsFolder
     from era_cache.report import render_text
-    from era_cache.results import ResultsFolder
-    from era_cache.store import Store
-    from era_cache.workflow import evaluate_folder
+    from era_cache.store.store import Store
 
     check_report_options(options)
     out = options["out"] or _default_out(adapter, options["collections"])
@@ -152,15 +152,15 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
 
 def _default_out(adapter: Path, collections: tuple[str, ...]) -> Path:
     """``evaluation``, with a folder for each collection where some are named."""
-    from era_cache.files import safe_name
+    from era_cache.disk.files import safe_name
 
     return adapter / "evaluation" / "+".join(safe_name(name) for name in collections)
 
 
 def _write_runs(out: Path, ranked: Any) -> None:
     """Write TREC files in the place of those of an earlier call."""
-    from era_cache.files import make_folder, os_errors
-    from era_cache.trec import write_qrels, write_run
+    from era_cache.disk.files import make_folder, os_errors
+    from era_cache.evaluate.trec import write_qrels, write_run
 
     with os_errors("clearing", out):
         for old in out.rglob("*.trec"):

@@ -124,9 +124,9 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
     Example:
       era-fit stores/mine toy --labels 20 --out adapters/toy
     """
-    from era_cache.fitting import fit_to_folder
-    from era_cache.splits import make_split
-    from era_cache.store import Store
+    from era_cache.collection.splits import make_split
+    from era_cache.fitting.fit_from_store import fit_to_folder
+    from era_cache.store.store import Store
 
     recipe = _recipe(options)
     store = Store.open(store_path)

@@ -57,9 +57,9 @@ def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     Example:
       era-fit align stores/mine toy
     """
-    from era_cache.experiments import about, alignment_rows
-    from era_cache.store import Store
-    from era_cache.tables import write_tables
+    from era_cache.fitting.experiments import about, alignment_rows
+    from era_cache.report.row_log import write_tables
+    from era_cache.store.store import Store
 
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])

@@ -20,7 +20,7 @@ from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
-    from era_cache.store import Store
+    from era_cache.store.store import Store
 
 __all__ = [
     "LABELS_HELP",
@@ -119,7 +119,7 @@ def recipe_of(settings: Sequence[str], seed: int | None) -> FitConfig:
     """
     from dataclasses import replace
 
-    from era_cache.settings import with_settings
+    from era_cache.fitting.settings import with_settings
 
     recipe = FitConfig() if seed is None else replace(FitConfig(), seed=seed)
     return with_settings(recipe, settings)

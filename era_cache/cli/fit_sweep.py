@@ -88,10 +88,10 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
       era-fit sweep stores/mine toy --grid temperature=0.03,0.05,0.1 \\
           --grid align=procrustes,mixture --labels 10,20 --out sweeps/toy
     """
-    from era_cache.experiments import about, sweep_rows
-    from era_cache.settings import grid
-    from era_cache.store import Store
-    from era_cache.tables import write_tables
+    from era_cache.fitting.experiments import about, sweep_rows
+    from era_cache.fitting.settings import grid
+    from era_cache.report.row_log import write_tables
+    from era_cache.store.store import Store
 
     settings = _drawn(grid(options["grid"]), options["most"], options["seed"] or 0)
     store = Store.open(store_path)

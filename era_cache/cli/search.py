@@ -22,7 +22,7 @@ from era_cache.cli.text_options import document_text, read_texts, skip_bad_rows
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
-    from era_cache.lookup import Answer, Lookup, Source, Texts
+    from era_cache.serve import Answer, Lookup, Source, Texts
 
 __all__ = ["main"]
 
@@ -100,8 +100,8 @@ def main(store_path: Path, adapter: Path, query: tuple[str, ...], **options: Any
     """
     text = " ".join(query)
     _check_usage(text, options)
-    from era_cache.lookup import default_candidates, open_source
-    from era_cache.store import Store
+    from era_cache.serve import default_candidates, open_source
+    from era_cache.store.store import Store
 
     source = open_source(Store.open(store_path), adapter, options["collection"])
     if options["instruction"] and not source.takes_instruction:
@@ -132,7 +132,7 @@ def _check_usage(text: str, options: dict[str, Any]) -> None:
 
 
 def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup:
-    from era_cache.lookup import Lookup, load_models
+    from era_cache.serve import Lookup, load_models
 
     models = load_models(
         source.encoders,
@@ -155,7 +155,7 @@ def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup
 
 
 def _texts(source: Source, options: dict[str, Any]) -> Texts:
-    from era_cache.lookup import matching_texts
+    from era_cache.serve import matching_texts
 
     wanted = {**options, "name": source.collection.name, "all_queries": True}
     texts = matching_texts(source.collection, read_texts(options["texts"], wanted))
@@ -171,7 +171,7 @@ def _asked(lookup: Lookup, text: str, options: dict[str, Any]) -> Answer:
 
 
 def _serve(lookup: Lookup, shown: list[str], options: dict[str, Any]) -> None:
-    from era_cache.lookup import SearchServer, make_token
+    from era_cache.serve import SearchServer, make_token
 
     server = SearchServer(
         lookup,

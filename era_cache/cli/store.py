@@ -45,8 +45,8 @@ def ls(store_path: Path, as_json: bool) -> None:
     Example:
       era-store ls stores/mine
     """
-    from era_cache.inventory import list_collections, list_encoders
-    from era_cache.store import Store
+    from era_cache.store.contents import list_collections, list_encoders
+    from era_cache.store.store import Store
 
     store = Store.open(store_path)
     encoders, collections = list_encoders(store), list_collections(store)
@@ -71,8 +71,8 @@ def info(store_path: Path, collection: str | None, as_json: bool) -> None:
     Example:
       era-store info stores/mine toy
     """
-    from era_cache.inventory import coverage
-    from era_cache.store import Store
+    from era_cache.store.contents import coverage
+    from era_cache.store.store import Store
 
     rows = coverage(Store.open(store_path), collection)
     if as_json:

@@ -110,8 +110,8 @@ def import_command(
           --vectors index.npy --ids index.ids.txt --model intfloat/e5-small-v2
     """
     _check_import_usage(collection, options)
-    from era_cache.exchange.importing import import_vectors
-    from era_cache.store import Store
+    from era_cache.store.exchange.importing import import_vectors
+    from era_cache.store.store import Store
     from era_cache.types import Role
 
     role = Role(options["role"])
@@ -167,11 +167,11 @@ def _check_import_usage(collection: Path | None, options: dict[str, Any]) -> Non
 def _stated_encoder(role: Any, options: dict[str, Any]) -> tuple[Any, int | None]:
     """The encoder that the user states, and its dimension where that is cheaply known."""
     if options["encoder"]:
-        from era_cache.specs import read_stated_spec
+        from era_cache.store.encoder_record import read_stated_spec
 
         return read_stated_spec(options["encoder"]), None
-    from era_cache.encoders import SentenceTransformerEncoder
-    from era_cache.exchange.model_width import model_width
+    from era_cache.encode.encoders import SentenceTransformerEncoder
+    from era_cache.encode.model_width import model_width
 
     encoder = SentenceTransformerEncoder(
         options["model"],
@@ -186,9 +186,9 @@ def _stated_encoder(role: Any, options: dict[str, Any]) -> tuple[Any, int | None
 
 def _file_rows(texts: Any, role: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     """Open the vectors and find out what each row is, from exactly one source."""
-    from era_cache.exchange.arrays import open_vectors
-    from era_cache.exchange.matching import rows_by_id, rows_by_key, rows_in_order
-    from era_cache.exchange.row_ids import read_ids, read_keys
+    from era_cache.store.exchange.arrays import open_vectors
+    from era_cache.store.exchange.matching import rows_by_id, rows_by_key, rows_in_order
+    from era_cache.store.exchange.row_ids import read_ids, read_keys
 
     path = options["vectors"]
     vectors = open_vectors(

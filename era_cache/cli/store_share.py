@@ -18,7 +18,7 @@ from era_cache.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from era_cache.transfer.report import TransferReport
+    from era_cache.store.sync.report import TransferReport
 
 __all__ = ["merge", "pack", "pull", "push", "unpack"]
 
@@ -41,7 +41,7 @@ def merge(into: Path, sources: tuple[Path, ...], dry_run: bool, as_json: bool) -
     Example:
       era-store merge stores/mine stores/from-ann stores/from-ben
     """
-    from era_cache import transfer
+    from era_cache.store import sync as transfer
 
     _show(
         lambda bars: transfer.merge(into, sources, dry_run=dry_run, progress=bars),
@@ -65,7 +65,7 @@ def pull(url: str, store_path: Path, dry_run: bool, as_json: bool) -> None:
     Example:
       era-store pull s3://team/stores/bench stores/mine
     """
-    from era_cache import transfer
+    from era_cache.store import sync as transfer
 
     _show(
         lambda bars: transfer.pull(url, store_path, dry_run=dry_run, progress=bars),
@@ -88,7 +88,7 @@ def push(store_path: Path, url: str, dry_run: bool, as_json: bool) -> None:
     Example:
       era-store push stores/mine s3://team/stores/bench
     """
-    from era_cache import transfer
+    from era_cache.store import sync as transfer
 
     _show(
         lambda bars: transfer.push(store_path, url, dry_run=dry_run, progress=bars),
@@ -110,7 +110,7 @@ def pack(store_path: Path, file: Path, as_json: bool) -> None:
     Example:
       era-store pack stores/mine mine.tar
     """
-    from era_cache import transfer
+    from era_cache.store import sync as transfer
 
     _show(lambda bars: transfer.pack(store_path, file, progress=bars), False, as_json)
 
@@ -127,7 +127,7 @@ def unpack(file: Path, store_path: Path, dry_run: bool, as_json: bool) -> None:
     Example:
       era-store unpack mine.tar stores/yours
     """
-    from era_cache import transfer
+    from era_cache.store import sync as transfer
 
     _show(
         lambda bars: transfer.unpack(file, store_path, dry_run=dry_run, progress=bars),
@@ -138,7 +138,7 @@ def unpack(file: Path, store_path: Path, dry_run: bool, as_json: bool) -> None:
 
 def _show(transfer: Callable[[ProgressBars], TransferReport], dry_run: bool, as_json: bool) -> None:
     """Carry out a transfer and print its report, also where some files were refused."""
-    from era_cache.transfer.report import RefusedError
+    from era_cache.store.sync.report import RefusedError
 
     bars, refused = ProgressBars(), None
     try:

@@ -18,8 +18,8 @@ from era_cache.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from era_cache.differences import Difference, Sides
-    from era_cache.verify.report import EncoderState, Report
+    from era_cache.store.differences import Difference, Sides
+    from era_cache.store.verify.report import EncoderState, Report
 
 __all__ = ["diff", "verify"]
 
@@ -47,8 +47,8 @@ def verify(store_path: Path, quarantine: bool, as_json: bool) -> None:
     Example:
       era-store verify stores/mine
     """
-    from era_cache.store import Store
-    from era_cache.verify import verify as verify_store
+    from era_cache.store.store import Store
+    from era_cache.store.verify import verify as verify_store
 
     bars = ProgressBars("B")
     try:
@@ -131,8 +131,8 @@ def diff(path_a: Path, path_b: Path, exit_code: bool, as_json: bool) -> None:
     Example:
       era-store diff stores/mine stores/yours
     """
-    from era_cache.differences import diff as diff_stores
-    from era_cache.store import Store
+    from era_cache.store.differences import diff as diff_stores
+    from era_cache.store.store import Store
 
     found = diff_stores(Store.open(path_a), Store.open(path_b))
     if as_json:

@@ -56,8 +56,8 @@ def compact_command(
     Example:
       era-store compact stores/mine
     """
-    from era_cache.compact import compact
-    from era_cache.store import Store
+    from era_cache.store.compact import compact
+    from era_cache.store.store import Store
 
     bars = ProgressBars("B")
     try:
@@ -126,8 +126,8 @@ def gc_command(
     Example:
       era-store gc stores/mine --dry-run
     """
-    from era_cache.compact import clean
-    from era_cache.store import Store
+    from era_cache.store.compact import clean
+    from era_cache.store.store import Store
 
     found = clean(
         Store.open(store_path),

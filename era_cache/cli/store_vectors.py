@@ -78,8 +78,8 @@ def export_command(
     """
     if (collection is None) != everything:
         raise click.UsageError("Give COLLECTION, or --all instead of it.")
-    from era_cache.exchange.exporting import export_vectors
-    from era_cache.store import Store
+    from era_cache.store.exchange.exporting import export_vectors
+    from era_cache.store.store import Store
     from era_cache.types import Role
 
     store = Store.open(store_path)
@@ -142,8 +142,8 @@ def probe_command(
     Example:
       era-store probe stores/mine e5-small-v2 data/toy --role document --model intfloat/e5-small-v2
     """
-    from era_cache.probe import encoder_of, probe_rows
-    from era_cache.store import Store
+    from era_cache.encode.drift import encoder_of, probe_rows
+    from era_cache.store.store import Store
     from era_cache.types import Role
 
     role = Role(options["role"]) if options["role"] else None

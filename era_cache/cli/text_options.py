@@ -31,7 +31,7 @@ skip_bad_rows = click.option(
 
 def read_texts(collection: Path, options: dict[str, Any]) -> Any:
     """Read a collection in BEIR layout, and tell what was left out. Raises ``InputError``."""
-    from era_cache.beir import read_beir
+    from era_cache.collection.beir import read_beir
 
     texts = read_beir(
         collection,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from era_cache.collections import Dropped, TextCollection
-from era_cache.specs import EncoderSpec
-from era_cache.store import SIDES, SegmentWriter, Store
+from era_cache.collection.records import Dropped, TextCollection
+from era_cache.store.encoder_record import EncoderSpec
+from era_cache.store.store import SIDES, SegmentWriter, Store
 from era_cache.types import Qrels, Role
 
 IDENTITY = {

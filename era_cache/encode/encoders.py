@@ -1,0 +1,320 @@
+"""Encoders: from texts to vectors, with an identity that changes whenever a vector would.
+
+In: a model folder or hub name, prompt templates, precision. Out: an ``EncoderSpec`` (cheap: files
+are hashed, no model is loaded) and, when texts must really be encoded, (n, d) float32 arrays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from era_cache.encode.model_files import hash_model, locate_model, model_config, model_name
+from era_cache.errors import EncoderError, InputError
+from era_cache.store.encoder_record import EncoderSpec, check_template
+from era_cache.types import FloatArray, Role
+
+__all__ = [
+    "Encoder",
+    "HashEncoder",
+    "SentenceTransformerEncoder",
+]
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+_logger = logging.getLogger(__name__)
+
+
+class Encoder(Protocol):
+    """Turns rendered texts into vectors."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What it is."""
+
+    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
+        """Encode rendered texts in batches of the encoder's own choosing.
+
+        Yields:
+            (row numbers in ``texts``, their (b, d) float32 vectors); each row once, any order.
+        """
+
+    def provenance(self) -> dict[str, Any]:
+        """What ran (JSON): library versions, device, precision, batch policy, truncated texts."""
+
+
+class HashEncoder:
+    """A deterministic encoder without a model, for tests: vectors from a digest of the words.
+
+    Texts that share words get similar vectors, so that retrieval means something.
+    """
+
+    def __init__(self, dim: int = 32, seed: str = "", template: str = "{text}") -> None:
+        templates = {Role.QUERY: check_template(template), Role.DOCUMENT: "{text}"}
+        identity = {"kind": "hash", "dim": dim, "seed": seed}
+        self.spec = EncoderSpec(f"hash-{dim}", identity, templates, {})
+        self.encoded = 0
+        self._dim, self._seed = dim, seed
+
+    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
+        """See ``Encoder.encode``."""
+        del role
+        for row, text in enumerate(texts):
+            vector = sum(map(self._word, text.lower().split() or [""]), np.zeros(self._dim))
+            self.encoded += 1
+            yield [row], np.asarray(vector, dtype=np.float32)[None]
+
+    def _word(self, word: str) -> FloatArray:
+        digest = hashlib.blake2b(f"{self._seed}/{word}".encode(), digest_size=8).digest()
+        return np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(self._dim)
+
+    def provenance(self) -> dict[str, Any]:
+        """See ``Encoder.provenance``."""
+        return {"device": "cpu", "precision": "float64"}
+
+
+class SentenceTransformerEncoder:
+    """A sentence-transformers model, from a local folder or a hub name.
+
+    The model is loaded when the first text is encoded; until then only its files are hashed.
+
+    Args:
+        model: a folder, or a hub name (fetched by huggingface_hub into its own cache).
+        revision: of the hub name; None is the newest.
+        query_template: prompt for queries with ``{text}`` and maybe ``{instruction}``; None takes
+            the model's own query prompt, if it has one.
+        document_template: the same for documents.
+        precision: ``float32``, ``float16`` or ``bfloat16`` weights and products.
+        max_seq_length: tokens kept; None is the model's own.
+        truncate_dim: leading dimensions kept (Matryoshka); None keeps all.
+        device: torch device name; None is cuda where there is one, else cpu.
+        batch_tokens: tokens of one batch, padding included.
+
+    Raises:
+        EncoderError: the model cannot be found, hashed or used.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        query_template: str | None = None,
+        document_template: str | None = None,
+        precision: str = "float32",
+        max_seq_length: int | None = None,
+        truncate_dim: int | None = None,
+        device: str | None = None,
+        batch_tokens: int = 8192,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"Precision '{precision}': expected one of {', '.join(PRECISIONS)}.")
+        self.folder, source = locate_model(model, revision)
+        files = hash_model(self.folder)
+        config = model_config(self.folder)
+        prompts = {
+            str(k): str(v) for k, v in (config.get("prompts") or {}).items() if v is not None
+        }
+        source["similarity"] = str(config.get("similarity_fn_name") or "cosine")
+        templates = {
+            Role.QUERY: _template(query_template, prompts, "query"),
+            Role.DOCUMENT: _template(document_template, prompts, "document"),
+        }
+        identity = {
+            "kind": "sentence-transformers",
+            "files": files,
+            "backend": "torch",
+            "precision": precision,
+            "max_seq_length": max_seq_length,
+            "truncate_dim": truncate_dim,
+        }
+        self.spec = EncoderSpec(model_name(model), identity, templates, source)
+        self.truncated = 0
+        self._precision, self._max_seq_length = precision, max_seq_length
+        self._truncate_dim, self._device = truncate_dim, device
+        self._batch_tokens = batch_tokens
+        self._model: Any = None
+
+    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
+        """See ``Encoder.encode``. Batches hold texts of similar length and a budget of tokens.
+
+        Raises:
+            EncoderError: the model cannot be loaded or fails on a text.
+        """
+        model = self._load()
+        encode = model.encode_query if role is Role.QUERY else model.encode_document
+        lengths = self._token_counts(texts)
+        pending = list(_batches(lengths, len(texts), self._batch_tokens))
+        while pending:
+            rows = pending.pop(0)
+            try:
+                vectors = encode(
+                    [texts[row] for row in rows],
+                    prompt="",
+                    batch_size=len(rows),
+                    show_progress_bar=False,
+                    convert_to_numpy=True,
+                )
+            except RuntimeError as error:
+                if "out of memory" not in str(error).lower() or len(rows) == 1:
+                    raise EncoderError(
+                        f"{self.spec.name} failed on a batch of {len(rows)} texts: {error}"
+                    ) from error
+                _logger.warning("out of memory with %d texts in a batch; halving it", len(rows))
+                half = len(rows) // 2
+                pending[:0] = [rows[:half], rows[half:]]
+                self._batch_tokens = max(512, self._batch_tokens // 2)
+                continue
+            yield rows, np.asarray(vectors, dtype=np.float32)
+
+    def provenance(self) -> dict[str, Any]:
+        """See ``Encoder.provenance``."""
+        packages = ("sentence-transformers", "transformers", "tokenizers", "torch")
+        return {
+            **{package: version(package) for package in packages},
+            "device": str(self._load().device),
+            "precision": self._precision,
+            "batch_tokens": self._batch_tokens,
+            **{
+                key: self.spec.source[key]
+                for key in ("model", "revision")
+                if key in self.spec.source
+            },
+        }
+
+    def _load(self) -> Any:
+        if self._model is None:
+            model = _load_model(self.folder, self._precision, self._truncate_dim, self._device)
+            if self._max_seq_length is not None:
+                model.max_seq_length = self._max_seq_length
+            # The fingerprint was taken when this run began, perhaps long ago.
+            if hash_model(self.folder) != self.spec.identity["files"]:
+                raise EncoderError(
+                    f"{self.folder}: the model's files changed after this run began. Nothing of "
+                    "the new model was stored; run the command again."
+                )
+            self._refuse_unsupported(model)
+            self._model = model
+        return self._model
+
+    def _refuse_unsupported(self, model: Any) -> None:
+        prompted = any(template != "{text}" for template in self.spec.templates.values())
+        for module in model.modules():
+            if prompted and getattr(module, "include_prompt", True) is False:
+                raise EncoderError(
+                    f"{self.spec.name} leaves the prompt out of pooling (include_prompt false), "
+                    "which is not supported together with a prompt template. Use '{text}' as the "
+                    "template of both roles, or another model."
+                )
+
+    def _token_counts(self, texts: Sequence[str]) -> list[int] | None:
+        """Tokens of each text as the model will see it, counting the texts that get cut off.
+
+        None for a model that does not attend across tokens (static embeddings): its batches need
+        no budget.
+        """
+        tokenizer, limit = self._model.tokenizer, self._model.max_seq_length
+        if tokenizer is None or _knows_no_words(tokenizer):
+            raise EncoderError(
+                f"{self.spec.name} has no tokenizer. Add its tokenizer files to {self.folder}."
+            )
+        if limit is None or math.isinf(limit) or not callable(tokenizer):
+            return None
+        counted = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
+        lengths = [len(ids) for ids in counted["input_ids"]]
+        self.truncated += sum(length > limit for length in lengths)
+        return [min(length, limit) for length in lengths]
+
+
+def _knows_no_words(tokenizer: Any) -> bool:
+    """Whether a tokenizer has special tokens only.
+
+    transformers makes up such a one where the tokenizer's files are missing, and every text gets
+    the same vector.
+    """
+    special = getattr(tokenizer, "all_special_ids", None)
+    return special is not None and len(tokenizer) <= len(special)
+
+
+def _batches(
+    lengths: list[int] | None, count: int, budget: int, most: int = 1024
+) -> Iterator[list[int]]:
+    """Cut rows, longest first, into batches whose padded size stays within the budget."""
+    if lengths is None:
+        yield from (list(range(start, min(start + most, count))) for start in range(0, count, most))
+        return
+    order = sorted(range(count), key=lambda row: -lengths[row])
+    start = 0
+    while start < count:
+        size = max(1, min(most, budget // max(1, lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def _template(given: str | None, prompts: Mapping[str, str], name: str) -> str:
+    """The template given, else what ``encode_query`` and ``encode_document`` would apply.
+
+    These take the prompts named ``query`` and ``document``; a model's prompts of other names
+    (``passage``) and its default prompt are theirs only where a caller asks for them.
+    """
+    if given is not None:
+        return check_template(given)
+    prompt = prompts.get(name, "")
+    # A brace in a model's own prompt is text, not a placeholder of ours.
+    if "{text}" in prompt or "{instruction}" in prompt:
+        raise EncoderError(
+            f"The model's own prompt {prompt!r} holds a placeholder; give a template."
+        )
+    return prompt + "{text}"
+
+
+def _load_model(folder: Path, precision: str, truncate_dim: int | None, device: str | None) -> Any:
+    with _quiet_libraries():
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        # Said outright: transformers 5 would otherwise take the configuration's dtype, transformers
+        # 4 float32, and the same model would give other vectors.
+        dtype = getattr(torch, precision)
+        key = "dtype" if int(version("transformers").split(".")[0]) >= 5 else "torch_dtype"
+        try:
+            model = SentenceTransformer(
+                str(folder),
+                device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+                truncate_dim=truncate_dim,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={key: dtype},
+            ).to(dtype)
+        # Loading runs other libraries' code over arbitrary files: it can fail in any way, and
+        # each way means the same to the user.
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise EncoderError(
+                f"{folder}: the model cannot be loaded: {reason}. Check that the folder holds a "
+                "complete sentence-transformers model."
+            ) from error
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep transformers' loading bars and notes off the terminal; ours are enough."""
+    before = os.environ.get("TRANSFORMERS_VERBOSITY")
+    os.environ["TRANSFORMERS_VERBOSITY"] = before or "error"
+    try:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        yield
+    finally:
+        if before is None:
+            del os.environ["TRANSFORMERS_VERBOSITY"]

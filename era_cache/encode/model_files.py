@@ -1,0 +1,117 @@
+"""Model files: where a model lies, and the digest of every file of it that loading can touch.
+
+In: a folder or hub name. Out: the folder, its files' digests, its own prompts. No model is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from era_cache.disk.files import os_errors, sha256_file
+from era_cache.errors import EncoderError
+
+__all__ = ["hash_model", "locate_model", "model_config", "model_name"]
+
+# Files that no PyTorch encoder reads: documentation, licences, other runtimes' copies.
+_IGNORED_FILES = re.compile(
+    r"(^|/)\.|^eval/|(^|/)([^/]*\.(md|txt\.lock|png|jpg|svg|onnx|onnx_data|h5|msgpack|ot|xml|gguf|lock)"
+    r"|LICEN[CS]E[^/]*|NOTICE[^/]*|tf_model[^/]*|flax_model[^/]*|rust_model[^/]*)$|^(onnx|openvino)/"
+)
+_PICKLED_TWIN = re.compile(r"(^|/)pytorch_model[^/]*\.bin$")
+_SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_MOST_MODEL_FILES = 10_000
+
+
+def model_name(model: str) -> str:
+    """Name for people, and for folder names: the last part of a folder or hub name."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name or "model").strip(".-")
+    return (name or "model")[:48]
+
+
+def locate_model(model: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
+    """Find a model's folder, fetching a hub name into the hub's own cache.
+
+    Returns:
+        The folder, and where it came from (JSON; changes no fingerprint).
+
+    Raises:
+        EncoderError: there is no such model.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder, {"model": folder.name}
+    if folder.exists():
+        raise EncoderError(f"{model}: this is a file; a model is a folder or a hub name.")
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise EncoderError(f"{model}: no such folder. Give a model folder or a hub name.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        # Only what PyTorch loads; the ignored patterns mirror _IGNORED_FILES.
+        ignored = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf"]
+        found = snapshot_download(model, revision=revision, ignore_patterns=ignored)
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = reason.rstrip(".") + "."
+        raise EncoderError(
+            f"{model}: no such folder, and the model hub did not give it: {reason} "
+            "Check the name, or download the model elsewhere and pass its folder."
+        ) from error
+    return Path(found), {"model": model, "revision": Path(found).name}
+
+
+def hash_model(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of the model folder that loading can touch."""
+    with os_errors("reading the model", folder):
+        names = _model_files(folder)
+        safe = {Path(name).parent for name in names if Path(name).name in _SAFE_WEIGHTS}
+        files = {
+            name: sha256_file(folder / name)
+            for name in names
+            if not _IGNORED_FILES.search(name)
+            # A pickled twin of safetensors weights is never loaded.
+            and not (_PICKLED_TWIN.search(name) and Path(name).parent in safe)
+        }
+    if not files:
+        raise EncoderError(f"{folder}: no model in this folder (no modules.json or config.json).")
+    if "modules.json" not in files and "config.json" not in files:
+        raise EncoderError(
+            f"{folder}: neither modules.json nor config.json; not a sentence-transformers or "
+            "transformers model."
+        )
+    if any(Path(name).name == "adapter_config.json" for name in files):
+        raise EncoderError(
+            f"{folder}: adapter_config.json means that part of the weights lies elsewhere, where a "
+            "change would go unnoticed. Merge the adapter into its base model and save the whole."
+        )
+    return files
+
+
+def _model_files(folder: Path) -> list[str]:
+    """All files below a model folder, links to files and folders followed, as sorted names."""
+    names: list[str] = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        names += [(Path(parent) / name).relative_to(folder).as_posix() for name in files]
+        if len(names) > _MOST_MODEL_FILES or len(Path(parent).relative_to(folder).parts) > 8:
+            raise EncoderError(f"{folder}: too many files or folders for a model; check the path.")
+    return sorted(name for name in names if (folder / name).is_file())
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """The model's own prompts and similarity, where it has them."""
+    path = folder / "config_sentence_transformers.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise EncoderError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("prompts") or {}, dict):
+        raise EncoderError(f"{path}: not a sentence-transformers configuration.")
+    return config

@@ -1,0 +1,309 @@
+"""The step behind ``era-eval``: from a store and an adapter folder to results.
+
+In: an open store, a folder that ``fitting`` wrote. Out: values of every candidate on the test
+queries of each collection, which ``analysis`` turns into a report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from era_cache.collection.records import Collection
+from era_cache.collection.splits import Split
+from era_cache.disk.files import read_json, sha256_file
+from era_cache.errors import FormatError, InputError
+from era_cache.evaluate.approximate_recall import recall_against_exact
+from era_cache.evaluate.results_folder import Fit, Head, Measured, Results, texts_digest
+from era_cache.evaluate.score import (
+    DEFAULT_MEASURES,
+    DEPTH,
+    Scored,
+    int8_loss,
+    score_adapters,
+    score_histogram,
+    score_large,
+)
+from era_cache.fitting.adapter import Adapter
+from era_cache.fitting.adapter_folder import load_adapter, load_config
+from era_cache.fitting.check_against_store import (
+    curve_points,
+    fitted_names,
+    fitted_on,
+    other_adapter,
+)
+from era_cache.fitting.encoder_pair import (
+    Encoders,
+    HeldOut,
+    QuerySet,
+    load_held_out,
+    resolve_device,
+)
+from era_cache.fitting.fit_from_store import environment
+from era_cache.fitting.held_out import PRIMARY
+from era_cache.rank.approximate import ApproximateIndex
+from era_cache.rank.measures import Measure
+from era_cache.store.store import Store
+
+__all__ = [
+    "Evaluation",
+    "Ranked",
+    "collection_entry",
+    "evaluate_folder",
+    "measured_of",
+    "measured_values",
+    "rows_read",
+]
+
+
+class Ranked(NamedTuple):
+    """The rankings of one collection, for TREC files."""
+
+    scored: dict[str, Scored]
+    queries: QuerySet
+    doc_ids: list[str]
+
+
+class Evaluation(NamedTuple):
+    """What ``evaluate_folder`` found: results, and the rankings behind them by collection."""
+
+    results: Results
+    ranked: dict[str, Ranked]
+
+
+def evaluate_folder(
+    store: Store,
+    folder: Path,
+    *,
+    collections: Sequence[str] = (),
+    others: Sequence[Path] = (),
+    measures: Sequence[Measure] = DEFAULT_MEASURES,
+    seed: int = 0,
+    device: str | None = None,
+    check: bool = True,
+    int8: bool = False,
+    index: str = "exact",
+    configuration: Mapping[str, Any] | None = None,
+    commands: Sequence[str] = (),
+) -> Evaluation:
+    """Measure every candidate of an adapter folder on the test queries of its split.
+
+    Args:
+        store: holds the collections and the vectors it was fitted on.
+        folder: the adapter, perhaps with others of the label curve under it.
+        collections: to measure on; none named are all that the adapter was fitted on.
+        others: further adapter folders of the same collections and split; each adds its chosen
+            candidate as a row.
+        measures: what to measure; the primary measure is always among them.
+        seed: of bootstrap and randomisation, where int8 is measured.
+        device: torch device name; None chooses.
+        check: compare the digests of all segments first.
+        int8: also measure what storing the vectors as int8 would cost; one collection only.
+        index: ``exact``, or a kind of approximate index that searches instead; its recall is noted.
+        configuration: every option of the command, kept with the results.
+        commands: shown in the report.
+
+    Raises:
+        FingerprintError: the store's vectors or collections are not the adapter's.
+        EraError: whatever else is wrong.
+    """
+    config = load_config(folder)
+    names = list(collections) or fitted_names(folder, config)
+    if int8 and len(names) != 1:
+        raise InputError("--int8 measures one collection; name it with --collection.")
+    measures = list(dict.fromkeys([PRIMARY, *measures]))
+    adapters = {name: load_adapter(folder, name) for name in config["candidates"]}
+    for other in others:
+        name, adapter = other_adapter(store, other, config, names, taken=adapters)
+        adapters[name] = adapter
+    members = {folder: config, **curve_points(folder, config)}
+    further = [(path, load_config(path)) for path in others]
+    measured: dict[Path, list[Measured]] = {path: [] for path in members}
+    loaded: dict[str, Collection] = {}
+    ranked: dict[str, Ranked] = {}
+    notes: list[str] = []
+    extra: dict[str, Any] = {}
+    seconds = 0.0
+    for name in names:
+        collection, split, encoders = fitted_on(store, folder, config, name)
+        for where_from, made in [*members.items(), *further]:
+            # On a collection that was not fitted on, each leaves out what it was trained on.
+            tested = fitted_on(store, where_from, made, name)[1].test
+            split = split._replace(test=split.test[np.isin(split.test, tested)])
+        if collection.name in loaded:
+            raise InputError(f"--collection {collection.name}: named twice.")
+        loaded[collection.name] = collection
+        where = resolve_device(device)
+        data = load_held_out(collection, split, encoders, device=where, check=check)
+        near = None if index == "exact" else ApproximateIndex(data.corpus, index)
+        if near is not None:
+            notes.append(_recall(near, data, adapters[str(config["chosen"])], collection.name))
+        for path, point in members.items():
+            rows = adapters
+            if path != folder:
+                rows = {c: load_adapter(path, c) for c in point["candidates"]}
+            start = time.monotonic()
+            one, scored = measured_of(collection, split, data, rows, measures, index=near)
+            measured[path].append(one)
+            if path == folder:
+                shown = dict.fromkeys(("small", str(config["chosen"])))
+                histograms = {c: score_histogram(data, rows[c]) for c in shown if c in rows}
+                measured[path][-1] = one._replace(scores=histograms)
+                seconds += time.monotonic() - start
+                ranked[collection.name] = Ranked(scored, data.queries, collection.doc_ids)
+        if int8:
+            extra["int8"] = int8_loss(
+                data, adapters, ranked[collection.name].scored, measures, seed=seed
+            )
+    fits = [_fit_of(path, members[path], found) for path, found in measured.items()]
+    fits[0] = fits[0]._replace(seconds={**fits[0].seconds, "evaluate": seconds})
+    only = next(iter(loaded)) if len(loaded) == 1 else f"{len(loaded)} collections"
+    head = Head(
+        protocol="adapter",
+        title=f"Evaluation on {only}",
+        measures=tuple(str(measure) for measure in measures),
+        primary=str(PRIMARY),
+        collections={name: collection_entry(one) for name, one in loaded.items()},
+        encoders=config["encoders"],
+        configuration={**_split_options(config), **dict(configuration or {})},
+        adapters={str(path): sha256_file(path / "config.json") for path in (*members, *others)},
+        costs=[_adapter_size(config), *rows_read(list(loaded.values()), encoders, config)],
+        commands=list(commands),
+        notes=notes,
+        environment=environment(),
+        extra=extra,
+    )
+    ids = {name: collection.query_ids for name, collection in loaded.items()}
+    return Evaluation(Results(head, ids, fits), ranked)
+
+
+def measured_of(
+    collection: Collection,
+    split: Split,
+    data: HeldOut,
+    adapters: Mapping[str, Adapter],
+    measures: Sequence[Measure],
+    depth: int = DEPTH,
+    index: ApproximateIndex | None = None,
+) -> tuple[Measured, dict[str, Scored]]:
+    """Measure candidates, and the large encoder where its documents are stored.
+
+    Args:
+        collection: whose test queries they are.
+        split: which queries those are.
+        data: their vectors.
+        adapters: candidates by name.
+        measures: what to measure.
+        depth: documents kept of each ranking.
+        index: over the small encoder's corpus, to search instead of all of it.
+
+    Returns:
+        The values without histograms, and the rankings.
+    """
+    scored = score_adapters(data, adapters, measures, depth, index)
+    large = score_large(data, measures, depth)
+    if large is not None:
+        scored["large"] = large
+    return measured_values(collection, split, scored, measures), scored
+
+
+def measured_values(
+    collection: Collection, split: Split, scored: Mapping[str, Scored], measures: Sequence[Measure]
+) -> Measured:
+    """Put the values of candidates into one array, in the order of the test queries."""
+    values = np.stack([np.stack([one.values[m] for m in measures]) for one in scored.values()])
+    return Measured(collection.name, tuple(scored), split.test, values.astype(np.float32), {})
+
+
+def _recall(index: ApproximateIndex, data: HeldOut, adapter: Adapter, name: str) -> str:
+    """Which share of the exact results an approximate index finds for the chosen candidate."""
+    mapped = adapter.to(data.corpus.device).apply(data.queries.views)
+    found = recall_against_exact(index, mapped, data.corpus, asked=DEPTH)
+    shares = ", ".join(
+        f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}] of the exact top {depth}"
+        for depth, one in found.items()
+    )
+    return (
+        f"{name} was searched through an approximate index ({index.about}): for the chosen "
+        f"candidate it finds {shares}. The row large is searched exactly."
+    )
+
+
+def collection_entry(collection: Collection) -> dict[str, Any]:
+    """What results say of a collection."""
+    return {
+        "digest": collection.digest,
+        "domain": collection.domain,
+        "query_texts": texts_digest(collection.query_text_keys),
+        "documents": len(collection.doc_ids),
+        "queries": len(collection.query_ids),
+    }
+
+
+def _fit_of(path: Path, config: Mapping[str, Any], measured: Sequence[Measured]) -> Fit:
+    """An adapter folder as a fit: what it says of itself, and what was measured."""
+    metrics = read_json(path / "metrics.json", "era-metrics", 1)
+    entries = config.get("collections", [config])
+    try:
+        queries = {
+            part: sum(int(entry["split"].get("queries", {}).get(part, 0)) for entry in entries)
+            for part in ("train", "validation")
+        }
+        queries["judging"] = int(metrics.get("judging_queries", queries["validation"]))
+        return Fit(
+            job={"adapter": sha256_file(path / "config.json")},
+            trained_on=", ".join(str(entry["collection"]["name"]) for entry in entries),
+            labels=float(config["split"]["labels"]),
+            split_seed=int(config["split"]["seed"]),
+            queries=queries,
+            held_out={
+                name: float(found["validation"])
+                for name, found in metrics.get("candidates", {}).items()
+                if found.get("validation") is not None
+            },
+            chosen=str(config["chosen"]),
+            reason=str(config.get("choice_reason", "")),
+            seconds={step: float(value) for step, value in metrics.get("seconds", {}).items()},
+            measured=tuple(measured),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: config.json or metrics.json is damaged: {error!r}.") from error
+
+
+def _split_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    split = config["split"]
+    names = {"rule": "split", "seed": "split_seed"}
+    options = {
+        names.get(part, part): split.get(part)
+        for part in ("rule", "seed", "labels", "test", "validation", "count")
+    }
+    return {**options, "recipe": config.get("recipe")}
+
+
+def _adapter_size(config: Mapping[str, Any]) -> dict[str, str]:
+    chosen = config["candidates"][config["chosen"]]
+    kept = sum(table["entries"] for table in chosen.get("references", []))
+    shape = chosen["shape"]
+    references = f", {kept:,} references" if kept else ""
+    return {"what": "adapter", "value": f"{shape[0]} x {shape[1]}{references}"}
+
+
+def rows_read(
+    collections: Sequence[Collection], encoders: Encoders, config: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """Rows that were taken from the store instead of a model, and their size."""
+    documents = sum(len(collection.doc_ids) for collection in collections)
+    queries = sum(len(collection.query_ids) for collection in collections)
+    small, large = encoders.document.spec, encoders.query.spec
+    aligned = int(config.get("alignment_documents", 0))
+    size = documents * small.dim + queries * (small.dim + large.dim) + aligned * large.dim
+    return [
+        {"what": f"cached rows of {small.name}", "value": f"{documents + queries:,}"},
+        {"what": f"cached rows of {large.name}", "value": f"{queries + aligned:,}"},
+        {"what": "size of these rows in memory, float32", "value": f"{4 * size / 1e6:,.1f} MB"},
+        {"what": "rows encoded again, documents included", "value": "0"},
+    ]

@@ -1,0 +1,317 @@
+"""Protocols: which collections train an adapter, and which it is measured on.
+
+In: an open store, collections with domains. Out: a results folder, one fit after another, so that
+an interrupted run goes on where it stopped.
+
+    each                  one adapter for each collection
+    general               one adapter for all collections
+    leave-one-domain-out  for each domain, an adapter of all other domains, measured on it
+    domain-specific       for each domain, an adapter of its collections, measured on all
+
+The last three are those of the paper (arXiv 2604.03403). Leaving a domain out leaves out its
+queries and labels; its documents, which need no label, still align the spaces, as they would for a
+team that has an index and no judgements (``documents=False`` leaves them out as well). Whatever
+the protocol, training queries that are test queries of any collection are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from era_cache.config import FitConfig, SplitConfig
+from era_cache.errors import InputError
+from era_cache.evaluate.evaluate_adapter import collection_entry, measured_values, rows_read
+from era_cache.evaluate.results_folder import Fit, Head, Results, ResultsFolder, job_name
+from era_cache.evaluate.score import Scored, depth_of, score_adapters, score_histogram, score_large
+from era_cache.fitting.choice import fit_candidates
+from era_cache.fitting.encoder_pair import Encoders, HeldOut, load_held_out
+from era_cache.fitting.fit_from_store import Source, environment, load_sources
+from era_cache.fitting.held_out import PRIMARY
+from era_cache.rank.measures import Measure
+from era_cache.store.store import Store
+
+__all__ = ["PROTOCOLS", "run_protocol"]
+
+PROTOCOLS = {
+    "each": "one adapter for each collection",
+    "general": "one adapter for all collections",
+    "leave-one-domain-out": "for each domain, an adapter of all other domains",
+    "domain-specific": "for each domain, an adapter of its collections, measured on all",
+}
+
+Told = Callable[[str], None]
+Wanted = Callable[[str, float, int], bool]
+
+
+class Task(NamedTuple):
+    """One adapter of a protocol: what it is called, and collections by name."""
+
+    trained_on: str
+    train: tuple[str, ...]
+    measure: tuple[str, ...]
+
+
+def tasks_of(protocol: str, domains: Mapping[str, str]) -> list[Task]:
+    """The adapters of a protocol.
+
+    Args:
+        protocol: of ``PROTOCOLS``.
+        domains: domain of each collection.
+
+    Raises:
+        InputError: there is no such protocol, or it needs several domains.
+    """
+    names = tuple(domains)
+    by_domain: dict[str, tuple[str, ...]] = {}
+    for name, domain in domains.items():
+        by_domain[domain] = (*by_domain.get(domain, ()), name)
+    if protocol == "each":
+        return [Task(name, (name,), (name,)) for name in names]
+    if protocol == "general":
+        return [Task("all collections", names, names)]
+    if protocol not in PROTOCOLS:
+        raise InputError(f"Protocol {protocol!r} is unknown; known are {', '.join(PROTOCOLS)}.")
+    if len(by_domain) < 2:
+        raise InputError(
+            f"{protocol} needs collections of at least two domains, but {', '.join(names)} are of "
+            f"{next(iter(by_domain), '')!r} only. A collection's meta.json says its domain when it "
+            "is embedded."
+        )
+    if protocol == "domain-specific":
+        return [Task(domain, mine, names) for domain, mine in by_domain.items()]
+    return [
+        Task(f"all but {domain}", tuple(n for n in names if n not in mine), mine)
+        for domain, mine in by_domain.items()
+    ]
+
+
+def run_protocol(
+    store: Store,
+    names: Sequence[str],
+    folder: Path,
+    *,
+    protocol: str,
+    split: SplitConfig,
+    labels: Sequence[float],
+    split_seeds: int,
+    recipe: FitConfig,
+    measures: Sequence[Measure],
+    documents: bool = True,
+    configuration: Mapping[str, Any] | None = None,
+    commands: Sequence[str] = (),
+    tell: Told = lambda _text: None,
+    wanted: Wanted = lambda _trained_on, _labels, _split_seed: True,
+    **reading: Any,
+) -> Results:
+    """Fit and measure every adapter of a protocol, at each share of the labels and each shuffle.
+
+    Shares and shuffles that the folder has beside those asked for stay, and are returned, too.
+
+    Args:
+        store: where the vectors are.
+        names: of the collections.
+        folder: keeps the results; fits that it has already are not made again.
+        protocol: of ``PROTOCOLS``.
+        split: rule and first seed.
+        labels: shares of the judged queries to train with.
+        split_seeds: how many shuffles of the split, counted up from ``split.seed``.
+        recipe: the default recipe.
+        measures: what to measure; the primary measure is always among them.
+        documents: whether documents of the domain that is left out take part in the alignment and
+            as references; none of its queries or labels does.
+        configuration: every option of the command, kept with the results.
+        commands: shown in the report.
+        tell: told in words how it goes.
+        wanted: whether to make a fit, by what it is trained on, share of the labels and split seed.
+        reading: further arguments of ``load_sources``.
+
+    Raises:
+        EraError: whatever is wrong, with what to do.
+        KeyboardInterrupt: what was finished is kept.
+    """
+    parts = [
+        dataclasses.replace(split, seed=seed, labels=share)
+        for seed in range(split.seed, split.seed + split_seeds)
+        for share in sorted(set(labels))
+    ]
+    if not parts:
+        raise InputError("No share of the labels, or no shuffle: there is nothing to fit.")
+    documents = documents and protocol == "leave-one-domain-out"
+    run = _Run(store, list(names), parts[0], recipe, measures, reading, documents=documents)
+    tasks = tasks_of(protocol, {c.name: c.domain for c in run.collections})
+    jobs = [
+        (part, task)
+        for part in parts
+        for task in tasks
+        if wanted(task.trained_on, part.labels, part.seed)
+    ]
+    planned = [job_name(run.describe(part, task)) for part, task in jobs]
+    head = run.head(protocol, configuration or {}, commands, planned)
+    kept = ResultsFolder(folder, head, {c.name: c.query_ids for c in run.collections})
+    for number, (part, task) in enumerate(jobs, 1):
+        job = run.describe(part, task)
+        if kept.get(job) is None:
+            tell(
+                f"{number} of {len(jobs)}: {task.trained_on}, {100 * part.labels:g} % of the "
+                f"labels, split seed {part.seed}"
+            )
+            kept.add(run.fit(job, part, task))
+    return kept.results()
+
+
+class _Run:
+    """What the fits of a protocol share; vectors of one split at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        names: list[str],
+        split: SplitConfig,
+        recipe: FitConfig,
+        measures: Sequence[Measure],
+        reading: Mapping[str, Any],
+        *,
+        documents: bool,
+    ) -> None:
+        self._documents = documents
+        self._store, self._names, self._recipe = store, names, recipe
+        self._measures = list(dict.fromkeys([PRIMARY, *measures]))
+        self._reading = dict(reading)
+        self._split = split
+        self._sources: dict[str, Source] = {}
+        self._held_out: dict[str, tuple[HeldOut, Scored | None]] = {}
+        self._encoders = self._load(split)
+        self._reading["check"] = False  # every segment was looked at just now
+        self.collections = [source.collection for source in self._sources.values()]
+
+    def _load(self, split: SplitConfig) -> Encoders:
+        sources, encoders = load_sources(
+            self._store,
+            self._names,
+            split,
+            align_documents=self._recipe.align_documents,
+            **self._reading,
+        )
+        if split.seed != self._split.seed:
+            self._held_out = {}  # test queries are those of the shuffle, whatever the labels
+        self._split = split
+        self._sources = {source.collection.name: source for source in sources}
+        return encoders
+
+    def head(
+        self,
+        protocol: str,
+        configuration: Mapping[str, Any],
+        commands: Sequence[str],
+        planned: Sequence[str],
+    ) -> Head:
+        """What all fits share."""
+        one = next(iter(self._sources))
+        what = one if len(self._names) == 1 else f"{len(self._names)} collections"
+        aligned = sum(len(s.data.align_large) for s in self._sources.values())
+        return Head(
+            protocol=protocol,
+            title=f"{protocol.replace('-', ' ').capitalize()}: {what}",
+            measures=tuple(str(measure) for measure in self._measures),
+            primary=str(PRIMARY),
+            collections={c.name: collection_entry(c) for c in self.collections},
+            encoders=self._encoders.record(),
+            configuration={**self._options(), **dict(configuration)},
+            costs=rows_read(self.collections, self._encoders, {"alignment_documents": aligned}),
+            commands=list(commands),
+            notes=[f"Protocol {protocol}: {PROTOCOLS[protocol]}."],
+            environment=environment(),
+            extra={"planned": list(planned)},
+        )
+
+    def _options(self) -> dict[str, Any]:
+        """The options that all fits share."""
+        return {
+            "split": self._split.rule,
+            "test": self._split.test,
+            "validation": self._split.validation,
+            "label_count": self._split.count,
+            "documents": self._documents,
+            "aligned_on": {n: len(s.data.align_large) for n, s in sorted(self._sources.items())},
+            "recipe": dataclasses.asdict(self._recipe),
+        }
+
+    def describe(self, split: SplitConfig, task: Task) -> dict[str, Any]:
+        """What makes a fit what it is; collections and encoders are the folder's.
+
+        The order in which collections were named is no part of it.
+        """
+        return {
+            "train": sorted(task.train),
+            "align": sorted(self._aligning(task)),
+            "measure": sorted(task.measure),
+            "split": dataclasses.asdict(split),
+            "recipe": dataclasses.asdict(self._recipe),
+        }
+
+    def _aligning(self, task: Task) -> list[str]:
+        """Collections that take part with their documents only."""
+        return [n for n in task.measure if n not in task.train] if self._documents else []
+
+    def fit(self, job: Mapping[str, Any], split: SplitConfig, task: Task) -> Fit:
+        """Fit the candidates of one task and measure them."""
+        if split != self._split:
+            self._load(split)
+        sources = [self._sources[name] for name in task.train]
+        unseen = [self._sources[name].data for name in self._aligning(task)]
+        result = fit_candidates(
+            [source.data for source in sources],
+            self._recipe,
+            documents=[(data.align_large, data.align_small) for data in unseen],
+        )
+        if result.missing:
+            raise KeyboardInterrupt
+        start = time.monotonic()
+        adapters = {name: fit.adapter for name, fit in result.candidates.items()}
+        measured = []
+        for name in task.measure:
+            source = self._sources[name]
+            data, large = self._test_data(source)
+            scored = score_adapters(data, adapters, self._measures, depth_of(self._measures))
+            if large is not None:
+                scored["large"] = large
+            one = measured_values(source.collection, source.split, scored, self._measures)
+            shown = dict.fromkeys(("small", result.choice.name))
+            scores = {c: score_histogram(data, adapters[c]) for c in shown if c in adapters}
+            measured.append(one._replace(scores=scores))
+        return Fit(
+            job=job,
+            trained_on=task.trained_on,
+            labels=split.labels,
+            split_seed=split.seed,
+            queries={
+                "train": sum(len(source.split.train) for source in sources),
+                "validation": sum(len(source.split.validation) for source in sources),
+                "judging": sum(len(v) for v in result.candidates["small"].values),
+            },
+            held_out={name: fit.mean for name, fit in result.candidates.items()},
+            chosen=result.choice.name,
+            reason=result.choice.reason,
+            seconds={**result.seconds, "evaluate": time.monotonic() - start},
+            measured=tuple(measured),
+        )
+
+    def _test_data(self, source: Source) -> tuple[HeldOut, Scored | None]:
+        """Vectors of a collection's test queries, and the large encoder's values on them."""
+        name = source.collection.name
+        if name not in self._held_out:
+            data = load_held_out(
+                source.collection,
+                source.split,
+                self._encoders,
+                device=str(source.data.corpus.device),
+                check=False,
+            )
+            large = score_large(data, self._measures, depth_of(self._measures))
+            data = data._replace(corpus=source.data.corpus, large_corpus=None)
+            self._held_out[name] = data, large
+        return self._held_out[name]

@@ -1,0 +1,357 @@
+"""Running again what a file of results says was run, and comparing the two.
+
+In: a folder of results or an adapter folder, and the store. Out: the largest difference of each
+candidate's values, and which versions and inputs differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from era_cache.config import FitConfig, PaperConfig, SplitConfig
+from era_cache.disk.files import read_json
+from era_cache.errors import FormatError, InputError, StoreError
+from era_cache.evaluate.evaluate_adapter import evaluate_folder
+from era_cache.evaluate.protocols import PROTOCOLS, run_protocol
+from era_cache.evaluate.results_folder import Fit, Results, read_results
+from era_cache.fitting.adapter_folder import load_adapter, load_config
+from era_cache.fitting.check_against_store import fitted_names, fitted_on
+from era_cache.fitting.fit_from_store import environment, fit_to_folder
+from era_cache.fitting.settings import checked
+from era_cache.rank.measures import Measure, parse_measure
+from era_cache.store.store import Store
+
+__all__ = ["Again", "Difference", "reproduce"]
+
+_Recipe = TypeVar("_Recipe", FitConfig, PaperConfig)
+
+
+class Difference(NamedTuple):
+    """One candidate of one fit, then and now: means of the primary measure, largest difference.
+
+    ``largest`` is over queries and measures; over the adapter's output where an adapter was fitted
+    again.
+    """
+
+    what: str
+    candidate: str
+    then: float
+    now: float
+    largest: float
+
+
+class Again(NamedTuple):
+    """What ``reproduce`` found.
+
+    ``changed`` names versions and inputs that differ, ``choices`` fits that now ship another
+    candidate.
+    """
+
+    differences: list[Difference]
+    changed: list[str]
+    choices: list[str]
+
+    @property
+    def largest(self) -> float:
+        """Largest difference of all."""
+        return max((one.largest for one in self.differences), default=0.0)
+
+
+def reproduce(
+    path: Path,
+    *,
+    store: Path | None = None,
+    adapter: Path | None = None,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> Again:
+    """Run again what a folder, or a file in it, says was run.
+
+    Args:
+        path: a results folder, an adapter folder, or one of their JSON files.
+        store: where it is now, if not where the results say.
+        adapter: likewise, where an adapter was measured.
+        tell: told in words how it goes.
+
+    Raises:
+        FormatError: not such a folder, or damaged.
+        EraError: it cannot be run again; the message says why.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: does not exist. Check the path.")
+    folder = path if path.is_dir() else path.parent
+    if (folder / "results.json").is_file():
+        then = read_results(folder)
+        if not then.fits:
+            raise FormatError(f"{folder}: holds no fit yet, so that there is nothing to compare.")
+        now = _measured_again(folder / "results.json", then, store, adapter, tell)
+        return Again(list(_compared(then, now)), _changed(then, now), _choices(then, now))
+    if (folder / "config.json").is_file():
+        return _fitted_again(folder, store, tell)
+    raise FormatError(
+        f"{path}: neither results nor an adapter. Name a folder that era-eval or era-fit wrote, or "
+        "the results.json or config.json in it."
+    )
+
+
+class _Options(NamedTuple):
+    """What results say of how they were made, as ``run_protocol`` and ``evaluate_folder`` take it.
+
+    ``collections`` are names with versions.
+    """
+
+    store: Path
+    adapter: Path | None
+    others: list[Path]
+    collections: list[str]
+    measures: list[Measure]
+    device: str | None
+    encoders: dict[str, str]
+    split: SplitConfig
+    recipe: FitConfig
+    documents: bool
+    index_kind: str
+
+
+def _measured_again(
+    file: Path,
+    then: Results,
+    store: Path | None,
+    adapter: Path | None,
+    tell: Callable[[str], None],
+) -> Results:
+    options = _options_of(file, then, store, adapter)
+    opened = Store.open(options.store)
+    if then.head.protocol == "adapter":
+        return evaluate_folder(
+            opened,
+            options.adapter or Path(),
+            collections=options.collections,
+            others=options.others,
+            measures=options.measures,
+            device=options.device,
+            index=options.index_kind,
+        ).results
+    fits = {_identity(fit) for fit in then.fits}
+    with tempfile.TemporaryDirectory() as temporary:
+        for seed in sorted({fit.split_seed for fit in then.fits}):
+            # A shuffle at a time: others may have been measured at other shares of the labels.
+            again = run_protocol(
+                opened,
+                options.collections,
+                Path(temporary) / "results",
+                protocol=then.head.protocol,
+                split=dataclasses.replace(options.split, seed=seed),
+                labels=[fit.labels for fit in then.fits if fit.split_seed == seed],
+                split_seeds=1,
+                recipe=options.recipe,
+                measures=options.measures,
+                documents=options.documents,
+                tell=tell,
+                wanted=lambda *made: made in fits,
+                query_encoder=options.encoders["query"],
+                doc_encoder=options.encoders["document"],
+                device=options.device,
+            )
+        return again
+
+
+def _options_of(file: Path, then: Results, store: Path | None, adapter: Path | None) -> _Options:
+    options, head = then.head.configuration, then.head
+    if head.protocol not in (*PROTOCOLS, "adapter"):
+        raise FormatError(f"{file}: protocol {head.protocol!r} cannot be run again.")
+    measured = head.protocol == "adapter"
+    try:
+        device = options.get("device")
+        return _Options(
+            store=store or Path(_text(options["store"])),
+            adapter=(adapter or Path(_text(options["adapter"]))) if measured else None,
+            others=[Path(_text(other)) for other in options.get("with", [])],
+            collections=[
+                f"{name}-{entry['digest'][:12]}" for name, entry in head.collections.items()
+            ],
+            measures=[parse_measure(name) for name in head.measures],
+            device=None if device is None else _text(device),
+            encoders={side: head.encoders[side]["fingerprint"] for side in ("query", "document")},
+            split=SplitConfig() if measured else _split(options),
+            recipe=FitConfig() if measured else checked(_recipe(FitConfig, options["recipe"])),
+            documents=bool(options.get("documents", True)),
+            index_kind=_text(options.get("index", "exact")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise FormatError(f"{file}: does not say how it was made: {error!r}.") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _split(options: Mapping[str, Any]) -> SplitConfig:
+    return SplitConfig(
+        rule=_text(options["split"]),
+        test=float(options["test"]),
+        validation=float(options["validation"]),
+        count=int(options["label_count"]),
+    )
+
+
+def _recipe(kind: type[_Recipe], recorded: Mapping[str, Any]) -> _Recipe:
+    """Read a recipe from JSON, which has lists for tuples."""
+    defaults = dataclasses.asdict(kind())
+    unknown = sorted(set(recorded) - set(defaults))
+    if unknown:
+        raise ValueError(f"this version knows no settings {', '.join(unknown)}")
+    values = {name: _tuples(value) for name, value in recorded.items()}
+    for name, value in values.items():
+        number = isinstance(defaults[name], float) and type(value) is int
+        if type(value) is not type(defaults[name]) and not number:
+            raise TypeError(f"{name} {value!r}")
+    return kind(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
+
+
+def _compared(then: Results, now: Results) -> Iterator[Difference]:
+    if then.head.measures != now.head.measures:
+        raise InputError(f"Measured {then.head.measures} then, and {now.head.measures} now.")
+    primary = then.head.measures.index(then.head.primary)
+    again = {_identity(fit): fit for fit in now.fits}
+    for fit in then.fits:
+        other = again.get(_identity(fit))
+        what = f"{fit.trained_on}, {100 * fit.labels:g} %, split seed {fit.split_seed}"
+        if other is None:
+            raise InputError(f"{what}: not made again. Are these the same inputs?")
+        theirs = {one.collection: one for one in other.measured}
+        for one in fit.measured:
+            new = theirs.get(one.collection)
+            if new is None or set(new.candidates) != set(one.candidates):
+                raise InputError(f"{what}: other candidates on {one.collection} than before.")
+            if not np.array_equal(new.query_rows, one.query_rows):
+                raise InputError(f"{what}: other test queries of {one.collection} than before.")
+            for i, name in enumerate(one.candidates):
+                old_values = one.values[i]
+                new_values = new.values[new.candidates.index(name)].astype(np.float32)
+                yield Difference(
+                    what if len(fit.measured) == 1 else f"{what}, on {one.collection}",
+                    name,
+                    float(old_values[primary].mean()),
+                    float(new_values[primary].mean()),
+                    float(np.abs(old_values - new_values).max()),
+                )
+
+
+def _identity(fit: Fit) -> tuple[str, float, int]:
+    """What tells fits of the same folder apart."""
+    return fit.trained_on, fit.labels, fit.split_seed
+
+
+def _choices(then: Results, now: Results) -> list[str]:
+    again = {_identity(fit): fit for fit in now.fits}
+    return [
+        f"{fit.trained_on}, {100 * fit.labels:g} %, split seed {fit.split_seed}: {fit.chosen} "
+        f"then, {again[_identity(fit)].chosen} now"
+        for fit in then.fits
+        if fit.chosen != again[_identity(fit)].chosen
+    ]
+
+
+def _changed(then: Results, now: Results) -> list[str]:
+    found = _versions(then.head.environment, now.head.environment)
+    old, new = then.head, now.head
+    for name, entry in old.collections.items():
+        if new.collections.get(name, {}).get("digest") != entry["digest"]:
+            found.append(f"collection {name}")
+    for side, entry in old.encoders.items():
+        if new.encoders.get(side, {}).get("fingerprint") != entry.get("fingerprint"):
+            found.append(f"{side.replace('_', ' ')} encoder")
+    aligned = [head.configuration.get("aligned_on") for head in (old, new)]
+    if aligned[0] != aligned[1]:
+        found.append("number of alignment documents")
+    if sorted(old.adapters.values()) != sorted(new.adapters.values()):
+        found.append("adapter")
+    return found
+
+
+def _versions(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} {then.get(name)} -> {now.get(name)}"
+        for name in sorted(set(then) | set(now))
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None]) -> Again:
+    """Fit an adapter folder again and compare what its candidates make of the same vectors."""
+    if store is None:
+        raise InputError(f"{folder}: an adapter does not say where its store is; give --store.")
+    config, metrics = load_config(folder), read_json(folder / "metrics.json", "era-metrics", 1)
+    opened = Store.open(store)
+    found = [fitted_on(opened, folder, config, name) for name in fitted_names(folder, config)]
+    try:
+        recipe, versions = dict(config["recipe"]), dict(config.get("environment", {}))
+        aligned = [f"{one['name']}-{one['digest'][:12]}" for one in config.get("aligned_with", [])]
+        made: FitConfig | PaperConfig
+        if recipe.pop("name") == "paper":
+            made = _recipe(PaperConfig, recipe)
+        else:
+            made = checked(_recipe(FitConfig, recipe))
+        held_out = {n: float(e["validation"]) for n, e in metrics["candidates"].items()}
+        if not held_out or not np.isfinite([*held_out.values()]).all():
+            raise ValueError("metrics.json has no held-out means")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{folder}: does not say how it was made: {error!r}.") from error
+    _, split, encoders = found[0]
+    with tempfile.TemporaryDirectory() as temporary:
+        again = Path(temporary) / "adapter"
+        report = fit_to_folder(
+            opened,
+            [f"{collection.name}-{collection.version}" for collection, _, _ in found],
+            again,
+            split_config=split.config,
+            recipe=made,
+            align_with=aligned,
+            query_encoder=encoders.query.spec.fingerprint,
+            doc_encoder=encoders.document.spec.fingerprint,
+            progress=lambda text: tell(f"fitting {text}"),
+        )
+        if report.result.missing:
+            raise KeyboardInterrupt
+        now = {name: fit.mean for name, fit in report.result.candidates.items()}
+        if set(now) != set(held_out):
+            raise InputError(
+                f"{folder}: has the candidates {', '.join(held_out)}, but fitted again there are "
+                f"{', '.join(now)}."
+            )
+        differences = [
+            Difference("held-out labels", name, mean, now[name], _apart(folder, again, name))
+            for name, mean in held_out.items()
+        ]
+        ships = report.result.choice.name
+        choices = []
+        asked = str(config.get("choice_reason")).startswith("asked for")
+        if not asked and ships != config["chosen"]:
+            choices.append(f"{config['chosen']} then, {ships} now")
+    return Again(differences, _versions(versions, environment()), choices)
+
+
+def _apart(one: Path, other: Path, name: str) -> float:
+    """Largest difference of two adapters' outputs, on seeded random queries."""
+    import torch
+
+    first, second = load_adapter(one, name), load_adapter(other, name)
+    if first.views != second.views or first.weight.shape != second.weight.shape:
+        return float("inf")
+    d_out, d_in = first.weight.shape
+    widths = {"small": d_out, "large": d_in - d_out * ("small" in first.views)}
+    generator = torch.Generator().manual_seed(0)
+    queries = {view: torch.randn(64, widths[view], generator=generator) for view in first.views}
+    return float((first.apply(queries) - second.apply(queries)).abs().max())

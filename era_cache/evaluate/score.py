@@ -1,0 +1,191 @@
+"""Evaluation on test queries: rankings, measures, scores.
+
+In: ``HeldOut`` and adapters. Out: per-query values. Protocols and reports build on it; this is the
+only place that ranks for a test query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from era_cache.evaluate.results_folder import EDGES, Histogram
+from era_cache.evaluate.statistics import bootstrap_interval, paired_randomisation_test
+from era_cache.fitting.adapter import Adapter, unit
+from era_cache.fitting.encoder_pair import HeldOut
+from era_cache.rank.approximate import ApproximateIndex
+from era_cache.rank.measures import Measure, Ranking, evaluate, mean, parse_measure
+from era_cache.rank.search import search
+from era_cache.store.segment import check_vectors
+from era_cache.types import FloatArray
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "DEFAULT_MEASURES",
+    "DEPTH",
+    "Scored",
+    "as_int8",
+    "depth_of",
+    "int8_loss",
+    "score_adapters",
+    "score_histogram",
+    "score_large",
+]
+
+DEFAULT_MEASURES: tuple[Measure, ...] = tuple(
+    parse_measure(name) for name in ("nDCG@10", "R@100", "RR", "AP")
+)
+DEPTH = 1000
+"""Documents kept of each ranking, as is usual for TREC runs."""
+
+
+class Scored(NamedTuple):
+    """One candidate on the test queries.
+
+    ``values`` maps each measure to (q,) float64, in the order of the queries.
+    """
+
+    ranking: Ranking
+    values: dict[Measure, FloatArray]
+
+
+def depth_of(measures: Sequence[Measure]) -> int:
+    """How many documents of each ranking some measures look at, ``DEPTH`` at most."""
+    return min(DEPTH, max((measure.cutoff or DEPTH for measure in measures), default=DEPTH))
+
+
+def _score(
+    mapped: torch.Tensor,
+    corpus: torch.Tensor,
+    data: HeldOut,
+    measures: Sequence[Measure],
+    depth: int,
+    index: ApproximateIndex | None = None,
+) -> Scored:
+    k, exclude = min(depth, len(corpus)), data.queries.exclude
+    if index is None:
+        ranking = search(mapped, corpus, k, exclude=exclude, tie_ranks=data.tie_ranks)
+    else:
+        ranking = index.search(mapped, k, exclude=exclude, tie_ranks=data.tie_ranks)
+    values = evaluate(ranking.doc_rows, data.queries.qrels, measures, len(corpus))
+    return Scored(ranking, dict(values))
+
+
+def score_adapters(
+    data: HeldOut,
+    adapters: Mapping[str, Adapter],
+    measures: Sequence[Measure],
+    depth: int = DEPTH,
+    index: ApproximateIndex | None = None,
+) -> dict[str, Scored]:
+    """Rank the whole corpus for every test query by each adapter, and measure it.
+
+    Args:
+        data: the collection.
+        adapters: candidates by name.
+        measures: what to measure.
+        depth: documents kept of each ranking.
+        index: over the corpus, to search instead of all of it.
+
+    Raises:
+        FingerprintError: an adapter expects other dimensions.
+    """
+    device, views = data.corpus.device, data.queries.views
+    return {
+        name: _score(adapter.to(device).apply(views), data.corpus, data, measures, depth, index)
+        for name, adapter in adapters.items()
+    }
+
+
+def score_large(data: HeldOut, measures: Sequence[Measure], depth: int = DEPTH) -> Scored | None:
+    """The large encoder on both sides: the ceiling of a full re-encode, where it is stored."""
+    if data.large_corpus is None:
+        return None
+    return _score(data.queries.views["large"], data.large_corpus, data, measures, depth)
+
+
+def score_histogram(data: HeldOut, adapter: Adapter) -> Histogram:
+    """Count the scores that an adapter gives to relevant documents and to others.
+
+    A document that a query must not find is left out. Scores are cosines; rounding beyond -1 and 1
+    counts in the outermost bins.
+    """
+    import torch
+
+    corpus, queries = data.corpus, data.queries
+    mapped = adapter.to(corpus.device).apply(queries.views)
+    positive = queries.qrels.relevance >= 1
+    rows, docs = (
+        torch.from_numpy(column[positive]).to(corpus.device) for column in queries.qrels[:2]
+    )
+    bins = len(EDGES) - 1
+    counts = torch.zeros(3, bins, dtype=torch.float64)  # float32 counts stop at 2**24
+    step = max(1, (1 << 24) // max(1, len(corpus)))
+    for begin in range(0, len(mapped), step):
+        scores = (mapped[begin : begin + step] @ corpus.T).clamp_(EDGES[0], EDGES[-1])
+        here = (rows >= begin) & (rows < begin + len(scores))
+        mine, theirs = rows[here] - begin, docs[here]
+        left_out = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        if queries.exclude is not None:
+            own = queries.exclude[begin : begin + len(scores)]
+            found = (own >= 0).nonzero().squeeze(1)
+            left_out[found, own[found]] = True
+        kept = ~left_out[mine, theirs]
+        relevant = scores[mine[kept], theirs[kept]]
+        left_out[mine, theirs] = True
+        # Out of range, so that histc passes over them.
+        others = scores.masked_fill_(left_out, -9.0)
+        best = others.amax(dim=1)
+        for part, values in enumerate((relevant, best, others)):
+            counts[part] += torch.histc(values.cpu(), bins, float(EDGES[0]), float(EDGES[-1]))
+    return Histogram(*counts.numpy().astype(np.int64))
+
+
+def as_int8(data: HeldOut) -> HeldOut:
+    """The same vectors as a store that keeps int8 rows would give them back.
+
+    Rounding is by row and relative to its largest value, so that rows scaled to unit length lose
+    what the stored rows would.
+    """
+    import torch
+
+    def rounded(rows: torch.Tensor) -> torch.Tensor:
+        stored = check_vectors(rows.cpu().numpy(), "int8", lambda row: f"row {row}", "the store")
+        return unit(torch.from_numpy(stored.to_float32()).to(rows.device))
+
+    views = {name: rounded(rows) for name, rows in data.queries.views.items()}
+    return data._replace(queries=data.queries._replace(views=views), corpus=rounded(data.corpus))
+
+
+def int8_loss(
+    data: HeldOut,
+    adapters: Mapping[str, Adapter],
+    scored: Mapping[str, Scored],
+    measures: Sequence[Measure],
+    *,
+    seed: int,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What each adapter would measure on int8 rows, and the difference to the rows as stored.
+
+    Returns:
+        candidate -> measure -> ``mean``, ``difference`` with its 95 % bootstrap interval
+        (``difference_low``, ``difference_high``) and ``p`` of the paired randomisation test.
+    """
+    lossy = score_adapters(as_int8(data), adapters, measures)
+    table: dict[str, dict[str, dict[str, float]]] = {name: {} for name in lossy}
+    for name, one in lossy.items():
+        for measure in measures:
+            values, before = one.values[measure], scored[name].values[measure]
+            lost = bootstrap_interval(values - before, seed=seed)
+            table[name][str(measure)] = {
+                "mean": mean(values),
+                "difference": mean(values - before),
+                "difference_low": lost.low,
+                "difference_high": lost.high,
+                "p": paired_randomisation_test(values, before, seed=seed),
+            }
+    return table

@@ -1,0 +1,235 @@
+"""What an adapter folder was fitted on, checked against a store.
+
+In: a folder that ``fitting`` wrote, or that came from anyone; an open store. Out: the collection,
+split and encoders that it names, or a refusal: vectors of another encoder, another version of a
+collection or another split would give numbers or rankings that look right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from era_cache.collection.records import Collection, text_keys
+from era_cache.collection.splits import Split, make_split
+from era_cache.config import SplitConfig
+from era_cache.errors import FingerprintError, FormatError, InputError
+from era_cache.fitting.adapter import Adapter
+from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, load_config
+from era_cache.fitting.encoder_pair import Encoders
+from era_cache.store.store import Store
+
+__all__ = ["curve_points", "fitted_encoders", "fitted_names", "fitted_on", "other_adapter"]
+
+_Known = dict[str, tuple[str, SplitConfig, str]]
+
+
+def fitted_names(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Names of the collections that an adapter was fitted on.
+
+    Raises:
+        FingerprintError: it was fitted on arrays.
+        FormatError: ``config.json`` is incomplete.
+    """
+    return list(_known(folder, config))
+
+
+def fitted_encoders(store: Store, folder: Path, config: Mapping[str, Any]) -> Encoders:
+    """The store's encoders that an adapter names, by fingerprint.
+
+    Raises:
+        FingerprintError: it was fitted on arrays.
+        FormatError: ``config.json`` is incomplete.
+        StoreError: the store has none of such a fingerprint.
+    """
+    _known(folder, config)
+    try:
+        sides = {side: str(config["encoders"][side]["fingerprint"]) for side in Encoders._fields}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{folder / 'config.json'}: incomplete: {error!r}.") from error
+    return Encoders(**{side: store.encoder(print_) for side, print_ in sides.items()})
+
+
+def fitted_on(
+    store: Store, folder: Path, config: Mapping[str, Any], wanted: str | None = None
+) -> tuple[Collection, Split, Encoders]:
+    """The collection, split and encoders that an adapter names.
+
+    Args:
+        store: where they are.
+        folder: the adapter, for messages.
+        config: from ``load_config``.
+        wanted: name (or name and version) of a collection; None where there is only one. One that
+            the adapter does not name is split by the adapter's rule; nothing of it was fitted on.
+
+    Raises:
+        FingerprintError: another version or split of the collection.
+        FormatError: ``config.json`` is incomplete.
+        InputError: ``wanted`` is None and there are several.
+        StoreError: the store lacks it.
+    """
+    known = _known(folder, config)
+    if wanted is None and len(known) != 1:
+        raise InputError(
+            f"{folder} was fitted on several collections ({', '.join(known)}); name one with "
+            "--collection."
+        )
+    name = next(iter(known)) if wanted is None else wanted
+    if name not in known:  # perhaps by its version
+        name = next((n for n, (d, *_) in known.items() if name == f"{n}-{d[:12]}"), name)
+    if name in known:
+        digest, split_config, test_digest = known[name]
+        collection = store.collection(f"{name}-{digest[:12]}")
+        split = make_split(collection, split_config)
+        if collection.digest != digest or split.test_digest(collection) != test_digest:
+            raise FingerprintError(
+                f"{folder}: fitted on another version or split of {collection.name}; its test "
+                "queries may be among this one's training queries. Fit again."
+            )
+    else:
+        collection = store.collection(name)
+        if collection.name in known:
+            raise FingerprintError(
+                f"{folder}: fitted on version {known[collection.name][0][:12]} of "
+                f"{collection.name}; queries of {name} may be among its training queries."
+            )
+        split = _unseen(store, collection, known)
+    return collection, split, fitted_encoders(store, folder, config)
+
+
+def curve_points(folder: Path, config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+    """The adapters under ``curve/``: fitted like ``folder`` at other shares of the labels.
+
+    Returns:
+        Their configurations by folder.
+
+    Raises:
+        FingerprintError: one was fitted on another collection, split or encoder, or with another
+            recipe.
+    """
+    points = {}
+    for path in sorted((folder / "curve").glob("*/config.json")):
+        other = load_config(path.parent)
+        if _share(other) == _share(config):
+            continue
+        if other.get("recipe") != config.get("recipe") or _tested(other) != _tested(config):
+            raise FingerprintError(
+                f"{path.parent}: fitted on another collection, with another recipe or other test "
+                f"queries than {folder}. Remove it, or fit again with --curve."
+            )
+        sides = config["encoders"].items()
+        check_fingerprints(path.parent, other, {s: e["fingerprint"] for s, e in sides})
+        points[path.parent] = other
+    return points
+
+
+def other_adapter(
+    store: Store,
+    folder: Path,
+    config: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    taken: Mapping[str, Adapter],
+) -> tuple[str, Adapter]:
+    """The chosen candidate of another folder, which must share collections, split and encoders.
+
+    Args:
+        store: where the collections are.
+        folder: the other adapter.
+        config: of the adapter that it is to be compared with.
+        names: collections to measure on.
+        taken: candidates by name; the new one gets a name of its own.
+
+    Raises:
+        FingerprintError: the two cannot be compared.
+    """
+    other = load_config(folder)
+    for part, column in (("collection", 0), ("test queries", 1)):
+        mine, theirs = ([one[column] for one in _tested(c)] for c in (config, other))
+        if mine != theirs:
+            raise FingerprintError(f"{folder}: its {part} differ; the two cannot be compared.")
+    for name in names:
+        fitted_on(store, folder, other, name)
+    sides = {s: e["fingerprint"] for s, e in config["encoders"].items() if s != "align"}
+    check_fingerprints(folder, other, sides)
+    name = str(other["chosen"])
+    if name in taken:
+        name = f"{name} ({folder.name})"
+    # Folders of one name in different places: neither may replace the other's row.
+    same = sum(known == name or known.startswith(f"{name} #") for known in taken)
+    return f"{name} #{same + 1}" if same else name, load_adapter(folder)
+
+
+def _share(config: Mapping[str, Any]) -> Any:
+    return config.get("split", {}).get("labels")
+
+
+def _tested(config: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Collections and test queries, as ``config.json`` names them."""
+    return [
+        (entry.get("collection"), entry.get("split", {}).get("test_digest"))
+        for entry in config.get("collections", [config])
+    ]
+
+
+def _known(folder: Path, config: Mapping[str, Any]) -> _Known:
+    if config.get("encoders") == {}:
+        raise FingerprintError(
+            f"{folder}: fitted on arrays, so that no encoder or split is recorded and no store can "
+            "be compared with it. Measure it in Python: era_cache.api.RetrievalAdapter.load, then "
+            ".evaluate."
+        )
+    try:
+        return {
+            _text(entry["collection"]["name"]): (
+                _text(entry["collection"]["digest"]),
+                _recorded_split(entry["split"]),
+                _text(entry["split"]["test_digest"]),
+            )
+            for entry in config.get("collections", [config])
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{folder / 'config.json'}: incomplete: {error!r}.") from error
+
+
+def _unseen(store: Store, collection: Collection, known: _Known) -> Split:
+    """Test queries of a collection that was not fitted on, less those whose text was trained on."""
+    split = make_split(collection, next(iter(known.values()))[1])
+    test = split.test
+    for name, (digest, config, _) in known.items():
+        if digest[:12] not in store.versions(name):
+            raise FingerprintError(
+                f"The store lacks {name}-{digest[:12]}, which the adapter was fitted on, so that "
+                f"its training queries cannot be told among those of {collection.name}. Measure in "
+                "a store that has both."
+            )
+        fitted = store.collection(f"{name}-{digest[:12]}")
+        seen = make_split(fitted, config)
+        rows = np.concatenate([seen.train, seen.validation])
+        test = test[~np.isin(text_keys(collection)[test], text_keys(fitted)[rows])]
+    return split._replace(train=split.train[:0], validation=split.validation[:0], test=test)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _recorded_split(recorded: Mapping[str, Any]) -> SplitConfig:
+    """Read a split from ``config.json``, which anyone may have edited."""
+    config = SplitConfig(
+        rule=str(recorded["rule"]),
+        seed=int(recorded["seed"]),
+        labels=float(recorded["labels"]),
+        test=float(recorded["test"]),
+        validation=float(recorded["validation"]),
+        count=int(recorded.get("count", 0)),
+    )
+    shares = (config.labels, config.test, config.validation)
+    if min(config.seed, config.count) < 0 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"impossible {config}")
+    return config

@@ -1,0 +1,263 @@
+"""Held-out queries as judges: what fold models make of them, and what that chooses.
+
+In: collections with their folds, fold models. Out: values of the primary measure for each judging
+query, and the reference tables that help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from era_cache.config import FitConfig
+from era_cache.fitting.adapter import References, unit
+from era_cache.fitting.encoder_pair import Documents, FitData, QuerySet
+from era_cache.fitting.stack import Stack
+from era_cache.fitting.who_judges import Labels
+from era_cache.rank.measures import Measure, evaluate, parse_measure
+from era_cache.rank.search import search
+from era_cache.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "BETTER",
+    "PRIMARY",
+    "Judge",
+    "Part",
+    "document_references",
+    "macro",
+    "values_of",
+    "weights_of",
+]
+
+PRIMARY: Measure = parse_measure("nDCG@10")
+_FULL_WEIGHT = 30
+BETTER = 1e-9
+"""A mean counts as better only beyond rounding; of equals the simpler comes first."""
+
+
+class Part(NamedTuple):
+    """One collection: its data, and who trains and who judges."""
+
+    data: FitData
+    labels: Labels
+
+
+def weights_of(values: Sequence[FloatArray]) -> list[float]:
+    """Weight of each collection in a mean over collections; they sum to 1.
+
+    All count alike from 30 judging queries on; fewer count in proportion, so that a handful of
+    queries does not outvote hundreds.
+    """
+    counts = [min(len(v), _FULL_WEIGHT) for v in values]
+    return [count / sum(counts) for count in counts]
+
+
+def macro(values: Sequence[FloatArray]) -> float:
+    """Mean over collections, by ``weights_of``, of the mean over queries."""
+    weights = weights_of(values)
+    return sum(w * float(v.mean()) for w, v in zip(weights, values, strict=True) if w)
+
+
+def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData) -> FloatArray:
+    """Primary measure of some queries over the whole corpus.
+
+    Args:
+        mapped: (m, d) unit rows, in the order of ``rows``.
+        queries: the set that ``rows`` numbers.
+        rows: (m,) int64.
+        data: the corpus.
+
+    Returns:
+        (m,) float64.
+    """
+    import torch
+
+    exclude = None
+    if queries.exclude is not None:
+        exclude = queries.exclude[torch.from_numpy(rows).to(mapped.device)]
+    depth = min(PRIMARY.cutoff or 10, len(data.corpus))
+    ranking = search(mapped, data.corpus, depth, exclude=exclude, tie_ranks=data.tie_ranks)
+    qrels = queries.qrels.select_queries(rows)
+    return evaluate(ranking.doc_rows, qrels, [PRIMARY], len(data.corpus))[PRIMARY]
+
+
+def document_references(
+    parts: Sequence[Part], config: FitConfig, documents: Sequence[Documents] = ()
+) -> References | None:
+    """The alignment documents as references of the large view; None where there are to be none.
+
+    Args:
+        parts: the collections.
+        config: how many of each, and how they correct.
+        documents: of further collections, which have no labels.
+    """
+    import torch
+
+    most = config.reference_documents
+    if not most:
+        return None
+    pairs = [(part.data.align_large, part.data.align_small) for part in parts]
+    large, small = zip(*pairs, *documents, strict=True)
+    return References(
+        "large",
+        torch.cat([vectors[:most] for vectors in large]),
+        torch.cat([vectors[:most] for vectors in small]),
+        config.reference_temperature,
+        *config.default_reference_step,
+    )
+
+
+class Judge:
+    """Held-out queries: what fold models make of them, and which reference tables help.
+
+    Where the references near a query lie does not depend on steps, so it is computed once.
+
+    Args:
+        parts: the collections.
+        references: alignment documents, None where the candidate may not use them.
+        memory_view: the view by which labelled queries are told apart.
+        pulls: for each collection the mean positive of each query, from ``losses.pull_of``.
+        config: steps and temperatures to choose from.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        references: References | None,
+        memory_view: str,
+        pulls: Sequence[torch.Tensor],
+        config: FitConfig,
+    ) -> None:
+        self._parts, self._config = parts, config
+        self._documents, self._pulls = references, pulls
+        self._memory_view = memory_view
+        self._memory_step: tuple[float, bool] | None = None
+        self._wanted = [
+            None if self._documents is None else self._documents.wanted(_view(part, "large"))
+            for part in self._parts
+        ]
+        self._memories: dict[int, tuple[References, list[torch.Tensor]]] = {}
+
+    def held_out(
+        self, stack: Stack, parameters: torch.Tensor, first: int, inputs: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Map each collection's judging queries, each by a model that never saw it.
+
+        ``parameters`` are those of the fold models, whose first is member ``first`` of the stack.
+        """
+        import torch
+
+        mapped = []
+        for part, joined in zip(self._parts, inputs, strict=True):
+            vectors = torch.zeros(len(joined), stack.base.shape[1], device=joined.device)
+            for number, fold in enumerate(part.labels.folds):
+                rows = torch.from_numpy(fold.judge).to(joined.device)
+                vectors[rows] = stack.outputs(parameters[number], first + number, joined[rows])
+            mapped.append(vectors)
+        return mapped
+
+    def tables(self) -> tuple[References, ...]:
+        """The tables of the final adapter: as chosen, the memory with all labelled queries."""
+        tables = [] if self._documents is None else [self._documents]
+        if self._memory_step is not None:
+            step, contrast = self._memory_step
+            rows = [part.labels.train_rows for part in self._parts]
+            tables.append(self._memory(rows)._replace(step=step, contrast=contrast))
+        return tuple(table for table in tables if table.step)
+
+    def _memory(self, rows: Sequence[IntArray]) -> References:
+        """Labelled queries and the mean of their positives, as references."""
+        import torch
+
+        view = self._memory_view
+        kept = [torch.from_numpy(r).to(self._pulls[0].device) for r in rows]
+        keys = [_view(part, view)[r] for part, r in zip(self._parts, kept, strict=True)]
+        values = [unit(pull[r]) for pull, r in zip(self._pulls, kept, strict=True)]
+        temperature = self._config.memory_temperature
+        return References(view, torch.cat(keys), torch.cat(values), temperature, 0.0)
+
+    def _fold_memory(self, fold: int) -> tuple[References, list[torch.Tensor]]:
+        """The memory of what a fold trained on, and where it would have its judges move."""
+        import torch
+
+        if fold not in self._memories:
+            mine = [part.labels.folds[fold % len(part.labels.folds)] for part in self._parts]
+            table = self._memory([one.train for one in mine])
+            judges = [torch.from_numpy(one.judge).to(table.keys.device) for one in mine]
+            views = [_view(part, table.view) for part in self._parts]
+            wanted = [table.wanted(v[r]) for v, r in zip(views, judges, strict=True)]
+            self._memories[fold] = table, wanted
+        return self._memories[fold]
+
+    def values(self, mapped: Sequence[torch.Tensor]) -> tuple[FloatArray, ...]:
+        """Values of all judging queries, corrected by the tables as they are set."""
+        import torch
+
+        found = []
+        for number, (part, vectors) in enumerate(zip(self._parts, mapped, strict=True)):
+            judges = torch.from_numpy(part.labels.judges).to(vectors.device)
+            moved = vectors.clone()
+            wanted = self._wanted[number]
+            if self._documents is not None and wanted is not None and self._documents.step:
+                moved[judges] = self._documents.move(moved[judges], wanted[judges])
+            if self._memory_step is not None:
+                step, contrast = self._memory_step
+                for i, fold in enumerate(part.labels.folds):
+                    table, near = self._fold_memory(i)
+                    rows = torch.from_numpy(fold.judge).to(vectors.device)
+                    table = table._replace(step=step, contrast=contrast)
+                    moved[rows] = table.move(moved[rows], near[number])
+            found.append(
+                values_of(moved[judges], part.labels.queries, part.labels.judges, part.data)
+            )
+        return tuple(found)
+
+    def choose_tables(
+        self, mapped: Sequence[torch.Tensor], values: tuple[FloatArray, ...]
+    ) -> tuple[FloatArray, ...]:
+        """Choose the step of the references, then the memory.
+
+        Args:
+            mapped: from ``held_out``.
+            values: what ``values`` gave for them with the tables as they are now.
+
+        Returns:
+            The values with the tables as chosen.
+        """
+        best = values
+        if self._documents is not None:
+            table = chosen = self._documents
+            first = True
+            for step, steps in self._config.reference_steps:
+                self._documents = table._replace(step=step, steps=steps)
+                same = (step, steps) == (table.step, table.steps)
+                found = values if same else self.values(mapped)
+                if first or macro(found) > macro(best) + BETTER:
+                    best, chosen, first = found, self._documents, False
+            self._documents = chosen
+        memory = None
+        for contrast in (True, False):
+            for step in self._config.memory_steps:
+                self._memory_step = (step, contrast)
+                found = self.values(mapped)
+                if macro(found) > macro(best) + BETTER:
+                    best, memory = found, self._memory_step
+        self._memory_step = memory
+        return best
+
+    def options(self) -> dict[str, float | int | str]:
+        """What was chosen, for the record."""
+        options: dict[str, float | int | str] = {}
+        if self._documents is not None:
+            options["references"] = f"{self._documents.step:g} x {self._documents.steps}"
+        if self._memory_step is not None:
+            step, contrast = self._memory_step
+            options["memory"] = f"{step:g}{'' if contrast else ' plain'}"
+        return options
+
+
+def _view(part: Part, name: str) -> torch.Tensor:
+    return part.labels.queries.views[name]

@@ -1,0 +1,129 @@
+"""The training side of a collection: the documents of the softmax, and which are none for whom.
+
+In: a collection with its labels. Out: the ``Task`` that a stack trains on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from era_cache.config import FitConfig
+from era_cache.fitting.encoder_pair import FitData, QuerySet
+from era_cache.fitting.losses import pull_of
+from era_cache.fitting.mining import STRATEGIES, Mining, mine_triples, pool_rows
+from era_cache.fitting.stack import Task
+from era_cache.types import IntArray, Qrels
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["barred_documents", "task_of"]
+
+
+def task_of(
+    data: FitData,
+    queries: QuerySet,
+    inputs: torch.Tensor,
+    mapped: torch.Tensor,
+    config: FitConfig,
+    known: IntArray | None = None,
+) -> Task:
+    """The training side of a collection: the softmax's documents, and which are none for whom.
+
+    Args:
+        data: the collection.
+        queries: its labelled queries.
+        inputs: (n, d_in) their joined views.
+        mapped: (n, d_out) unit rows, where they lie now; negatives are mined there.
+        config: pools, negatives, duplicates.
+        known: query rows whose labels may be looked at; None for all.
+    """
+    import torch
+
+    qrels, exclude, corpus = queries.qrels, queries.exclude, data.corpus
+    if known is not None:
+        qrels = Qrels(*(column[np.isin(qrels.query_rows, known)] for column in qrels))
+    if len(corpus) > config.pool_documents:
+        rows = pool_rows(
+            mapped if known is None else mapped[torch.from_numpy(known).to(mapped.device)],
+            qrels,
+            corpus,
+            most=config.pool_documents,
+            per_query=config.mined_per_query,
+            seed=config.seed,
+        )
+        place = np.full(len(corpus), -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        qrels = Qrels(qrels.query_rows, place[qrels.doc_rows], qrels.relevance)
+        if exclude is not None:
+            table = torch.from_numpy(place).to(corpus.device)
+            exclude = torch.where(exclude >= 0, table[exclude.clamp(min=0)], exclude)
+        corpus = corpus[torch.from_numpy(rows).to(corpus.device)]
+    pull = pull_of(qrels, len(queries.ids), corpus)
+    return Task(inputs, corpus, pull, barred_documents(mapped, qrels, exclude, corpus, config))
+
+
+def barred_documents(
+    mapped: torch.Tensor,
+    qrels: Qrels,
+    exclude: torch.Tensor | None,
+    corpus: torch.Tensor,
+    config: FitConfig,
+) -> torch.Tensor | None:
+    """Documents that are no candidates of a query, (n, N) bool, or None where all of them are."""
+    import torch
+
+    device = corpus.device
+    positive = qrels.relevance >= 1
+    query_rows = torch.from_numpy(qrels.query_rows[positive]).to(device)
+    doc_rows = torch.from_numpy(qrels.doc_rows[positive]).to(device)
+    barred = torch.zeros(len(mapped), len(corpus), dtype=torch.bool, device=device)
+    if config.negatives == "in-batch":
+        barred[:] = True
+        barred[:, doc_rows.unique()] = False
+    elif config.negatives != "corpus":
+        mining = Mining(config.negatives, min(config.negatives_per_query, len(corpus) // 2))
+        if config.negatives in STRATEGIES:
+            mining = mining._replace(negatives=max(1, mining.negatives))
+        triples = mine_triples(mapped, qrels, corpus, mining, exclude=exclude, seed=config.seed)
+        barred[:] = True
+        rows = torch.from_numpy(triples.query_rows).to(device)
+        barred[rows[:, None], torch.from_numpy(triples.negative_rows).to(device)] = False
+    # Who judged a document not relevant has named a negative; no strategy leaves it out.
+    named = [torch.from_numpy(column[~positive]).to(device) for column in qrels[:2]]
+    barred[named[0], named[1]] = False
+    if config.duplicates <= 1:
+        _bar_duplicates(barred, query_rows, doc_rows, corpus, config.duplicates)
+    if exclude is not None:
+        own = (exclude >= 0).nonzero().squeeze(1)
+        barred[own, exclude[own]] = True
+    barred[query_rows, doc_rows] = False
+    return barred if bool(barred.any()) else None
+
+
+def _bar_duplicates(
+    barred: torch.Tensor,
+    query_rows: torch.Tensor,
+    doc_rows: torch.Tensor,
+    corpus: torch.Tensor,
+    similarity: float,
+) -> None:
+    """Bar documents that say the same as a positive: they would be pushed away as negatives."""
+    import torch
+
+    order = doc_rows.argsort(stable=True)
+    distinct, counts = doc_rows[order].unique_consecutive(return_counts=True)
+    ends = counts.cumsum(0)
+    for begin in range(0, len(distinct), step := max(1, (1 << 24) // len(corpus))):
+        block = distinct[begin : begin + step]
+        twin, other = (corpus[block] @ corpus.T >= similarity).nonzero(as_tuple=True)
+        apart = block[twin] != other
+        twin, other = twin[apart] + begin, other[apart]
+        # Each pair of documents counts for every query that has the first as a positive.
+        times = counts[twin]
+        pair = torch.repeat_interleave(torch.arange(len(twin), device=twin.device), times)
+        within = torch.arange(len(pair), device=twin.device) - (times.cumsum(0) - times)[pair]
+        place = (ends[twin] - times)[pair] + within
+        barred[query_rows[order[place]], other[pair]] = True

@@ -1,0 +1,76 @@
+"""What an adapter searches in: collection, split and encoders, checked against each other.
+
+In: a store and an adapter folder. Out: a ``Source``; no vector is read yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from era_cache.collection.records import Collection
+from era_cache.collection.splits import Split
+from era_cache.errors import InputError
+from era_cache.fitting.adapter_folder import load_config
+from era_cache.fitting.check_against_store import fitted_on
+from era_cache.fitting.encoder_pair import Encoders
+from era_cache.report.cells import clean
+from era_cache.store.store import Store
+
+__all__ = ["BASELINE", "Source", "default_candidates", "known_candidates", "open_source"]
+
+BASELINE = "small"
+
+
+class Source(NamedTuple):
+    """What an adapter searches in: checked against each other, nothing of it read yet."""
+
+    folder: Path
+    collection: Collection
+    split: Split
+    encoders: Encoders
+    candidates: list[str]
+    chosen: str
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether a prompt of either side has a place for an instruction."""
+        sides = (self.encoders.query, self.encoders.small_query)
+        return any("{instruction}" in side.spec.template for side in sides)
+
+
+def open_source(store: Store, folder: Path, collection_name: str | None = None) -> Source:
+    """Find the collection and the encoders that an adapter was fitted on.
+
+    Args:
+        store: holds them.
+        folder: the adapter.
+        collection_name: where the adapter was fitted on several, or another of the same encoders.
+
+    Raises:
+        FingerprintError: the store's vectors or collection are not the adapter's, or it was fitted
+            on arrays.
+        EraError: whatever else is wrong.
+    """
+    config = load_config(folder)
+    collection, split, encoders = fitted_on(store, folder, config, collection_name)
+    return Source(
+        folder, collection, split, encoders, list(config["candidates"]), str(config["chosen"])
+    )
+
+
+def default_candidates(source: Source) -> list[str]:
+    """What is compared unless something else is asked for: small, aligned and the chosen one."""
+    wanted = dict.fromkeys((BASELINE, "aligned", source.chosen))
+    return [name for name in wanted if name in source.candidates]
+
+
+def known_candidates(names: Sequence[str], candidates: Sequence[str]) -> list[str]:
+    """Names without repeats, if all of them are candidates."""
+    unknown = [name for name in names if name not in candidates]
+    if unknown or not names:
+        asked = f"'{clean(unknown[0])[:40]}'" if unknown else "nothing"
+        have = ", ".join(clean(name) for name in candidates)
+        raise InputError(f"Candidates: {asked} was asked for; there are {have}.")
+    return list(dict.fromkeys(names))

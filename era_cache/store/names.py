@@ -1,0 +1,97 @@
+"""Where everything lies in a store: folder and file names, and nothing that follows a link.
+
+In: names. Out: what each one is. docs/format.md is the specification; a name that fits no pattern
+is not ours and is never read, moved or deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from era_cache.disk.files import os_errors
+from era_cache.errors import FormatError
+
+__all__ = [
+    "COLLECTION_NAME",
+    "ENCODER_NAME",
+    "INDEX_NAME",
+    "PAIR_NAME",
+    "SEGMENT_NAME",
+    "STORE_FOLDERS",
+    "encoder_folder_name",
+    "list_names",
+    "list_steadily",
+]
+
+ENCODER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}-(query|document)-([0-9a-f]{12})")
+SEGMENT_NAME = re.compile(r"([0-9a-f]{64})\.h5")
+INDEX_NAME = re.compile(r"[0-9a-f]{64}\.h5")
+COLLECTION_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,63})-([0-9a-f]{12})\.h5")
+PAIR_NAME = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}\.json")
+STORE_FOLDERS = ("encoders", "collections", "pairs")
+_LISTINGS = 10
+T = TypeVar("T")
+
+
+def encoder_folder_name(name: str, role: str, fingerprint: str) -> str:
+    """Name of the folder of one role of an encoder."""
+    return f"{name}-{role}-{fingerprint[:12]}"
+
+
+def list_names(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -> list[str]:
+    """Names in ``folder`` that match ``pattern``, sorted; none where the folder is not there.
+
+    Args:
+        folder: of the store; its own parents may be links, itself not.
+        pattern: matched against the whole name.
+        folders: the names must be folders, else files.
+
+    Raises:
+        FormatError: the folder, or what a matching name stands for, is a link or of another kind.
+        StoreError: the folder cannot be listed.
+    """
+    with os_errors("listing", folder):
+        try:
+            if stat.S_ISLNK(os.lstat(folder).st_mode):
+                raise FormatError(f"{folder}: a link; nothing in a store may lead outside it.")
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:
+            return []
+        found = []
+        for entry in entries:
+            if not pattern.fullmatch(entry.name):
+                continue
+            if entry.is_symlink():
+                raise FormatError(
+                    f"{folder / entry.name}: a link; nothing in a store may lead outside it. "
+                    "Replace it by what it points to."
+                )
+            if folders == entry.is_dir(follow_symlinks=False):
+                found.append(entry.name)
+        return sorted(found)
+
+
+def list_steadily(listing: Callable[[], dict[str, T]]) -> dict[str, T]:
+    """List a folder of segments such that no row is overlooked while others merge segments.
+
+    One listing of some hundred files or more is not made at one moment: it can miss a segment that
+    is retired meanwhile, and also the one that replaces it. Two listings that agree miss none.
+
+    Args:
+        listing: makes a listing, by name.
+
+    Returns:
+        The listing; under constant change also names that are gone by now, rather than too few.
+    """
+    before = listing()
+    for _ in range(_LISTINGS):
+        now = listing()
+        if now.keys() == before.keys():
+            return now
+        before, last = now, before
+    return {**last, **before}

@@ -1,0 +1,550 @@
+"""The store: vectors in immutable segments that any number of processes read and write.
+
+In: keys and vectors from ``embed``, or anyone's own. Out: the rows that were asked for, as float32,
+in the order they were asked for. docs/format.md is the specification; nothing is ever changed in
+place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from era_cache.collection.keys import distinct_rows
+from era_cache.collection.records import (
+    Collection,
+    TextCollection,
+    read_collection,
+    row_keys,
+    write_collection,
+)
+from era_cache.disk.files import (
+    json_digest,
+    make_folder,
+    os_errors,
+    read_json,
+    remove_stale_temporaries,
+    write_json,
+)
+from era_cache.errors import EncoderError, FingerprintError, FormatError, StoreError
+from era_cache.store.encoder_record import (
+    EncoderSpec,
+    StoredSpec,
+    read_encoder_record,
+    write_encoder_record,
+)
+from era_cache.store.key_index import KeyIndex, persist_index, unindexed_rows
+from era_cache.store.names import (
+    COLLECTION_NAME,
+    ENCODER_NAME,
+    PAIR_NAME,
+    SEGMENT_NAME,
+    STORE_FOLDERS,
+    encoder_folder_name,
+    list_names,
+    list_steadily,
+)
+from era_cache.store.read_rows import mapped_rows, read_rows
+from era_cache.store.retired import retired_path
+from era_cache.store.segment import Segment, open_segment
+from era_cache.store.write_segments import SegmentWriter
+from era_cache.types import FloatArray, Keys, Role
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "FORMAT",
+    "SIDES",
+    "VERSION",
+    "Store",
+    "StoredEncoder",
+    "StoredPair",
+    "read_pair",
+]
+
+FORMAT, PAIR_FORMAT, VERSION = "era-store", "era-pair", 1
+T = TypeVar("T")
+SIDES = ("query", "small_query", "document", "align")
+
+
+class StoredPair(NamedTuple):
+    """Which encoders a collection was embedded for: side to fingerprint."""
+
+    collection: str
+    sides: dict[str, str]
+    created: str
+
+
+def read_pair(path: Path, name: str) -> StoredPair:
+    """Read the record of a pair that shall have a name.
+
+    Raises:
+        FormatError: it is damaged, or its name is not that of its content.
+        StoreError: it cannot be read.
+    """
+    record = read_json(path, PAIR_FORMAT, VERSION, limit=64 << 10)
+    sides, collection = record.get("sides"), record.get("collection")
+    if isinstance(sides, dict) and set(sides) == set(SIDES) and isinstance(collection, str):
+        with contextlib.suppress(ValueError, RecursionError):  # no JSON that has a digest
+            if f"{collection[:12]}-{json_digest(sides)[:12]}.json" == name:
+                known = {side: str(sides[side]) for side in SIDES}
+                return StoredPair(collection, known, str(record.get("created", "")))
+    raise FormatError(f"{path}: damaged or edited. Remove it and run era-embed again.")
+
+
+class StoredEncoder:
+    """One encoder's folder in a store: the rows of one role.
+
+    ``spec`` describes the encoder; ``folder`` is where its segments lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.others: list[Path] = []
+        """Folders of the same fingerprint under another name, as copying two stores can give."""
+        self.spec: StoredSpec = read_encoder_record(folder / "encoder.json")
+
+    def segment_paths(self) -> list[Path]:
+        """The committed segments, by name.
+
+        Raises:
+            FormatError: one of them is a link.
+            StoreError: they cannot be listed.
+        """
+        paths = list_steadily(self._listed)
+        return [paths[name] for name in sorted(paths)]
+
+    def _listed(self) -> dict[str, Path]:
+        paths = {}
+        for folder in (parent / "segments" for parent in (*self.others, self.folder)):
+            paths.update({name: folder / name for name in list_names(folder, SEGMENT_NAME)})
+        return paths
+
+    def segments(self, *, check: bool = False) -> list[Segment]:
+        """Open all segments, the preferred first: float32, float16, int8, then by name.
+
+        Args:
+            check: compare each content with its digest, too.
+
+        Raises:
+            FormatError: a segment is damaged; the message names it.
+            StoreError: they cannot be read.
+        """
+        return self._looking_again(lambda: self._segments(check))
+
+    def _segments(self, check: bool) -> list[Segment]:
+        opened = [self._open(path) for path in self.segment_paths()]
+        if check:
+            with ThreadPoolExecutor(4) as pool:
+                opened = list(pool.map(lambda s: self._open(s.path, check=True), opened))
+        return sorted(opened, key=lambda segment: segment.preference)
+
+    def _looking_again(self, attempt: Callable[[], T]) -> T:
+        """Repeat what failed because a segment is gone: it has just been merged into another."""
+        for _ in range(10):
+            try:
+                return attempt()
+            except StoreError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+        raise StoreError(
+            f"{self.folder}: segments keep vanishing; is another program deleting them?"
+        )
+
+    def _open(self, path: Path, *, check: bool = False) -> Segment:
+        fingerprint, dim = self.spec.fingerprint, self.spec.dim
+        try:
+            return open_segment(path, fingerprint, dim, check=check)
+        except StoreError as error:
+            # Replaced since it was listed: what replaced it is not in the list, but it is kept.
+            kept = retired_path(path)
+            if not isinstance(error.__cause__, FileNotFoundError) or not kept.is_file():
+                raise
+            return open_segment(kept, fingerprint, dim, check=check)
+
+    def index(self, *, check: bool = False) -> KeyIndex:
+        """Index all rows.
+
+        Args:
+            check: compare the digest of every segment first.
+
+        Raises:
+            FormatError: a segment is damaged.
+        """
+        return self._looking_again(lambda: KeyIndex(self._segments(check), self.folder))
+
+    def keep_index(self) -> None:
+        """Write the key index down, once many rows have come that no index file covers.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        self._looking_again(self._keep_index)
+
+    def _keep_index(self) -> None:
+        segments = self._segments(check=False)
+        total = sum(segment.rows for segment in segments)
+        if unindexed_rows(self.folder, segments) * 10 > total:
+            persist_index(self.folder, segments)
+
+    def vectors(
+        self,
+        keys: Keys,
+        *,
+        out: FloatArray | None = None,
+        check: bool = False,
+        index: KeyIndex | None = None,
+    ) -> FloatArray:
+        """Read rows by key.
+
+        Args:
+            keys: (n, 16) uint8, in the order wanted; repeats are fine.
+            out: (n, d) float32 to fill; None makes one, or maps the file where its rows are
+                float32 and lie in the order wanted.
+            check: compare the digest of every segment before trusting it.
+            index: one made before, to save building it again.
+
+        Returns:
+            (n, d) float32, as the model gave them (not normalised).
+
+        Raises:
+            StoreError: some keys are not stored.
+            FormatError: a segment is damaged, or a vector is not finite.
+        """
+        if out is not None and (out.shape != (len(keys), self.spec.dim) or out.dtype != np.float32):
+            raise ValueError(f"out is {out.dtype} {out.shape}, not ({len(keys)}, {self.spec.dim})")
+        # A given index may name segments that are gone for good: then this one's own.
+        given = [index] if index is not None else []
+        return self._looking_again(
+            lambda: self._vectors(keys, out, given.pop() if given else self.index(check=check))
+        )
+
+    def _vectors(self, keys: Keys, out: FloatArray | None, index: KeyIndex) -> FloatArray:
+        positions = index.positions(keys)
+        missing = int(np.count_nonzero(positions < 0))
+        if missing:
+            raise StoreError(
+                f"{self.folder.parent.parent}: {missing} of {len(keys)} rows are not encoded by "
+                f"{self.spec.label()}. Run era-embed again: it encodes only what is missing."
+            )
+        if out is None:
+            mapped = mapped_rows(index, positions)
+            if mapped is not None:
+                return mapped
+            out = np.empty((len(keys), self.spec.dim), dtype=np.float32)
+        read_rows(index, positions, out)
+        return out
+
+
+class Store:
+    """A folder of encoders and collections (docs/format.md).
+
+    Open one with ``Store.open`` or ``Store.create``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path | str) -> Store:
+        """Open an existing store.
+
+        Raises:
+            StoreError: there is none.
+            FormatError: it is of a newer version or damaged.
+        """
+        path = Path(path)
+        if not (path / "store.json").is_file():
+            raise StoreError(
+                f"{path}: not a store (no store.json). era-embed makes one; check the path."
+            )
+        read_json(path / "store.json", FORMAT, VERSION)
+        return cls(path)
+
+    @classmethod
+    def create(cls, path: Path | str) -> Store:
+        """Open a store, making it first where there is nothing yet.
+
+        Raises:
+            StoreError: the folder holds something else, or cannot be written.
+        """
+        path = Path(path)
+        if not (path / "store.json").exists():
+            with os_errors("creating the store", path):
+                make_folder(path, may_be_link=True)
+                names = {p.name for p in path.iterdir() if not p.name.startswith(".")}
+            strangers = sorted(names - {*STORE_FOLDERS, "store.json"})
+            if strangers:
+                raise StoreError(
+                    f"{path}: holds other files ({strangers[0]}, …) and is not a store. "
+                    "Give an empty or new folder."
+                )
+            write_json(path / "store.json", {"format": FORMAT, "version": VERSION})
+        store = cls.open(path)
+        for folder in STORE_FOLDERS:
+            make_folder(path / folder)
+        remove_stale_temporaries(path)
+        return store
+
+    def encoders(self) -> list[StoredEncoder]:
+        """All encoders in the store, by name. Raises ``FormatError`` where one is damaged."""
+        folder = self.path / "encoders"
+        found: list[StoredEncoder] = []
+        for name in list_names(folder, ENCODER_NAME, folders=True):
+            # Without encoder.json a writer died before its first row, or is just starting.
+            if not (folder / name / "encoder.json").is_file():
+                continue
+            encoder = StoredEncoder(folder / name)
+            if not name.endswith(
+                encoder_folder_name("", encoder.spec.role.value, encoder.spec.fingerprint)
+            ):
+                raise FormatError(
+                    f"{folder / name}: holds the encoder {encoder.spec.label()}, which its name "
+                    "contradicts. Rename it back or remove it."
+                )
+            known = next((e for e in found if e.spec.fingerprint == encoder.spec.fingerprint), None)
+            if known is not None and known.spec.dim == encoder.spec.dim:
+                known.others.append(encoder.folder)
+            else:
+                found.append(encoder)
+        return found
+
+    def find_encoder(self, fingerprint: str) -> StoredEncoder | None:
+        """The encoder of a fingerprint, or None."""
+        return next((e for e in self.encoders() if e.spec.fingerprint == fingerprint), None)
+
+    def encoder(self, name: str, role: Role | None = None) -> StoredEncoder:
+        """The encoder of a fingerprint, of the start of one, or of a name.
+
+        Args:
+            name: at least 4 digits of a fingerprint, or the encoder's name.
+            role: which of its roles; None where only one is stored.
+
+        Raises:
+            FingerprintError: the store holds no vectors of it, or of several that fit.
+        """
+        found = [
+            e
+            for e in self.encoders()
+            if role in (None, e.spec.role)
+            and (e.spec.name == name or (len(name) >= 4 and e.spec.fingerprint.startswith(name)))
+        ]
+        if len(found) > 1:
+            fitting = ", ".join(e.spec.label() for e in found)
+            raise FingerprintError(
+                f"{self.path}: '{name}' fits several encoders: {fitting}. Give the start of a "
+                "fingerprint."
+            )
+        if not found:
+            have = ", ".join(e.spec.label() for e in self.encoders()) or "none"
+            raise FingerprintError(
+                f"{self.path}: no vectors of '{name[:24]}'; it holds {have}. "
+                "Encode with that model and template, or use the store it was fitted on."
+            )
+        return found[0]
+
+    def add_encoder(self, spec: EncoderSpec, role: Role, dim: int) -> StoredEncoder:
+        """Make (or find) the folder of one role of an encoder.
+
+        Raises:
+            EncoderError: the store has this fingerprint with another dimension.
+            StoreError: the folder cannot be written.
+        """
+        fingerprint = spec.fingerprint(role)
+        name = encoder_folder_name(spec.name, role.value, fingerprint)
+        folder = self.path / "encoders" / name
+        known = self.find_encoder(fingerprint)
+        if known is None:
+            make_folder(folder)
+            remove_stale_temporaries(folder)
+            write_encoder_record(folder, spec, role, dim)
+            known = StoredEncoder(folder)
+        if known.spec.dim != dim:
+            raise EncoderError(
+                f"{spec.name} gave vectors of {dim} dimensions, but the store has {known.spec.dim} "
+                "for the same files and settings. The model or its library is broken; nothing was "
+                "stored."
+            )
+        return known
+
+    def collection_paths(self) -> Iterator[tuple[str, str, Path]]:
+        """Yield (name, 12-digit version, path) of every stored collection."""
+        folder = self.path / "collections"
+        for name in list_names(folder, COLLECTION_NAME):
+            match = COLLECTION_NAME.fullmatch(name)
+            if match:
+                yield match[1], match[2], folder / name
+
+    def collection_names(self) -> list[str]:
+        """Names of the stored collections, each once, in order."""
+        return sorted({name for name, _, _ in self.collection_paths()})
+
+    def collection(self, name: str) -> Collection:
+        """Read a collection by name, or by name and version (``toy-0123456789ab``).
+
+        Of several versions of a name, the one embedded last.
+
+        Raises:
+            StoreError: there is none of that name.
+            FormatError: its file is damaged.
+        """
+        known = list(self.collection_paths())
+        paths = [p for n, version, p in known if name in (n, f"{n}-{version}")]
+        if not paths:
+            have = ", ".join(sorted({n for n, _, _ in known})) or "none"
+            raise StoreError(f"{self.path}: no collection '{name}'; it holds: {have}.")
+        read = [(path, read_collection(path)) for path in paths]
+        for path, collection in read:
+            if path.name != f"{collection.name}-{collection.version}.h5":
+                raise FormatError(f"{path}: holds {collection.name}-{collection.version}.")
+        return max((c for _, c in read), key=lambda c: (c.created, c.digest))
+
+    def add_pair(self, collection: Collection, sides: Mapping[str, str]) -> None:
+        """Record that a collection was embedded for a pair of encoders.
+
+        Args:
+            collection: as stored.
+            sides: ``query``, ``small_query``, ``document`` and ``align`` to fingerprints.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        folder = self.path / "pairs"
+        make_folder(folder)
+        remove_stale_temporaries(folder)
+        record = {"format": PAIR_FORMAT, "version": VERSION, "collection": collection.digest}
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+        name = f"{collection.digest[:12]}-{json_digest(dict(sides))[:12]}.json"
+        write_json(folder / name, {**record, "sides": dict(sides), "created": created})
+
+    def pairs(self, collection: Collection) -> list[dict[str, str]]:
+        """The pairs that a collection was embedded for: side to fingerprint, the newest first.
+
+        Raises:
+            FormatError: a record is damaged.
+        """
+        folder = self.path / "pairs"
+        found: list[tuple[str, dict[str, str]]] = []
+        for path in (folder / name for name in list_names(folder, PAIR_NAME)):
+            pair = read_pair(path, path.name)
+            if pair.collection == collection.digest:
+                found.append((pair.created, pair.sides))
+        return [sides for _, sides in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+    def versions(self, name: str) -> list[str]:
+        """The stored versions of a collection's name."""
+        return [version for n, version, _ in self.collection_paths() if n == name]
+
+    def add_collection(self, texts: TextCollection) -> Collection:
+        """Store a collection's ids, keys and judgements. Raises ``StoreError``."""
+        folder = self.path / "collections"
+        make_folder(folder)
+        remove_stale_temporaries(folder)
+        return write_collection(folder, texts)
+
+    def vectors(
+        self,
+        encoder: StoredEncoder | str,
+        keys: Keys,
+        *,
+        out: FloatArray | None = None,
+        device: str | None = None,
+        check: bool = False,
+    ) -> FloatArray | torch.Tensor:
+        """Read rows of one encoder by key.
+
+        Args:
+            encoder: one of ``encoders()``, or its name or fingerprint.
+            keys: (n, 16) uint8 in the order wanted, as a collection holds them or ``row_keys``
+                makes them.
+            out: (n, d) float32 array to fill.
+            device: name of a torch device; the result is then a tensor there.
+            check: compare the digest of every segment before trusting it.
+
+        Returns:
+            (n, d) float32: an array, or a tensor where a device is named.
+
+        Raises:
+            FingerprintError: there is no such encoder.
+            StoreError: some keys are not stored.
+            FormatError: a segment is damaged.
+        """
+        stored = self.encoder(encoder) if isinstance(encoder, str) else encoder
+        rows = stored.vectors(keys, out=out, check=check)
+        if device is None:
+            return rows
+        import torch
+
+        return torch.from_numpy(rows).to(device)
+
+    def writer(
+        self,
+        spec: EncoderSpec,
+        role: Role,
+        dim: int,
+        *,
+        dtype: str = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> SegmentWriter:
+        """Open a writer of one role of an encoder; a context manager.
+
+        Args:
+            spec: the encoder.
+            role: of the rows.
+            dim: values of a row.
+            dtype: ``float32``, ``float16`` or ``int8``, in which rows are stored.
+            provenance: JSON kept with the rows: who made them, with what.
+
+        Raises:
+            EncoderError: the store has this encoder with another dimension.
+            StoreError: the store cannot be written.
+        """
+        return SegmentWriter(self.add_encoder(spec, role, dim), dict(provenance or {}), dtype=dtype)
+
+    def put(
+        self,
+        spec: EncoderSpec,
+        role: Role,
+        texts: Sequence[str],
+        vectors: FloatArray,
+        *,
+        instructions: Sequence[str] | None = None,
+        dtype: str = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Store vectors of texts, as far as the store lacks them.
+
+        Args:
+            spec: the encoder that made them.
+            role: of all the texts.
+            texts: n texts, as they were before the encoder's template.
+            vectors: (n, d) floating point, one row for each text.
+            instructions: n instructions of queries, or None.
+            dtype: ``float32``, ``float16`` or ``int8``, in which rows are stored.
+            provenance: JSON kept with the rows.
+
+        Returns:
+            How many rows were stored; one that is there as exactly stays as it is.
+
+        Raises:
+            EncoderError: a row is not finite or all zero; nothing is stored.
+            StoreError: the store cannot be written.
+        """
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise ValueError(f"{len(texts)} texts, but vectors of shape {vectors.shape}")
+        keys = row_keys(role, texts, instructions)
+        with self.writer(
+            spec, role, vectors.shape[1], dtype=dtype, provenance=provenance
+        ) as writer:
+            known = self.encoder(spec.fingerprint(role)).index()
+            new = known.missing(keys, dtype)
+            if len(new):
+                writer.write(keys[new], vectors[new], lambda row: f"text number {new[row]}")
+            return len(distinct_rows(keys[new]))

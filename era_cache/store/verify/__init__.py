@@ -1,0 +1,145 @@
+"""Verification: every file of a store read, and everything in it checked.
+
+In: a store that others may read and write at the same time. Out: a report of what is damaged, what
+is odd, and what is missing. Only where it is asked to, it sets damaged segments aside and deletes
+wrong index files; it repairs nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from era_cache.collection.records import Collection, read_collection
+from era_cache.errors import FormatError
+from era_cache.store.names import COLLECTION_NAME, PAIR_NAME, STORE_FOLDERS
+from era_cache.store.store import Store, read_pair
+from era_cache.store.sync.places import FOLDER
+from era_cache.store.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
+from era_cache.store.verify.report import Finding, PairState, Report
+from era_cache.store.verify.walk import FILE, Walk, exactly
+from era_cache.types import Progress, Role
+
+__all__ = ["verify"]
+
+_ROLES = {
+    "query": Role.QUERY,
+    "small_query": Role.QUERY,
+    "document": Role.DOCUMENT,
+    "align": Role.DOCUMENT,
+}
+
+
+def verify(store: Store, *, quarantine: bool = False, progress: Progress | None = None) -> Report:
+    """Check every file of a store.
+
+    Args:
+        store: the store; others may use it meanwhile.
+        quarantine: set damaged segments aside, so that the next era-embed encodes their rows
+            again, and delete wrong index files.
+        progress: told how many bytes of segments were read.
+
+    Returns:
+        What was found; damage is in it, not raised.
+
+    Raises:
+        StoreError: a folder cannot be listed, or, with ``quarantine``, not written.
+    """
+    begun = time.monotonic()
+    walk = Walk(store.path)
+    folders = walk.names("", (exactly("store.json"), FILE), (exactly(*STORE_FOLDERS), FOLDER))
+    encoders = CheckedEncoders([], {}, 0)
+    if "encoders" in folders:
+        tell = progress or (lambda _what, _done, _total: None)
+        encoders = check_encoders(walk, quarantine=quarantine, progress=tell)
+    pairs = _read_pairs(walk) if "pairs" in folders else {}
+    collections = 0
+    states: list[PairState] = []
+    if "collections" in folders:
+        for collection in _collections(walk):
+            collections += 1
+            states += _pair_states(walk, pairs.pop(collection.digest, {}), collection, encoders)
+    for digest, records in pairs.items():
+        for record in records:
+            message = f"its collection {digest[:12]} is not stored here, or damaged"
+            walk.add(Finding("warning", record, message))
+    return Report(
+        store=str(store.path),
+        findings=walk.findings,
+        encoders=encoders.states,
+        collections=collections,
+        pairs=states,
+        missing_rows=encoders.missing_rows,
+        temporaries=len(walk.temporaries),
+        orphans=sorted(walk.orphans),
+        bytes=sum(state.bytes for state in encoders.states),
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _collections(walk: Walk) -> Iterator[Collection]:
+    """The sound collections, one at a time."""
+    for name in walk.names("collections", (COLLECTION_NAME, FILE)):
+        path = f"collections/{name}"
+        collection = walk.checked(path, partial(_read_collection, walk.path(path)))
+        if collection is not None:
+            yield collection
+
+
+def _read_collection(path: Path) -> Collection:
+    collection = read_collection(path)
+    if path.name != f"{collection.name}-{collection.version}.h5":
+        raise FormatError(f"{path}: holds {collection.name}-{collection.version}. Rename it back.")
+    return collection
+
+
+def _read_pairs(walk: Walk) -> dict[str, dict[str, dict[str, str]]]:
+    """The sound records: digest of the collection to path to side to fingerprint."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for name in walk.names("pairs", (PAIR_NAME, FILE)):
+        path = f"pairs/{name}"
+        pair = walk.checked(path, partial(read_pair, walk.path(path), name))
+        if pair is not None:
+            found.setdefault(pair.collection, {})[path] = pair.sides
+    return found
+
+
+def _pair_states(
+    walk: Walk,
+    records: dict[str, dict[str, str]],
+    collection: Collection,
+    encoders: CheckedEncoders,
+) -> Iterator[PairState]:
+    """What each pair of a collection has; a warning where that is not all."""
+    for path, sides in records.items():
+        counted = partial(_pair_state, path, sides, collection, encoders.by_fingerprint)
+        pair = walk.checked(path, counted)
+        if pair is None:
+            continue
+        if pair.missing:
+            lacking = ", ".join(f"{rows} rows of '{side}'" for side, rows in pair.missing.items())
+            message = f"{pair.collection} lacks {lacking}. Run era-embed again to complete it."
+            walk.add(Finding("warning", path, message))
+        yield pair
+
+
+def _pair_state(
+    path: str, sides: dict[str, str], collection: Collection, encoders: dict[str, CheckedEncoder]
+) -> PairState:
+    """Count the rows of each side. Raises ``FormatError`` where sides mix up roles or models."""
+    known = {side: encoders.get(fingerprint) for side, fingerprint in sides.items()}
+    specs = {side: encoder.spec for side, encoder in known.items() if encoder is not None}
+    spaces = {side: spec.space for side, spec in specs.items()}
+    mixed = any(spec.role is not _ROLES[side] for side, spec in specs.items())
+    for one, other in (("query", "align"), ("small_query", "document")):
+        mixed |= one in spaces and other in spaces and spaces[one] != spaces[other]
+    if mixed:
+        raise FormatError("its sides mix up roles or models. Remove it and run era-embed again.")
+    counts = {}
+    for side, role in _ROLES.items():
+        keys = collection.query_keys if role is Role.QUERY else collection.doc_keys
+        encoder = known[side]
+        counts[side] = (encoder.count(keys) if encoder else 0, len(keys))
+    return PairState(path, f"{collection.name}-{collection.version}", counts)

@@ -1,0 +1,537 @@
+"""Encoders: the fingerprint changes exactly when a vector could, and real models are not bent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_model import build_tiny
+
+from era_cache.disk.files import json_digest, write_json
+from era_cache.encode import encoders
+from era_cache.encode.encoders import HashEncoder, SentenceTransformerEncoder
+from era_cache.errors import EncoderError, FormatError, InputError
+from era_cache.store.encoder_record import (
+    EncoderSpec,
+    check_template,
+    encoder_record,
+    read_encoder_record,
+    render,
+)
+from era_cache.types import Role
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A sentence-transformers model of five words and four dimensions."""
+    return build_tiny(tmp_path / "tiny")
+
+
+def fingerprints(folder, **options):
+    spec = SentenceTransformerEncoder(str(folder), **options).spec
+    return spec.fingerprint(Role.QUERY), spec.fingerprint(Role.DOCUMENT)
+
+
+# Fingerprints
+
+
+def test_the_fingerprint_is_the_digest_that_the_format_says():
+    templates = {Role.QUERY: "q: {text}", Role.DOCUMENT: "{text}"}
+    spec = EncoderSpec("m", {"kind": "x"}, templates, {"model": "somewhere"})
+    assert spec.space == json_digest({"kind": "x"})
+    for role, template in templates.items():
+        expected = json_digest({"role": role.value, "space": spec.space, "template": template})
+        assert spec.fingerprint(role) == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "float16"},
+        {"precision": "bfloat16"},
+        {"max_seq_length": 7},
+        {"truncate_dim": 2},
+    ],
+)
+def test_each_setting_changes_both_fingerprints(tiny, options):
+    before, after = fingerprints(tiny), fingerprints(tiny, **options)
+    assert len({*before, *after}) == 4
+
+
+@pytest.mark.parametrize("role", [0, 1])
+def test_a_template_changes_the_fingerprint_of_its_own_role_only(tiny, role):
+    before = fingerprints(tiny)
+    option = ("query_template", "document_template")[role]
+    after = fingerprints(tiny, **{option: "x {text}"})
+    assert before[role] != after[role]
+    assert before[1 - role] == after[1 - role]
+
+
+@pytest.mark.parametrize("name", ["modules.json", "tokenizer.json", "model.safetensors"])
+def test_one_changed_byte_of_a_file_changes_both_fingerprints(tiny, name):
+    before = fingerprints(tiny)
+    content = bytearray((tiny / name).read_bytes())
+    content[-1] ^= 1
+    (tiny / name).write_bytes(content)
+    assert not set(before) & set(fingerprints(tiny))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config_extra.json",
+        "1_Pooling/config.json",
+        "vocab.txt",
+        "model-2.safetensors",
+        "modeling_custom.py",
+        "sub/pytorch_model.bin",
+        "sentencepiece.model",
+        "licences.json",
+    ],
+)
+def test_a_new_file_that_loading_could_read_changes_both_fingerprints(tiny, name):
+    before = fingerprints(tiny)
+    (tiny / name).parent.mkdir(exist_ok=True)
+    (tiny / name).write_text("{}")
+    assert not set(before) & set(fingerprints(tiny))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "LICENSE",
+        "LICENSE.txt",
+        "LICENCE",
+        "NOTICE",
+        "onnx/model.onnx",
+        "openvino/openvino_model.bin",
+        "tf_model.h5",
+        "flax_model.msgpack",
+        ".gitattributes",
+        "model.gguf",
+        "images/plot.png",
+        "pytorch_model.bin",
+        ".cache/huggingface/x.lock",
+    ],
+)
+def test_a_file_that_no_vector_depends_on_changes_nothing(tiny, name):
+    before = fingerprints(tiny)
+    (tiny / name).parent.mkdir(exist_ok=True, parents=True)
+    (tiny / name).write_text("anything")
+    assert fingerprints(tiny) == before
+
+
+def test_path_name_device_and_batch_size_change_nothing(tiny, tmp_path):
+    elsewhere = shutil.copytree(tiny, tmp_path / "else where" / "other name")
+    assert fingerprints(elsewhere, device="cpu", batch_tokens=17) == fingerprints(tiny)
+    assert SentenceTransformerEncoder(str(elsewhere)).spec.name == "other-name"
+
+
+def test_the_models_own_prompts_become_templates_and_an_argument_wins(tiny):
+    config = {"prompts": {"query": "Q: ", "passage": "P: ", "other": "O: "}}
+    (tiny / "config_sentence_transformers.json").write_text(json.dumps(config))
+    templates = SentenceTransformerEncoder(str(tiny)).spec.templates
+    assert templates == {Role.QUERY: "Q: {text}", Role.DOCUMENT: "{text}"}
+    given_one = SentenceTransformerEncoder(str(tiny), query_template="{text}").spec.templates
+    assert given_one == {Role.QUERY: "{text}", Role.DOCUMENT: "{text}"}
+
+
+@pytest.mark.encoders
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"prompts": {"query": "ask: ", "document": "read: "}},
+        {"prompts": {"query": "ask: ", "passage": "read: "}},
+        {"prompts": {"query": "ask: ", "corpus": "read: "}},
+        {"prompts": {"other": "other: "}, "default_prompt_name": "other"},
+        {},
+    ],
+)
+def test_prompts_are_those_of_encode_query_and_encode_document(models, tmp_path, config):
+    from sentence_transformers import SentenceTransformer
+
+    folder = shutil.copytree(models["small"], tmp_path / "model")
+    path = folder / "config_sentence_transformers.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**before, **config}))
+    model = SentenceTransformer(str(folder), device="cpu")
+    encoder = SentenceTransformerEncoder(str(folder))
+    for role, encode in ((Role.QUERY, model.encode_query), (Role.DOCUMENT, model.encode_document)):
+        rendered = render(encoder.spec.templates[role], ["a leaking tap"], None)
+        ((_, vectors),) = encoder.encode(rendered, role)
+        np.testing.assert_allclose(vectors, encode(["a leaking tap"]), atol=1e-6)
+
+
+@pytest.mark.encoders
+@pytest.mark.usefixtures("offline")
+def test_a_model_that_changes_after_it_was_hashed_is_refused(models, tmp_path):
+    folder = shutil.copytree(models["small"], tmp_path / "model")
+    encoder = SentenceTransformerEncoder(str(folder))
+    (folder / "extra.json").write_text("{}")
+    with pytest.raises(EncoderError, match="changed after this run began"):
+        list(encoder.encode(["text"], Role.DOCUMENT))
+
+
+def test_what_tools_leave_beside_a_model_does_not_change_it(tiny):
+    before = SentenceTransformerEncoder(str(tiny)).spec.space
+    for name in (".cache/huggingface/download/a.metadata", ".git/index", "eval/scores.csv"):
+        (tiny / name).parent.mkdir(parents=True)
+        (tiny / name).write_text("x")
+    assert SentenceTransformerEncoder(str(tiny)).spec.space == before
+
+
+# Templates
+
+
+@pytest.mark.parametrize("template", ["{text}", "a {text} b", "{instruction}: {text}"])
+def test_templates_with_one_text_are_accepted(template):
+    assert check_template(template) == template
+
+
+@pytest.mark.parametrize("template", ["", "x", "{text}{text}", "{instruction}{instruction}{text}"])
+def test_other_templates_are_refused(template):
+    with pytest.raises(InputError, match="exactly once"):
+        check_template(template)
+
+
+def test_rendering_fills_placeholders_once_and_leaves_other_braces():
+    texts, instructions = ["{instruction}", "x {0}"], ["{text}", "do"]
+    assert render("{instruction}: {text} {z}", texts, instructions) == [
+        "{text}: {instruction} {z}",
+        "do: x {0} {z}",
+    ]
+    assert render("[{instruction}] {text}", ["a"], None) == ["[] a"]
+    assert render("{text}", texts, instructions) == texts
+
+
+# encoder.json
+
+
+@pytest.fixture
+def record(tmp_path):
+    path = tmp_path / "encoder.json"
+    value = encoder_record(HashEncoder(4, template="q {text}").spec, Role.QUERY, 4)
+    write_json(path, value)
+    return path, value
+
+
+def test_an_encoder_file_comes_back(record):
+    path, value = record
+    stored = read_encoder_record(path)
+    assert (stored.name, stored.role, stored.dim, stored.template) == (
+        "hash-4",
+        Role.QUERY,
+        4,
+        "q {text}",
+    )
+    assert stored.fingerprint == HashEncoder(4, template="q {text}").spec.fingerprint(Role.QUERY)
+    assert stored.identity == value["identity"]
+    assert stored.label() == f"hash-4 (query, fingerprint {stored.fingerprint[:12]})"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"template": "other {text}"},
+        {"role": "document"},
+        {"space": "0" * 64},
+        {"fingerprint": "0" * 64},
+        {"identity": {"kind": "hash", "dim": 5, "seed": ""}},
+    ],
+)
+def test_a_tampered_encoder_file_is_refused(record, change):
+    path, value = record
+    write_json(path, {**value, **change})
+    with pytest.raises(FormatError, match="does not match the description"):
+        read_encoder_record(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"role": "both"},
+        {"dim": 0},
+        {"dim": -4},
+        {"dim": 1 << 30},
+        {"dim": "x"},
+        {"dim": None},
+        {"identity": 5},
+        {"version": 2},
+        {"format": "x"},
+        {"source": "x"},
+        {"template": "\ud800"},
+    ],
+)
+def test_an_encoder_file_with_a_wrong_field_is_refused(record, change):
+    path, value = record
+    path.write_text(json.dumps({**value, **change}))
+    with pytest.raises(FormatError, match=r"encoder\.json: "):
+        read_encoder_record(path)
+
+
+def test_an_infinite_dimension_and_a_missing_field_are_refused(record):
+    path, value = record
+    path.write_text(json.dumps(value).replace('"dim": 4, "fing', '"dim": Infinity, "fing'))
+    with pytest.raises(FormatError, match="incomplete or damaged"):
+        read_encoder_record(path)
+    for field in ("name", "role", "dim", "fingerprint", "space", "identity", "template"):
+        path.write_text(json.dumps({k: v for k, v in value.items() if k != field}))
+        with pytest.raises(FormatError, match="incomplete or damaged"):
+            read_encoder_record(path)
+
+
+def test_an_encoder_file_of_more_than_four_mebibytes_is_refused(record):
+    path, value = record
+    path.write_text(json.dumps({**value, "source": {"x": "y" * (1 << 22)}}))
+    with pytest.raises(FormatError, match="at most 4194304"):
+        read_encoder_record(path)
+
+
+# The hash encoder
+
+
+def vectors_of(encoder, texts, role=Role.QUERY):
+    found = {}
+    for rows, vectors in encoder.encode(texts, role):
+        assert vectors.dtype == np.float32
+        assert len(rows) == len(vectors)
+        for row, vector in zip(rows, vectors, strict=True):
+            assert row not in found
+            found[row] = vector
+    return np.array([found[row] for row in range(len(texts))])
+
+
+def test_the_hash_encoder_is_deterministic_and_depends_on_seed_and_words():
+    texts = ["red fox", "fox red", "blue fox", "whale"]
+    one, two = vectors_of(HashEncoder(16), texts), vectors_of(HashEncoder(16), texts)
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, vectors_of(HashEncoder(16, seed="s"), texts))
+    np.testing.assert_allclose(one[0], one[1], rtol=1e-5)
+    scores = one @ one.T / np.outer(*[np.linalg.norm(one, axis=1)] * 2)
+    assert scores[0, 2] > scores[0, 3]
+    assert HashEncoder(16).spec.space != HashEncoder(16, seed="s").spec.space
+
+
+# Batches
+
+
+@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 120), st.integers(1, 9))
+def test_batches_hold_each_row_once_within_the_budget(lengths, budget, most):
+    batches = list(encoders._batches(lengths, len(lengths), budget, most))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        padded = max(lengths[row] for row in batch) * len(batch)
+        assert len(batch) == 1 or padded <= budget
+        assert len(batch) <= most
+
+
+@given(st.integers(0, 50), st.integers(1, 9))
+def test_batches_without_lengths_hold_each_row_once_in_order(count, most):
+    batches = list(encoders._batches(None, count, 1, most))
+    assert [row for batch in batches for row in batch] == list(range(count))
+    assert all(1 <= len(batch) <= most for batch in batches)
+
+
+def test_the_longest_texts_come_first():
+    assert list(encoders._batches([1, 9, 5, 9], 4, 18)) == [[1, 3], [2, 0]]
+
+
+# Models that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("/absent/model", "no such folder"), ("./absent", "no such folder"), ("a/b/c", "no such fol")],
+)
+def test_a_missing_model_folder_is_an_encoder_error(model, message):
+    with pytest.raises(EncoderError, match=message):
+        SentenceTransformerEncoder(model)
+
+
+def test_a_file_an_empty_folder_and_a_folder_of_other_things_are_encoder_errors(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EncoderError, match="this is a file"):
+        SentenceTransformerEncoder(str(tmp_path / "file"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EncoderError, match="no model in this folder"):
+        SentenceTransformerEncoder(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "weights.safetensors").write_text("x")
+    with pytest.raises(EncoderError, match=r"neither modules\.json nor config\.json"):
+        SentenceTransformerEncoder(str(tmp_path / "empty"))
+
+
+def test_an_unknown_precision_is_an_input_error(tiny):
+    with pytest.raises(InputError, match="Precision 'int8': expected one of float32"):
+        SentenceTransformerEncoder(str(tiny), precision="int8")
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"prompts": []}', '{"prompts": {"query": "{text}"}}', "[" * 99_999]
+)
+def test_a_broken_prompt_file_is_an_encoder_error(tiny, content):
+    (tiny / "config_sentence_transformers.json").write_text(content)
+    if content == '{"prompts": []}':  # nothing in it, and nothing wrong
+        assert SentenceTransformerEncoder(str(tiny)).spec.templates[Role.QUERY] == "{text}"
+        return
+    with pytest.raises(EncoderError, match=r"cannot be read|holds a placeholder|not a sentence"):
+        SentenceTransformerEncoder(str(tiny))
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("modules.json", "{"),
+        ("modules.json", '[{"idx": 0, "name": "0", "path": "", "type": "no.such.Module"}]'),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", None),
+        ("model.safetensors", "not tensors"),
+        ("model.safetensors", None),
+    ],
+)
+def test_a_model_that_does_not_load_is_an_encoder_error(tiny, name, content):
+    (tiny / name).unlink() if content is None else (tiny / name).write_text(content)
+    encoder = SentenceTransformerEncoder(str(tiny), device="cpu")
+    with pytest.raises(EncoderError, match=r"tiny.*(cannot be loaded|no tokenizer)"):
+        list(encoder.encode(["a"], Role.QUERY))
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_tiny_model_gives_the_means_of_its_rows(tiny):
+    encoder = SentenceTransformerEncoder(str(tiny), device="cpu")
+    found = vectors_of(encoder, ["a b", "d", "a"])
+    np.testing.assert_array_equal(found, [[6, 7, 8, 9], [16, 17, 18, 19], [4, 5, 6, 7]])
+    truncated = SentenceTransformerEncoder(str(tiny), device="cpu", truncate_dim=2)
+    np.testing.assert_array_equal(vectors_of(truncated, ["d"]), [[16, 17]])
+    assert encoder.provenance()["device"] == "cpu"
+
+
+@pytest.mark.usefixtures("offline")
+def test_out_of_memory_halves_the_batch_and_loses_no_row(tiny, monkeypatch):
+    encoder = SentenceTransformerEncoder(str(tiny), device="cpu")
+    model = encoder._load()
+    sizes, original = [], model.encode_query
+
+    def small_device(texts, **options):
+        sizes.append(len(texts))
+        if len(texts) > 2:
+            raise RuntimeError("CUDA out of memory")
+        return original(texts, **options)
+
+    monkeypatch.setattr(model, "encode_query", small_device)
+    texts = ["a", "b", "c", "d", "a b"]
+    expected = [[4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [16, 17, 18, 19], [6, 7, 8, 9]]
+    np.testing.assert_array_equal(vectors_of(encoder, texts), expected)
+    assert sizes == [5, 2, 3, 1, 2]
+
+
+@pytest.mark.usefixtures("offline")
+def test_another_failure_of_the_model_is_an_encoder_error(tiny, monkeypatch):
+    encoder = SentenceTransformerEncoder(str(tiny), device="cpu")
+
+    def fail(*args, **options):
+        raise RuntimeError("bad kernel")
+
+    monkeypatch.setattr(encoder._load(), "encode_document", fail)
+    with pytest.raises(EncoderError, match="tiny failed on a batch of 2 texts: bad kernel"):
+        list(encoder.encode(["a", "b"], Role.DOCUMENT))
+
+
+# Real encoders
+
+TEXTS = [
+    "short",
+    "a text of middling length about taps",
+    "x",
+    "word " * 400,
+    "größer: 中文",
+    "short",
+]
+
+
+@pytest.mark.encoders
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("which", ["small", "large"])
+def test_vectors_are_those_of_sentence_transformers_whatever_the_batches(models, which):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(models[which]), device="cpu", local_files_only=True)
+    template = "query: {text}"
+    rendered = render(template, TEXTS, None)
+    expected = np.array([model.encode(text, show_progress_bar=False) for text in rendered])
+    for budget in (1, 8192):
+        encoder = SentenceTransformerEncoder(
+            str(models[which]), device="cpu", batch_tokens=budget, query_template=template
+        )
+        found = vectors_of(encoder, render(encoder.spec.templates[Role.QUERY], TEXTS, None))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert encoder.truncated == (1 if which == "large" else 0)
+
+
+@pytest.mark.encoders
+@pytest.mark.usefixtures("offline")
+def test_a_shorter_limit_of_tokens_cuts_and_counts(models):
+    encoder = SentenceTransformerEncoder(str(models["large"]), device="cpu", max_seq_length=5)
+    found = vectors_of(encoder, ["one two three", "one two three four", "one two three five"])
+    assert encoder.truncated == 2
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-5)
+
+
+def _folder(path, **files):
+    for name, text in {"config.json": "{}", "modules.json": "[]", **files}.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    return path
+
+
+def test_files_behind_links_are_part_of_the_model(tmp_path):
+    _folder(tmp_path / "a", **{"1_Pooling/config.json": "mean"})
+    _folder(tmp_path / "elsewhere", **{"1_Pooling/config.json": "mean"})
+    linked = _folder(tmp_path / "b")
+    (linked / "1_Pooling").symlink_to(tmp_path / "elsewhere" / "1_Pooling")
+    spaces = [SentenceTransformerEncoder(str(tmp_path / name)).spec.space for name in ("a", "b")]
+    assert spaces[0] == spaces[1]
+    (tmp_path / "elsewhere" / "1_Pooling" / "config.json").write_text("cls")
+    assert SentenceTransformerEncoder(str(linked)).spec.space != spaces[0]
+
+
+def test_a_model_folder_that_contains_itself_is_refused(tmp_path):
+    folder = _folder(tmp_path / "loop")
+    (folder / "again").symlink_to(folder)
+    with pytest.raises(EncoderError, match="too many files or folders"):
+        SentenceTransformerEncoder(str(folder))
+
+
+def test_weights_that_lie_elsewhere_are_refused(tmp_path):
+    folder = _folder(tmp_path / "peft", **{"adapter_config.json": "{}"})
+    with pytest.raises(EncoderError, match=r"adapter_config\.json"):
+        SentenceTransformerEncoder(str(folder))
+
+
+def test_pickled_weights_count_unless_safetensors_replace_them(tmp_path):
+    spaces = []
+    for name, files in {
+        "bin": {"pytorch_model.bin": "1"},
+        "other bin": {"pytorch_model.bin": "2"},
+        "variant": {"pytorch_model.bin": "1", "model.fp16.safetensors": "x"},
+        "other variant": {"pytorch_model.bin": "2", "model.fp16.safetensors": "x"},
+        "both": {"pytorch_model.bin": "1", "model.safetensors": "x"},
+        "other both": {"pytorch_model.bin": "2", "model.safetensors": "x"},
+    }.items():
+        folder = _folder(tmp_path / name, **files)
+        spaces.append(SentenceTransformerEncoder(str(folder)).spec.space)
+    assert len(set(spaces[:4])) == 4
+    assert spaces[4] == spaces[5]

@@ -1,0 +1,669 @@
+"""One candidate from folds to adapter: what trains, what judges, and what is chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from planted import fit_data, normal
+
+from era_cache.config import FitConfig
+from era_cache.errors import FitError, InputError
+from era_cache.fitting import crossfit as crossfit_module
+from era_cache.fitting import held_out as judging
+from era_cache.fitting.adapter import Adapter, References, unit
+from era_cache.fitting.alignment.methods import align_procrustes
+from era_cache.fitting.crossfit import Fitted, Request, crossfit, crossfit_all
+from era_cache.fitting.encoder_pair import FitData, QuerySet
+from era_cache.fitting.held_out import Part, document_references, macro, values_of
+from era_cache.fitting.losses import pull_of
+from era_cache.fitting.mining import STRATEGIES
+from era_cache.fitting.softmax_documents import barred_documents
+from era_cache.fitting.stack import Member, Stack, Task
+from era_cache.fitting.who_judges import Fold, Labels, labels_of
+from era_cache.types import IntArray, Qrels
+
+CONFIG = FitConfig(
+    strengths=(4.0, 1.0),
+    iterations=6,
+    folds=3,
+    reference_steps=((0.0, 1), (0.3, 1)),
+    memory_steps=(),
+)
+PLAIN = dataclasses.replace(CONFIG, strengths=(1.0,))
+
+
+def _start(data: FitData) -> torch.Tensor:
+    return align_procrustes(data.align_large, data.align_small).weight
+
+
+def _request(data: FitData, config: FitConfig = CONFIG, **changes: object) -> Request:
+    """A candidate that reads the large view, without references."""
+    parts = [Part(data, labels_of(data.train, data.validation, config))]
+    return Request(parts, ("large",), _start(data), config)._replace(**changes)
+
+
+def _answer() -> torch.Tensor:
+    """The map that undoes the planted one."""
+    return torch.linalg.pinv(normal(12, 16, seed=1)).T.contiguous()
+
+
+def _by_hand(data: FitData, train: IntArray, judge: IntArray) -> Labels:
+    """One fold, whose training rows are also all that the final adapter may see."""
+    labels = labels_of(data.train, data.validation, CONFIG)
+    return labels._replace(folds=(Fold(train, judge),), train_rows=train, judges=judge)
+
+
+def _started(request: Request) -> np.ndarray:
+    """Values of the untrained start for the judging queries."""
+    (part,) = request.parts
+    rows = part.labels.judges
+    views = {name: v[rows] for name, v in part.labels.queries.views.items()}
+    mapped = Adapter(request.views, request.start).apply(views)
+    return values_of(mapped, part.labels.queries, rows, part.data)
+
+
+def _relabelled(data: FitData, rows: IntArray) -> FitData:
+    """Other positives for some of the labelled queries (training queries come first)."""
+    split = len(data.train.ids)
+
+    def changed(queries, own):
+        docs = queries.qrels.doc_rows.copy()
+        docs[own] = (docs[own] + 50) % len(data.corpus)
+        return queries._replace(qrels=queries.qrels._replace(doc_rows=docs))
+
+    return data._replace(
+        train=changed(data.train, rows[rows < split]),
+        validation=changed(data.validation, rows[rows >= split] - split),
+    )
+
+
+class _Spy:
+    """Keeps the stacks that are made, what they begin with, and what is given to be judged."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stacks: list[Stack] = []
+        self.tasks: list[Task] = []
+        self.members: list[list[Member]] = []
+        self.judged: list[torch.Tensor] = []
+
+        def stack(tasks, members, *args, **options):
+            self.stacks.append(Stack(tasks, members, *args, **options))
+            self.tasks.append(tasks[0])
+            self.members.append(list(members))
+            return self.stacks[-1]
+
+        def values(mapped, queries, rows, data):
+            self.judged.append(mapped.clone())
+            return values_of(mapped, queries, rows, data)
+
+        monkeypatch.setattr(crossfit_module, "Stack", stack)
+        monkeypatch.setattr(judging, "values_of", values)
+
+
+# What comes out
+
+
+def test_training_beats_its_start_on_held_out_queries() -> None:
+    request = _request(fit_data())
+    fitted = crossfit(request)
+    assert fitted.mean > _started(request).mean() + 0.15
+    assert fitted.options == {"strength": 1.0}
+    assert fitted.adapter.views == ("large",)
+    assert fitted.adapter.references == ()
+    # Queries that nobody has judged find their documents too.
+    data = fit_data(n_docs=150, n_train=110, n_validation=40)
+    views = data.validation.views
+    rows = np.arange(40)
+    after = values_of(fitted.adapter.apply(views), data.validation, rows, data)
+    before = values_of(Adapter(("large",), request.start).apply(views), data.validation, rows, data)
+    assert after.mean() > before.mean() + 0.15
+
+
+def test_values_of_by_hand() -> None:
+    data = fit_data()
+    rows = np.arange(39, -1, -3)
+    values = values_of(data.validation.views["small"][rows], data.validation, rows, data)
+    scores = (data.validation.views["small"] @ data.corpus.T).numpy()
+    for value, row in zip(values, rows, strict=True):
+        (doc,) = data.validation.qrels.doc_rows[data.validation.qrels.query_rows == row]
+        rank = int((scores[row] > scores[row, doc]).sum())
+        assert value == pytest.approx(1 / np.log2(rank + 2) if rank < 10 else 0.0)
+    assert values.max() > 0
+
+
+def test_a_value_honours_the_excluded_document() -> None:
+    data = fit_data(exclude=True)
+    rows = np.arange(40)
+    before = values_of(data.validation.views["small"], data.validation, rows, data)
+    best = int(before.argmax())
+    exclude = data.validation.exclude.clone()
+    exclude[best] = int(data.validation.qrels.doc_rows[best])
+    barred = data.validation._replace(exclude=exclude)
+    after = values_of(data.validation.views["small"], barred, rows, data)
+    expected = before.copy()
+    expected[best] = 0
+    np.testing.assert_array_equal(after, expected)
+
+
+def test_the_mean_of_collections_counts_each_alike_unless_few_judge() -> None:
+    many, more = np.array([0.0, 1.0] * 20), np.full(90, 1.0)
+    assert macro([many, more]) == 0.75
+    # 15 judging queries count for half of what 30 do.
+    assert macro([many, np.full(15, 1.0)]) == pytest.approx((0.5 + 0.5) / 1.5)
+    assert Fitted(None, (many, more), {}).mean == 0.75
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_held_out_values_never_fall_below_the_start(seed) -> None:
+    for data in (fit_data(seed=seed, noise=3.0, n_train=6, n_validation=5), fit_data(seed=seed)):
+        request = _request(data)
+        assert crossfit(request).mean >= _started(request).mean()
+
+
+def test_the_start_is_kept_where_training_does_not_help() -> None:
+    data = fit_data()
+    # Labels that say nothing: no model that saw some of them does well on the others.
+    shuffled = np.random.default_rng(0).permutation(40) + 100
+    train = data.train._replace(qrels=data.train.qrels._replace(doc_rows=shuffled))
+    request = _request(data._replace(train=train), PLAIN, start=_answer())
+    fitted = crossfit(request)
+    assert fitted.options["strength"] == "start"
+    assert torch.equal(fitted.adapter.weight, request.start)
+    np.testing.assert_array_equal(fitted.values[0], _started(request))
+
+
+def test_a_strength_is_chosen_by_held_out_values() -> None:
+    data = fit_data()
+    alone = {
+        s: crossfit(_request(data, dataclasses.replace(CONFIG, strengths=(s,)))) for s in (1e6, 1.0)
+    }
+    for strengths in ((1e6, 1.0), (1.0, 1e6)):
+        config = dataclasses.replace(CONFIG, strengths=strengths)
+        assert crossfit(_request(data, config)).options["strength"] == 1.0
+    assert alone[1.0].mean > alone[1e6].mean
+
+
+# Who trains and who judges
+
+
+def test_each_value_comes_from_the_fold_model_that_never_saw_the_query() -> None:
+    data = fit_data()
+    request = _request(data, PLAIN)
+    fitted = crossfit(request)
+    (part,) = request.parts
+    assert len(part.labels.folds) == 3
+    for fold in part.labels.folds:
+        alone = request._replace(parts=[Part(data, _by_hand(data, fold.train, fold.judge))])
+        (model,) = crossfit_all([alone], refit=False)
+        assert model.options["strength"] == 1.0
+        mapped = model.adapter.apply({"large": part.labels.queries.views["large"][fold.judge]})
+        expected = values_of(mapped, part.labels.queries, fold.judge, data)
+        np.testing.assert_allclose(fitted.values[0][fold.judge], expected, atol=1e-6)
+        np.testing.assert_allclose(model.values[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_labels_of_the_queries_that_judge_do_not_reach_their_model(monkeypatch, number) -> None:
+    data = fit_data()
+    fold = _request(data, PLAIN).parts[0].labels.folds[number]
+    mapped = []
+    for given in (data, _relabelled(data, fold.judge)):
+        spy = _Spy(monkeypatch)
+        crossfit(_request(given, PLAIN))
+        mapped.append(spy.judged[1])  # the first is the start
+    judging = torch.zeros(80, dtype=torch.bool)
+    judging[torch.from_numpy(fold.judge)] = True
+    torch.testing.assert_close(mapped[0][judging], mapped[1][judging], atol=1e-5, rtol=0)
+    # The models of the other folds have seen them.
+    different = ~torch.isclose(mapped[0], mapped[1], atol=1e-2).all(dim=1)
+    assert bool(different[~judging].any())
+
+
+def test_without_refit_no_label_of_a_validation_query_reaches_the_adapter() -> None:
+    data = fit_data()
+    config = dataclasses.replace(PLAIN, refit=False)
+    poisoned = _relabelled(data, np.arange(40, 60))
+    one, two = (crossfit(_request(d, config)) for d in (data, poisoned))
+    assert one.options["strength"] == two.options["strength"] == 1.0
+    assert torch.equal(one.adapter.weight, two.adapter.weight)
+    assert one.mean > two.mean
+    assert len(one.values[0]) == 40
+
+
+def test_with_refit_all_labels_reach_the_adapter() -> None:
+    data = fit_data()
+    for rows in (np.arange(5), np.arange(40, 45)):
+        one, two = (crossfit(_request(d, PLAIN)) for d in (data, _relabelled(data, rows)))
+        assert not torch.allclose(one.adapter.weight, two.adapter.weight, atol=1e-3)
+
+
+def test_the_final_training_takes_all_rows_and_the_chosen_strength(monkeypatch) -> None:
+    spy = _Spy(monkeypatch)
+    data = fit_data()
+    request = _request(data)
+    whole = crossfit(request)
+    folds, final = spy.members
+    assert [m.rows[0].tolist() for m in folds] == [
+        fold.train.tolist() for fold in request.parts[0].labels.folds
+    ]
+    assert [m.rows[0].tolist() for m in final] == [list(range(80))]
+    # By hand: on from the mean of the fold models, which is what comes back without refit.
+    (middle,) = crossfit_all([request], refit=False)
+    begin = (middle.adapter.weight - request.start).view(1, -1)
+    (parameters,) = spy.stacks[1].path([1.0], CONFIG.iterations, begin=begin)
+    expected = request.start + parameters[0].view_as(request.start)
+    torch.testing.assert_close(whole.adapter.weight, expected, atol=1e-4, rtol=0)
+    assert not torch.allclose(middle.adapter.weight, expected, atol=1e-3)
+    np.testing.assert_array_equal(whole.values[0], middle.values[0])
+
+
+# Documents of the softmax
+
+
+def test_an_excluded_document_takes_no_part() -> None:
+    data = fit_data()
+    moved = data.corpus.clone()
+    moved[149] = data.train.views["small"][0]
+    weights = []
+    for exclude in (torch.full((40,), 149), None):
+        for corpus in (data.corpus, moved):
+            given = data._replace(
+                corpus=corpus,
+                train=data.train._replace(exclude=exclude),
+                validation=data.validation._replace(exclude=exclude),
+            )
+            weights.append(crossfit(_request(given, PLAIN)).adapter.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.allclose(weights[2], weights[3], atol=1e-4)
+
+
+def _barred(config: FitConfig, data: FitData, monkeypatch) -> torch.Tensor:
+    spy = _Spy(monkeypatch)
+    crossfit(_request(data, config))
+    barred = spy.tasks[0].barred
+    return torch.zeros(80, len(data.corpus), dtype=torch.bool) if barred is None else barred
+
+
+def test_a_query_is_not_pushed_from_copies_of_its_positive(monkeypatch) -> None:
+    data = fit_data()
+    corpus = data.corpus.clone()
+    corpus[120] = corpus[5]
+    corpus[121] = unit(corpus[5] + 0.03 * normal(12))  # cosine above 0.99, below 0.999
+    corpus[122] = corpus[123]  # copies of each other, positives of nobody
+    data = data._replace(corpus=corpus)
+    assert 0.99 < float(corpus[5] @ corpus[121]) < 0.999
+    expected = torch.zeros(80, 150, dtype=torch.bool)
+    assert torch.equal(
+        _barred(dataclasses.replace(PLAIN, duplicates=1.1), data, monkeypatch), expected
+    )
+    expected[5, 120] = True
+    assert torch.equal(_barred(PLAIN, data, monkeypatch), expected)
+    expected[5, 121] = True
+    loose = dataclasses.replace(PLAIN, duplicates=0.99)
+    assert torch.equal(_barred(loose, data, monkeypatch), expected)
+
+
+def test_a_positive_is_never_barred(monkeypatch) -> None:
+    # Query 0 has two positives that are copies, and must not find one of them.
+    data = fit_data(exclude=True)
+    corpus = data.corpus.clone()
+    corpus[120] = corpus[0]
+    qrels = Qrels(*(np.append(c, v) for c, v in zip(data.train.qrels, (0, 120, 1), strict=True)))
+    exclude = data.train.exclude.clone()
+    exclude[0] = 0
+    train = data.train._replace(qrels=qrels, exclude=exclude)
+    barred = _barred(PLAIN, data._replace(corpus=corpus, train=train), monkeypatch)
+    assert not barred[0].any()
+    for query in range(1, 80):
+        assert barred[query].nonzero().flatten().tolist() == [(query + 3) % 150]
+
+
+def test_in_batch_negatives_are_the_positives_of_all_queries(monkeypatch) -> None:
+    data = fit_data(exclude=True)
+    barred = _barred(dataclasses.replace(PLAIN, negatives="in-batch"), data, monkeypatch)
+    for query in range(80):
+        left = (~barred[query]).nonzero().flatten().tolist()
+        assert left == [doc for doc in range(80) if doc != query + 3]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_mined_negatives_and_positives_are_all_that_is_left(monkeypatch, strategy) -> None:
+    config = dataclasses.replace(PLAIN, negatives=strategy, negatives_per_query=7)
+    barred = _barred(config, fit_data(exclude=True), monkeypatch)
+    assert (~barred).sum(dim=1).tolist() == [8] * 80
+    assert not barred[torch.arange(80), torch.arange(80)].any()
+    assert bool(barred[torch.arange(80), torch.arange(3, 83)].all())
+
+
+@pytest.mark.parametrize("negatives", ["in-batch", *STRATEGIES])
+def test_every_choice_of_negatives_trains(negatives) -> None:
+    data = fit_data()
+    # Query 0 has no positive: nothing is mined for it.
+    grades = data.train.qrels.relevance.copy()
+    grades[0] = 0
+    train = data.train._replace(qrels=data.train.qrels._replace(relevance=grades))
+    config = dataclasses.replace(CONFIG, negatives=negatives, folds=4)
+    request = _request(data._replace(train=train), config)
+    fitted = crossfit(request)
+    assert fitted.mean > _started(request).mean() + 0.1
+    assert torch.isfinite(fitted.adapter.weight).all()
+
+
+def test_unknown_negatives_are_refused() -> None:
+    with pytest.raises(InputError, match="'best'; expected one of"):
+        crossfit(_request(fit_data(), dataclasses.replace(PLAIN, negatives="best")))
+
+
+# Pools
+
+
+def _turned(data: FitData) -> FitData:
+    """The same with documents in reverse order, so that positives are the last of a pool."""
+
+    def turned(queries: QuerySet) -> QuerySet:
+        qrels = queries.qrels._replace(doc_rows=len(data.corpus) - 1 - queries.qrels.doc_rows)
+        return queries._replace(qrels=qrels, exclude=len(data.corpus) - 1 - queries.exclude)
+
+    return data._replace(
+        corpus=data.corpus.flip(0),
+        train=turned(data.train),
+        validation=turned(data.validation),
+    )
+
+
+POOLED = dataclasses.replace(CONFIG, pool_documents=100, mined_per_query=3)
+
+
+def test_a_pool_keeps_positives_and_what_they_pull_to(monkeypatch) -> None:
+    spy = _Spy(monkeypatch)
+    data = _turned(fit_data(n_docs=310, exclude=True))
+    fitted = crossfit(_request(data, POOLED))
+    task = spy.tasks[0]
+    assert task.corpus.shape == (100, 12)
+    queries = _request(data).parts[0].labels.queries
+    assert torch.equal(task.pull, pull_of(queries.qrels, 80, data.corpus))
+    rows = (task.corpus @ data.corpus.T).argmax(dim=1).tolist()  # pool row to corpus row
+    assert rows == sorted(set(rows))
+    assert set(range(230, 310)) <= set(rows)
+    # What a query must not find is barred where the pool has it.
+    for query, own in enumerate(queries.exclude.tolist()):
+        barred = [rows[place] for place in task.barred[query].nonzero().flatten()]
+        assert barred == ([own] if own in rows else [])
+    assert fitted.mean > _started(_request(data, POOLED)).mean() + 0.1
+
+
+def test_a_pool_is_mined_anew_between_strengths(monkeypatch) -> None:
+    spy = _Spy(monkeypatch)
+    data = fit_data(n_docs=300)
+    config = dataclasses.replace(POOLED, pool_documents=170, mined_per_query=1)
+    crossfit(_request(data, config))
+    start = unit(_request(data).parts[0].labels.queries.views["large"] @ _start(data).T)
+    best = (start @ data.corpus.T).argmax(dim=1).unique()
+
+    def held(corpus: torch.Tensor) -> float:
+        """Share of the start's hardest documents that a pool has."""
+        rows = (corpus @ data.corpus.T).argmax(dim=1)
+        return float(torch.isin(best, rows).float().mean())
+
+    assert held(spy.tasks[0].corpus) == 1
+    assert held(spy.stacks[0].tasks[0].corpus) < 1
+
+
+@pytest.mark.parametrize("documents", [300, 10_000])
+def test_a_pool_of_all_documents_is_the_corpus(documents) -> None:
+    data = fit_data(n_docs=300)
+    usual = crossfit(_request(data))
+    fitted = crossfit(_request(data, dataclasses.replace(CONFIG, pool_documents=documents)))
+    assert torch.equal(usual.adapter.weight, fitted.adapter.weight)
+
+
+# References and memory
+
+
+def _found(data: FitData) -> References:
+    """References whose keys and values agree with the planted problem: they lead to the answer."""
+    warp = normal(12, 16, seed=1)
+    keys = unit(data.corpus @ warp)
+    return References("large", keys, data.corpus, 0.05, 0.1)
+
+
+def test_the_step_of_the_references_is_chosen_by_held_out_values() -> None:
+    data = fit_data()
+    useless = _found(data)._replace(keys=unit(normal(150, 16, seed=99)))
+    config = dataclasses.replace(CONFIG, strengths=(1e5,))
+    for start, table, step in ((_start(data), _found(data), 0.3), (_answer(), useless, 0.0)):
+        fitted = crossfit(_request(data, config, start=start, references=table))
+        assert fitted.options["references"] == f"{step:g} x 1"
+        assert [t.step for t in fitted.adapter.references] == ([step] if step else [])
+
+
+def test_document_references_are_the_first_alignment_documents_of_each_collection() -> None:
+    one, two = fit_data(), fit_data(seed=7)
+    parts = [Part(data, labels_of(data.train, data.validation, CONFIG)) for data in (one, two)]
+    config = FitConfig(reference_documents=20, default_reference_step=(0.7, 3))
+    table = document_references(parts, config)
+    assert torch.equal(table.keys, torch.cat([one.align_large[:20], two.align_large[:20]]))
+    assert torch.equal(table.values, torch.cat([one.align_small[:20], two.align_small[:20]]))
+    assert (table.view, table.step, table.steps, table.contrast) == ("large", 0.7, 3, True)
+    assert document_references(parts, FitConfig(reference_documents=0)) is None
+
+
+def _twins() -> FitData:
+    """Only the memory can help: a query's view says nothing but which earlier query it is like."""
+    data = fit_data(n_train=30, n_validation=30)
+    large = unit(normal(30, 16, seed=42))
+    near = unit(large + 0.02 * normal(30, 16, seed=43))
+    qrels = data.train.qrels
+    return data._replace(
+        train=data.train._replace(views={"large": large, "small": large[:, :12]}),
+        validation=data.validation._replace(
+            views={"large": near, "small": near[:, :12]}, qrels=qrels
+        ),
+    )
+
+
+MEMORY = dataclasses.replace(CONFIG, refit=False, memory_steps=(5.0,), strengths=(1e5,))
+
+
+@pytest.mark.parametrize(
+    ("views", "d_in"), [(("large",), 16), (("small",), 12), (("small", "large"), 28)]
+)
+@pytest.mark.parametrize("referring", [True, False])
+def test_a_memory_of_labelled_queries_joins_where_it_helps(views, d_in, referring) -> None:
+    data = _twins()
+    table = _found(data) if referring and "large" in views else None
+    request = _request(data, MEMORY, views=views, start=normal(12, d_in), references=table)
+    fitted = crossfit(request)
+    plain = crossfit(request._replace(config=dataclasses.replace(MEMORY, memory_steps=())))
+    assert fitted.mean > plain.mean + 0.3
+    memory = fitted.adapter.references[-1]
+    assert memory.view == ("large" if "large" in views else "small")
+    assert torch.equal(memory.keys, data.train.views[memory.view])
+    torch.testing.assert_close(memory.values, data.corpus[:30])
+    assert fitted.options["memory"] in ("5", "5 plain")
+    # What is reported is what the adapter does.
+    mapped = fitted.adapter.apply(data.validation.views)
+    values = values_of(mapped, data.validation, np.arange(30), data)
+    np.testing.assert_allclose(fitted.values[0], values, atol=1e-6)
+
+
+def test_a_judging_query_is_not_in_the_memory_that_corrects_it() -> None:
+    # A query that found itself there would have its own positive as the nearest value.
+    data = fit_data(noise=30.0)
+    config = dataclasses.replace(CONFIG, memory_steps=(5.0,), strengths=(1e5,))
+    request = _request(data, config)
+    fitted = crossfit(request)
+    assert fitted.mean < 0.3
+    asked = fitted.adapter._replace(
+        references=(References("large", data.train.views["large"], data.corpus[:40], 0.05, 5.0),)
+    )
+    known = values_of(asked.apply(data.train.views), data.train, np.arange(40), data)
+    assert known.mean() > 0.9
+
+
+def test_a_memory_that_does_not_help_is_left_out() -> None:
+    # The start is right already, and no two queries share a document.
+    fitted = crossfit(_request(fit_data(), MEMORY, start=_answer()))
+    assert fitted.mean > 0.9
+    assert "memory" not in fitted.options
+    assert fitted.adapter.references == ()
+
+
+def test_without_steps_to_choose_from_the_references_keep_theirs() -> None:
+    data = fit_data()
+    config = dataclasses.replace(MEMORY, reference_steps=())
+    table = _found(data)
+    fitted = crossfit(_request(data, config, start=_answer(), references=table))
+    assert fitted.options == {"strength": "start", "references": "0.1 x 1"}
+    (kept,) = fitted.adapter.references
+    assert kept == table
+
+
+# Shapes, collections, requests
+
+
+@pytest.mark.parametrize(("shape", "gain"), [("low-rank", 0.1), ("mlp", 0.02)])
+def test_other_shapes_train(shape, gain) -> None:
+    config = dataclasses.replace(CONFIG, shape=shape, rank=4, hidden=24, strengths=(0.3, 0.03))
+    request = _request(fit_data(), config)
+    fitted = crossfit(request)
+    assert fitted.mean > _started(request).mean() + gain
+    departure = (fitted.adapter.weight - request.start).double()
+    assert int(torch.linalg.matrix_rank(departure, rtol=1e-4)) == (4 if shape == "low-rank" else 0)
+    assert (fitted.adapter.hidden is not None) == (shape == "mlp")
+
+
+def test_a_learned_temperature_is_reported() -> None:
+    data = fit_data()
+    config = dataclasses.replace(PLAIN, learn_temperature=True, temperature=0.5)
+    fitted = crossfit(_request(data, config))
+    assert 0 < fitted.options["temperature"] < 0.5
+    assert "temperature" not in crossfit(_request(data, PLAIN)).options
+
+
+def _several(*collections: FitData, config: FitConfig = CONFIG) -> Request:
+    parts = [Part(data, labels_of(data.train, data.validation, config)) for data in collections]
+    return Request(parts, ("large",), _start(collections[0]), config)
+
+
+def test_one_adapter_serves_several_collections() -> None:
+    whole = fit_data()
+    first = whole._replace(validation=fit_data(n_train=40, n_validation=4).validation)
+    second = whole._replace(train=whole.validation, validation=fit_data(n_train=80).validation)
+    request = _several(first, second)
+    fitted = crossfit(request)
+    assert [len(v) for v in fitted.values] == [44, 80]
+    assert fitted.mean == pytest.approx((fitted.values[0].mean() + fitted.values[1].mean()) / 2)
+    for data, values in zip((first, second), fitted.values, strict=True):
+        assert values.mean() > _started(_several(data)).mean() + 0.1
+
+
+def test_collections_of_fewer_folds_are_judged_by_models_that_never_saw_them(monkeypatch) -> None:
+    spy = _Spy(monkeypatch)
+    config = dataclasses.replace(PLAIN, folds=4)
+    few, many = fit_data(n_train=1, n_validation=2), fit_data(seed=5)
+    request = _several(few, many, config=config)
+    assert [len(part.labels.folds) for part in request.parts] == [3, 4]
+    fitted = crossfit(request)
+    assert [len(v) for v in fitted.values] == [3, 80]
+    members = spy.members[0]
+    assert len(members) == 4
+    for number, part in enumerate(request.parts):
+        for fold, member in zip(part.labels.folds, members, strict=False):
+            assert member.rows[number].tolist() == fold.train.tolist()
+    # Recomputed from the members' own training, fold by fold.
+    at_strength = spy.judged[2:4]  # two collections at the start, then after training
+    (parameters,) = spy.stacks[0].path([1.0], config.iterations)
+    for number, part in enumerate(request.parts):
+        large = part.labels.queries.views["large"]
+        for member, fold in enumerate(part.labels.folds):
+            expected = spy.stacks[0].outputs(parameters[member], member, large[fold.judge])
+            torch.testing.assert_close(at_strength[number][fold.judge], expected)
+
+
+def test_fitting_is_deterministic_and_depends_on_its_seed() -> None:
+    data = fit_data()
+    one = crossfit(_request(data))
+    torch.manual_seed(5)  # the global generator takes no part
+    again = crossfit(_request(data))
+    assert torch.equal(one.adapter.weight, again.adapter.weight)
+    np.testing.assert_array_equal(one.values[0], again.values[0])
+    other = crossfit(_request(data, dataclasses.replace(CONFIG, seed=1)))
+    assert not torch.equal(one.adapter.weight, other.adapter.weight)
+
+
+def _same(one: Fitted, two: Fitted) -> None:
+    assert one.options == two.options
+    torch.testing.assert_close(one.adapter.weight, two.adapter.weight, atol=1e-4, rtol=0)
+    assert len(one.adapter.references) == len(two.adapter.references)
+    for mine, theirs in zip(one.values, two.values, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("stack_bytes", [1, 1 << 30])
+@pytest.mark.parametrize(
+    "config", [CONFIG, POOLED, dataclasses.replace(CONFIG, negatives="naive_topk")]
+)
+def test_requests_fitted_together_equal_requests_fitted_alone(config, stack_bytes) -> None:
+    data = fit_data(n_docs=160)
+    config = dataclasses.replace(config, stack_bytes=stack_bytes)
+    first = _request(data, config)
+    both = torch.cat([torch.eye(12), 0.5 * first.start], dim=1)
+    warmer = dataclasses.replace(config, temperature=0.1)
+    remembering = dataclasses.replace(config, memory_steps=(0.4,))
+    requests = [
+        first,
+        first._replace(start=0.5 * first.start),
+        first._replace(views=("small", "large"), start=both),
+        first._replace(config=warmer),
+        first._replace(config=remembering, references=_found(data)),
+    ]
+    for request, together in zip(requests, crossfit_all(requests), strict=True):
+        _same(together, crossfit(request))
+
+
+def test_requests_with_other_folds_of_the_same_queries_are_fitted_together(monkeypatch) -> None:
+    data = fit_data()
+    first = _request(data, PLAIN)
+    labels = first.parts[0].labels
+    half = labels._replace(
+        folds=(Fold(np.arange(30), np.arange(30, 80)),),
+        train_rows=np.arange(30),
+        judges=np.arange(30, 80),
+    )
+    second = first._replace(parts=[Part(data, half)])
+    alone = [crossfit(request) for request in (first, second)]
+    spy = _Spy(monkeypatch)
+    for one, two in zip(crossfit_all([first, second]), alone, strict=True):
+        _same(one, two)
+    assert len(spy.members[0]) == 4
+
+
+def test_progress_is_told_for_each_strength() -> None:
+    told: list[str] = []
+    crossfit(_request(fit_data()), tell=told.append)
+    assert [text.split(":")[0] for text in told] == ["strength 4", "strength 1"]
+
+
+def test_labels_without_a_positive_are_refused() -> None:
+    data = fit_data()
+    empty = np.empty(0, dtype=np.int64)
+    request = _request(data)._replace(parts=[Part(data, _by_hand(data, empty, np.arange(5)))])
+    with pytest.raises(FitError, match="nothing to learn"):
+        crossfit(request)
+
+
+def test_a_document_judged_not_relevant_is_a_negative_under_every_strategy() -> None:
+    qrels = Qrels(
+        np.array([0, 0], np.int64), np.array([3, 7], np.int64), np.array([1, 0], np.int64)
+    )
+    corpus = unit(normal(30, 6))
+    config = FitConfig(negatives="naive_topk", negatives_per_query=2, duplicates=2.0)
+    barred = barred_documents(corpus[:1], qrels, None, corpus, config)
+    assert barred is not None
+    allowed = (~barred[0]).nonzero().squeeze(1).tolist()
+    assert {3, 7} <= set(allowed)
+    assert len(allowed) == 4

@@ -1,0 +1,240 @@
+"""Negatives and pools against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from planted import normal
+
+from era_cache.errors import FitError, InputError
+from era_cache.fitting.adapter import unit
+from era_cache.fitting.mining import STRATEGIES, Mining, Triples, mine_triples, pool_rows
+from era_cache.types import Qrels
+
+
+def _qrels(*rows: tuple[int, int, int]) -> Qrels:
+    return Qrels(*(np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)))
+
+
+def _plane(
+    cosines: list[float],
+    positives: list[int],
+    *,
+    strategy: str = "topk_percpos",
+    negatives: int = 2,
+    top: int = 2000,
+    seed: int = 0,
+    exclude: int | None = None,
+) -> Triples:
+    """Mine for one query along the first axis; document i has cosine ``cosines[i]`` to it."""
+    across = [(1 - c * c) ** 0.5 for c in cosines]
+    corpus = torch.tensor(list(zip(cosines, across, strict=True)))
+    return mine_triples(
+        torch.tensor([[1.0, 0.0]]),
+        _qrels(*((0, doc, 1) for doc in positives)),
+        corpus,
+        Mining(strategy, negatives, top),
+        exclude=None if exclude is None else torch.tensor([exclude]),
+        seed=seed,
+    )
+
+
+# The published strategy by hand
+
+
+def test_the_hardest_negative_is_always_taken_and_the_others_from_twice_as_many() -> None:
+    cosines = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+    drawn = [_plane(cosines, [0], negatives=2, seed=seed).negative_rows[0] for seed in range(60)]
+    assert {int(rows[0]) for rows in drawn} == {1}
+    # The pool is the best 2 x 2 documents below the positive: 1, 2, 3, 4.
+    assert {int(rows[1]) for rows in drawn} == {2, 3, 4}
+
+
+def test_documents_too_close_to_the_positive_are_passed_over() -> None:
+    # The limit is 0.95 x 0.8 = 0.76: of 0.9, 0.77 and 0.75 only the last is a negative.
+    cosines = [0.8, 0.9, 0.77, 0.75, 0.1, 0.0]
+    drawn = [_plane(cosines, [0], negatives=1, seed=seed).negative_rows for seed in range(20)]
+    assert {int(rows[0, 0]) for rows in drawn} == {3}
+
+
+def test_with_a_negative_score_every_document_below_the_positive_counts() -> None:
+    # 0.95 x -0.5 = -0.475 lies above the positive; the limit is -0.5 itself.
+    cosines = [-0.5, -0.48, -0.6, 0.9, 0.8]
+    drawn = [_plane(cosines, [0], negatives=1, seed=seed).negative_rows for seed in range(20)]
+    assert {int(rows[0, 0]) for rows in drawn} == {2}
+
+
+def test_any_positive_may_be_drawn() -> None:
+    cosines = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    drawn = {int(_plane(cosines, [0, 2], seed=seed).positive_rows[0]) for seed in range(40)}
+    assert drawn == {0, 2}
+
+
+def test_missing_negatives_are_drawn_from_all_other_documents() -> None:
+    # Only document 3 lies below 0.95 of the positive; 1 and 2 fill up, never the positive.
+    cosines = [0.5, 0.9, 0.8, 0.1]
+    for seed in range(20):
+        rows = _plane(cosines, [0], negatives=3, seed=seed).negative_rows[0].tolist()
+        assert rows[0] == 3
+        assert sorted(rows) == [1, 2, 3]
+
+
+def test_only_the_teachers_best_are_mined() -> None:
+    cosines = [0.9, 0.85, 0.84, 0.83, 0.2, 0.1]
+    # Of the best two, 0 is the positive and 1 qualifies (limit 0.855).
+    drawn = [_plane(cosines, [0], negatives=1, top=2, seed=seed) for seed in range(10)]
+    assert {int(t.negative_rows[0, 0]) for t in drawn} == {1}
+    # Of the best one, none is left: at random from the rest.
+    drawn = [_plane(cosines, [0], negatives=1, top=1, seed=seed) for seed in range(40)]
+    assert len({int(t.negative_rows[0, 0]) for t in drawn}) > 2
+
+
+def test_naive_mining_takes_the_best_even_above_the_positive() -> None:
+    cosines = [0.5, 0.9, 0.8, 0.7, 0.1]
+    triples = _plane(cosines, [0], strategy="naive_topk", negatives=3)
+    assert triples.negative_rows.tolist() == [[1, 2, 3]]
+
+
+# All strategies
+
+
+def _case(seed: int) -> tuple[torch.Tensor, Qrels, torch.Tensor, torch.Tensor]:
+    """Four queries, twenty documents, random judgements of all grades, excluded documents."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (query, int(doc), int(rng.integers(-1, 3)))
+        for query in range(4)
+        for doc in rng.choice(20, rng.integers(1, 5), replace=False)
+    ]
+    exclude = torch.from_numpy(rng.integers(-1, 20, 4))
+    return unit(normal(4, 5, seed=seed)), _qrels(*rows), unit(normal(20, 5, seed=seed + 1)), exclude
+
+
+@given(
+    seed=st.integers(0, 5000),
+    strategy=st.sampled_from(STRATEGIES),
+    negatives=st.integers(1, 6),
+    top=st.integers(1, 25),
+)
+def test_negatives_are_those_of_a_plain_loop(seed, strategy, negatives, top) -> None:
+    teacher, qrels, corpus, exclude = _case(seed)
+    relevant = {int(q) for q, _, g in zip(*qrels, strict=True) if g >= 1}
+    assume(relevant)
+    mining = Mining(strategy, negatives, top)
+    triples = mine_triples(teacher, qrels, corpus, mining, exclude=exclude, seed=seed)
+    assert triples.query_rows.tolist() == sorted(relevant)
+    for query, positive, mined in zip(*(column.tolist() for column in triples), strict=True):
+        grades = {d: g for q, d, g in zip(*(c.tolist() for c in qrels), strict=True) if q == query}
+        assert grades[positive] >= 1
+        assert len(set(mined)) == negatives
+        # No judged document, whatever its grade, and not the one that the query must not find.
+        assert not set(mined) & {*grades, int(exclude[query])}
+        if strategy == "random":
+            continue
+        scores = (corpus @ teacher[query]).tolist()
+        ranked = sorted(set(range(20)) - {int(exclude[query])}, key=lambda d: -scores[d])[:top]
+        limit = scores[positive] * (0.95 if scores[positive] > 0 else 1)
+        if strategy == "naive_topk":
+            hard = [d for d in ranked if d not in grades][:negatives]
+            assert mined[: len(hard)] == hard
+        else:
+            hard = [d for d in ranked if d not in grades and scores[d] < limit][: 2 * negatives]
+            assert mined[:1] == hard[:1] or not hard
+            assert len(set(mined) & set(hard)) >= min(negatives, len(hard))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_mining_depends_on_its_seed_only(strategy) -> None:
+    teacher, corpus = unit(normal(4, 5)), unit(normal(20, 5, seed=1))
+    qrels = _qrels(*((query, query, 1) for query in range(4)))
+
+    def mined(seed: int) -> list[list[int]]:
+        mining = Mining(strategy, 3)
+        triples = mine_triples(teacher, qrels, corpus, mining, exclude=None, seed=seed)
+        return triples.negative_rows.tolist()
+
+    assert mined(1) == mined(1)
+    different = len({str(mined(seed)) for seed in range(5)})
+    assert different == 1 if strategy == "naive_topk" else different > 1
+
+
+def test_random_negatives_are_drawn_from_all_the_others() -> None:
+    cosines = [0.9, 0.8, 0.7, 0.6, 0.5]
+    drawn = [
+        _plane(cosines, [1], strategy="random", negatives=1, seed=s, exclude=3) for s in range(60)
+    ]
+    assert {int(t.negative_rows[0, 0]) for t in drawn} == {0, 2, 4}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_querys_own_document_is_not_mined(strategy) -> None:
+    cosines = [0.9, 0.8, 0.7, 0.6]
+    for seed in range(10):
+        triples = _plane(cosines, [0], strategy=strategy, negatives=2, exclude=1, seed=seed)
+        assert sorted(triples.negative_rows[0].tolist()) == [2, 3]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_corpus_without_enough_negatives_is_refused(strategy) -> None:
+    with pytest.raises(FitError, match="corpus is too small"):
+        _plane([0.9, 0.8], [0], strategy=strategy, negatives=2)
+
+
+def test_a_query_without_enough_negatives_is_left_out_and_the_others_stay() -> None:
+    corpus = unit(normal(4, 3))
+    qrels = _qrels((0, 0, 1), (0, 1, 0), (0, 2, 0), (1, 3, 1))
+    triples = mine_triples(corpus[:2], qrels, corpus, Mining("random", 2), exclude=None, seed=0)
+    assert triples.query_rows.tolist() == [1]
+
+
+def test_an_unknown_strategy_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(InputError, match="'best'; expected one of random, naive_topk"):
+        _plane([0.9, 0.8, 0.7], [0], strategy="best")
+
+
+# Pools
+
+
+def _pool(most: int, per_query: int, seed: int = 0) -> tuple[list[int], list[list[int]]]:
+    """A pool for four queries on documents 0 to 59, and each query's ranking."""
+    mapped, corpus = unit(normal(4, 6, seed=3)), unit(normal(60, 6, seed=4))
+    qrels = _qrels((0, 50, 1), (1, 51, 0), (2, 52, -1), (0, 53, 2))
+    rows = pool_rows(mapped, qrels, corpus, most=most, per_query=per_query, seed=seed)
+    ranking = (mapped @ corpus.T).argsort(dim=1, descending=True).tolist()
+    assert rows.dtype == np.int64
+    return rows.tolist(), ranking
+
+
+JUDGED = {50, 51, 52, 53}
+
+
+def test_a_pool_holds_all_judged_documents_and_the_best_of_each_query() -> None:
+    rows, ranking = _pool(40, 5)
+    assert len(rows) == 40
+    assert rows == sorted(set(rows))
+    assert JUDGED | {doc for best in ranking for doc in best[:5]} <= set(rows)
+
+
+def test_the_rest_of_a_pool_is_random() -> None:
+    one, two, again = _pool(40, 5)[0], _pool(40, 5, seed=1)[0], _pool(40, 5)[0]
+    assert one == again
+    assert one != two
+
+
+@pytest.mark.parametrize("most", [0, 1, 4])
+def test_a_pool_too_small_for_the_judged_documents_still_holds_them_all(most) -> None:
+    assert set(_pool(most, 5)[0]) == JUDGED
+
+
+@pytest.mark.parametrize("most", [8, 12])
+def test_where_mined_documents_do_not_all_fit_each_query_keeps_its_hardest(most) -> None:
+    rows, ranking = _pool(most, 30)
+    assert len(rows) == most
+    assert {best[0] for best in ranking} <= set(rows)
+
+
+def test_a_pool_larger_than_the_corpus_is_the_corpus() -> None:
+    assert _pool(100, 200)[0] == list(range(60))

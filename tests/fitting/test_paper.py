@@ -1,0 +1,150 @@
+"""The published recipe: what it mines with, and how it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from planted import QUICK_PAPER, fit_data
+
+from era_cache.config import PaperConfig
+from era_cache.errors import FitError
+from era_cache.fitting.adapter import Adapter, unit
+from era_cache.fitting.alignment.methods import align_paper
+from era_cache.fitting.crossfit import Fitted
+from era_cache.fitting.encoder_pair import FitData
+from era_cache.fitting.held_out import values_of
+from era_cache.fitting.mining import Mining, mine_triples
+from era_cache.fitting.paper import paper_triples, train_paper, train_paper_at
+from era_cache.types import FloatArray
+
+CONFIG = dataclasses.replace(QUICK_PAPER, epochs=12, patience=12)
+
+
+def _aligned(data: FitData) -> Adapter:
+    return align_paper(data.align_large, data.align_small, CONFIG)
+
+
+def _validation(adapter: Adapter, data: FitData) -> FloatArray:
+    rows = np.arange(len(data.validation.ids))
+    return values_of(adapter.apply(data.validation.views), data.validation, rows, data)
+
+
+def test_triples_have_one_row_for_each_judged_query() -> None:
+    data = fit_data()
+    qrels = data.train.qrels
+    grades = qrels.relevance.copy()
+    grades[[3, 7]] = 0  # two queries without a positive
+    queries = data.train._replace(qrels=qrels._replace(relevance=grades))
+    triples = paper_triples(queries, data, Adapter(("small",), torch.eye(12)), PaperConfig(), 0)
+    assert triples.query_rows.tolist() == [r for r in range(40) if r not in (3, 7)]
+    assert triples.positive_rows.tolist() == triples.query_rows.tolist()
+    assert triples.negative_rows.shape == (38, 5)
+    for query, negatives in zip(triples.query_rows, triples.negative_rows, strict=True):
+        assert len({int(query), *negatives.tolist()}) == 6
+
+
+@pytest.mark.parametrize("strategy", ["random", "naive_topk", "topk_percpos"])
+def test_the_aligned_adapter_is_the_teacher_and_the_configuration_is_heard(strategy) -> None:
+    data = fit_data(exclude=True)
+    teacher = _aligned(data)
+    config = PaperConfig(strategy=strategy, negatives=3, mine_top=30, positive_share=0.8)
+    found = paper_triples(data.train, data, teacher, config, 5)
+    expected = mine_triples(
+        teacher.apply(data.train.views),
+        data.train.qrels,
+        data.corpus,
+        Mining(strategy, 3, 30, 0.8),
+        exclude=data.train.exclude,
+        seed=5,
+    )
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_corpus_without_enough_negatives_is_refused() -> None:
+    data = fit_data(n_docs=150)
+    config = dataclasses.replace(CONFIG, negatives=150)
+    with pytest.raises(FitError, match="corpus is too small"):
+        train_paper(data, _aligned(data), config)
+
+
+def test_training_learns_the_planted_map() -> None:
+    data = fit_data()
+    start = _aligned(data)
+    fitted = train_paper_at(data, start, CONFIG, 1e-2, 1e-2)
+    assert fitted.mean > _validation(start, data).mean() + 0.1
+    (values,) = fitted.values
+    np.testing.assert_array_equal(values, _validation(fitted.adapter, data))
+    assert fitted.adapter.bias is not None
+
+
+def test_the_rate_rises_from_nothing_and_falls_to_nothing(monkeypatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(optimizer, *args, **kwargs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *args, **kwargs)
+
+    data = fit_data()
+    start = _aligned(data)
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    config = dataclasses.replace(CONFIG, batch=16, epochs=10, warmup=0.2, patience=100)
+    train_paper_at(data, start, config, 1e-3, 0.0)
+    # 40 queries in batches of 16 are 3 steps an epoch, 30 in all, of which 6 warm up.
+    assert len(rates) == 30
+    np.testing.assert_allclose(rates[:7], 1e-3 * np.arange(7) / 6, atol=1e-12)
+    np.testing.assert_allclose(rates[6:], 1e-3 * np.arange(24, 0, -1) / 24, atol=1e-12)
+
+
+def test_training_stops_when_the_validation_loss_has_not_fallen_for_long() -> None:
+    data = fit_data(noise=3.0)
+    config = dataclasses.replace(CONFIG, epochs=200, patience=3, warmup=0.0)
+    fitted = train_paper_at(data, _aligned(data), config, 3e-2, 0.0)
+    assert fitted.options["epochs_run"] == fitted.options["epochs"] + 3 < 200
+
+
+def test_the_better_of_the_two_rates_is_kept() -> None:
+    data = fit_data()
+    start = _aligned(data)
+    config = dataclasses.replace(CONFIG, learning_rates=(1e-7, 1e-2), weight_decays=(0.0, 0.01))
+    slow = train_paper_at(data, start, config, 1e-7, 0.0)
+    fast = train_paper_at(data, start, config, 1e-2, 0.01)
+    assert fast.mean > slow.mean
+    kept = train_paper(data, start, config)
+    assert kept.options["learning_rate"] == 1e-2
+    assert kept.options["weight_decay"] == 0.01
+    assert kept.options["epochs_all"] == _epochs(slow) + _epochs(fast)
+    assert torch.equal(kept.adapter.weight, fast.adapter.weight)
+    turned = dataclasses.replace(config, learning_rates=(1e-2, 1e-7), weight_decays=(0.01, 0.0))
+    assert train_paper(data, start, turned).options["learning_rate"] == 1e-2
+
+
+def _epochs(fitted: Fitted) -> int:
+    return int(fitted.options["epochs_run"])
+
+
+def test_training_is_deterministic() -> None:
+    data = fit_data()
+    start = _aligned(data)
+    one, two = (train_paper(data, start, CONFIG) for _ in range(2))
+    assert torch.equal(one.adapter.weight, two.adapter.weight)
+    assert torch.equal(one.adapter.bias, two.adapter.bias)
+
+
+def test_the_aligned_adapter_is_not_changed_in_place() -> None:
+    data = fit_data()
+    start = _aligned(data)
+    copy = start.weight.clone(), start.bias.clone()
+    train_paper_at(data, start, CONFIG, 1e-2, 0.0)
+    assert torch.equal(start.weight, copy[0])
+    assert torch.equal(start.bias, copy[1])
+
+
+def test_an_adapter_without_bias_is_a_programming_mistake() -> None:
+    data = fit_data()
+    with pytest.raises(ValueError, match="bias"):
+        train_paper_at(data, Adapter(("large",), unit(torch.ones(12, 16))), CONFIG, 1e-3, 0.0)

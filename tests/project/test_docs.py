@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from era_cache.config import FitConfig, SplitConfig
+from era_cache.fitting.adapter_folder import load_adapter
+from era_cache.fitting.fit_from_store import fit_to_folder
+from era_cache.store.store import Store
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [page for page in PAGES if page.is_file()]
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+PYTHON_BLOCK = re.compile(
+    r"(?:<!-- test: (?P<tag>[\w-]+) -->\n+)?^```python\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE
+)
+# A path on one machine; a test may write of an invented one such as /home/someone.
+MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:root|work|tmp)/\w|(?<![\w./~-])/home/(?!someone)\w")
+
+
+def links(text):
+    """The relative targets of a page, code left out, without anchors."""
+    found = LINK.findall(FENCED.sub("", text))
+    return [t.partition("#")[0] for t in found if not re.match(r"[a-z]+:|#", t)]
+
+
+def anchors(text):
+    """The anchors that headings get on the usual hosts: lower case, hyphens for spaces."""
+    headings = re.findall(r"^#+ +(.+)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def python_blocks():
+    return [
+        pytest.param(match["tag"], match["code"], id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, match in enumerate(PYTHON_BLOCK.finditer(page.read_text("utf-8")), start=1)
+    ]
+
+
+def tracked_files():
+    """Files that git knows or would add."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_command_page_is_what_the_help_texts_say():
+    command = [sys.executable, ROOT / "bin" / "make-cli-docs", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_stale_command_page_is_noticed(tmp_path):
+    script, page = tmp_path / "bin" / "make-cli-docs", tmp_path / "docs" / "cli.md"
+    script.parent.mkdir()
+    page.parent.mkdir()
+    shutil.copy(ROOT / "bin" / "make-cli-docs", script)
+    page.write_text((ROOT / "docs" / "cli.md").read_text("utf-8") + "\n", "utf-8")
+    command = [sys.executable, script, "--check"]
+    stale = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert stale.returncode == 1
+    assert "docs/cli.md is stale" in stale.stderr
+    subprocess.run([sys.executable, script], capture_output=True, check=True)
+    assert page.read_bytes() == (ROOT / "docs" / "cli.md").read_bytes()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page):
+    text = page.read_text("utf-8")
+    targets = links(text)
+    assert [t for t in targets if t and not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_anchors_are_headings(page):
+    broken = []
+    for target in LINK.findall(FENCED.sub("", page.read_text("utf-8"))):
+        path, sign, anchor = target.partition("#")
+        if sign and not re.match(r"[a-z]+:", target):
+            other = page.parent / path if path else page
+            if other.suffix == ".md" and anchor not in anchors(other.read_text("utf-8")):
+                broken.append(target)
+    assert broken == []
+
+
+def test_links_are_found_where_they_are():
+    text = "[a](docs/x.md#part) ![b](b.png)\n```\n[no](no.md)\n```\n[c](https://d.org) [e](#here)\n"
+    assert links(text) == ["docs/x.md", "b.png"]
+    assert anchors("# Two Words, here\n```\n# no\n```\n") == {"two-words-here"}
+
+
+@pytest.fixture(scope="session")
+def toy_work(built_hash_store, tmp_path_factory):
+    """A folder with ``stores/toy`` and ``adapters/toy``, for blocks tagged ``test: toy``."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(built_hash_store, folder / "stores" / "toy")
+    fit_to_folder(
+        Store.open(folder / "stores" / "toy"),
+        "toy",
+        folder / "adapters" / "toy",
+        split_config=SplitConfig(labels=0.4),
+        recipe=FitConfig(strengths=(8.0,), iterations=2),
+        device="cpu",
+    )
+    return folder
+
+
+@pytest.mark.parametrize(("tag", "code"), python_blocks())
+def test_python_block_runs(tag, code, request, tmp_path, monkeypatch):
+    assert tag in (None, "toy")
+    folder = tmp_path
+    if tag == "toy":
+        source = request.getfixturevalue("toy_work")
+        folder = shutil.copytree(source, tmp_path / "toy")
+    monkeypatch.chdir(folder)
+    exec(compile(code, "page.md", "exec"), {"__name__": "page"})
+
+
+def test_toy_folder_holds_what_readme_blocks_rely_on(toy_work):
+    collection = Store.open(toy_work / "stores" / "toy").collection("toy")
+    assert len(collection.doc_ids) == 30
+    assert load_adapter(toy_work / "adapters" / "toy").weight.shape[0] == 16
+
+
+def test_no_file_names_a_place_on_one_machine():
+    found = []
+    for path in tracked_files():
+        if path == Path(__file__):
+            continue
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue  # not text
+        found += [
+            f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
+            for number, line in enumerate(lines, start=1)
+            if MACHINE_PATH.search(line)
+        ]
+    assert found == []
+
+
+@pytest.mark.parametrize("text", ["in /root/models", "'/work/x'", "=/tmp/x", "see /home/ann/x"])
+def test_machine_paths_are_recognised(text):
+    assert MACHINE_PATH.search(text)
+
+
+@pytest.mark.parametrize("text", ["~/work/x", "data/tmp/x", "https://a.org/work/x", "/tmp"])
+def test_other_paths_are_not_machine_paths(text):
+    assert not MACHINE_PATH.search(text)

@@ -1,0 +1,249 @@
+"""Measures: hand-worked values, and agreement with trec_eval (through pytrec_eval)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from era_cache.errors import InputError
+from era_cache.rank.measures import Measure, evaluate, mean, parse_measure, relevance_of
+from era_cache.rank.search import tie_order
+from era_cache.types import Qrels
+
+UNJUDGED = -9
+TREC_NAMES = {
+    "nDCG@10": "ndcg_cut_10",
+    "nDCG": "ndcg",
+    "AP": "map",
+    "AP@100": "map_cut_100",
+    "RR": "recip_rank",
+    "R@100": "recall_100",
+    "P@10": "P_10",
+    "Success@10": "success_10",
+}
+
+
+def make_qrels(*rows: tuple[int, int, int]) -> Qrels:
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return Qrels(table[:, 0], table[:, 1], table[:, 2])
+
+
+def values_of(text: str, doc_rows: list[list[int]], qrels: Qrels, n_docs: int = 20) -> list[float]:
+    measure = parse_measure(text)
+    ranking = np.array(doc_rows, dtype=np.int64)
+    return evaluate(ranking, qrels, [measure], n_docs)[measure].tolist()
+
+
+def assert_equals_trec_eval(scores: np.ndarray, present: np.ndarray, grades: np.ndarray) -> None:
+    """Compare all measures per query; a query that trec_eval leaves out counts 0."""
+    n_queries, n_docs = scores.shape
+    doc_ids = [f"d{row}" for row in range(n_docs)]  # d10 < d9: order by id is not order by row
+    doc_rows = np.full((n_queries, n_docs), -1, dtype=np.int64)
+    for query in range(n_queries):
+        rows = np.flatnonzero(present[query])
+        ranked = sorted(rows, key=lambda row: (scores[query, row], doc_ids[row]), reverse=True)
+        doc_rows[query, : len(ranked)] = ranked
+    judged = np.argwhere(grades != UNJUDGED)
+    qrels = make_qrels(*[(q, d, grades[q, d]) for q, d in judged])
+    measures = [parse_measure(name) for name in TREC_NAMES]
+    ours = evaluate(doc_rows, qrels, measures, n_docs)
+
+    trec_qrels: dict[str, dict[str, int]] = {}
+    for query, doc in judged:
+        if grades[query].max() < 0:
+            continue  # pytrec_eval writes outside its memory if all grades are negative
+        trec_qrels.setdefault(f"q{query}", {})[doc_ids[doc]] = int(grades[query, doc])
+    run = {
+        f"q{query}": {doc_ids[d]: float(scores[query, d]) for d in np.flatnonzero(present[query])}
+        for query in range(n_queries)
+    }
+    names = {"ndcg_cut.10", "ndcg", "map", "map_cut.100", "recip_rank"}
+    names |= {"recall.100", "P.10", "success.10"}
+    theirs = pytrec_eval.RelevanceEvaluator(trec_qrels, names).evaluate(run)
+    for measure in measures:
+        expected = [
+            theirs.get(f"q{query}", {}).get(TREC_NAMES[str(measure)], 0.0)
+            for query in range(n_queries)
+        ]
+        np.testing.assert_allclose(ours[measure], expected, rtol=0, atol=1e-6, err_msg=str(measure))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_trec_eval_on_random_runs_deeper_than_every_cutoff(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (25, 260)
+    scores = rng.integers(0, 40, size=shape).astype(np.float32) / 8  # many ties
+    present = rng.random(shape) < rng.random((shape[0], 1))  # some queries miss most documents
+    grades = rng.choice(
+        [UNJUDGED, -1, 0, 1, 2, 3], p=[0.7, 0.05, 0.1, 0.05, 0.05, 0.05], size=shape
+    )
+    assert_equals_trec_eval(scores, present, grades)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), n_queries=st.integers(1, 3), n_docs=st.integers(1, 14))
+def test_equals_trec_eval_on_small_runs_of_any_kind(
+    data: st.DataObject, n_queries: int, n_docs: int
+) -> None:
+    def table(elements: st.SearchStrategy[int]) -> np.ndarray:
+        size = n_queries * n_docs
+        cells = data.draw(st.lists(elements, min_size=size, max_size=size))
+        return np.array(cells, dtype=np.int64).reshape(n_queries, n_docs)
+
+    scores = table(st.integers(-2, 2)).astype(np.float32)
+    present = table(st.integers(0, 1)).astype(bool)
+    grades = table(st.sampled_from([UNJUDGED, UNJUDGED, -2, -1, 0, 1, 2, 5]))
+    assert_equals_trec_eval(scores, present, grades)
+
+
+def test_tie_order_is_the_order_in_which_trec_eval_reads_equal_scores() -> None:
+    doc_ids = ["a", "b", "B", "10", "9", "é", "z", "aa", "\U0001f600", "\uffee"]
+    ranks = tie_order(doc_ids)
+    for row, doc_id in enumerate(doc_ids):
+        evaluator = pytrec_eval.RelevanceEvaluator({"q": {doc_id: 1}}, {"recip_rank"})
+        value = evaluator.evaluate({"q": dict.fromkeys(doc_ids, 1.0)})["q"]["recip_rank"]
+        assert ranks[row] == round(1 / value) - 1
+
+
+def test_ndcg_takes_the_grade_as_gain_and_the_ideal_from_all_judgements() -> None:
+    qrels = make_qrels((0, 5, 3), (0, 6, 1), (0, 7, 2), (0, 8, -4))
+    dcg = 1 / math.log2(2) + 3 / math.log2(4)
+    ideal = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
+    assert values_of("nDCG@3", [[6, 8, 5]], qrels) == [pytest.approx(dcg / ideal, abs=1e-12)]
+    assert values_of("nDCG", [[6, 8, 5]], qrels) == [pytest.approx(dcg / ideal, abs=1e-12)]
+    assert values_of("nDCG@1", [[6, 8, 5]], qrels) == [pytest.approx(1 / 3, abs=1e-12)]
+
+
+def test_ap_divides_by_all_relevant_documents_also_with_a_cutoff() -> None:
+    qrels = make_qrels((0, 1, 1), (0, 2, 2), (0, 3, 1), (0, 4, 0))
+    ranking = [[1, 4, 2, 9]]
+    assert values_of("AP", ranking, qrels) == [pytest.approx((1 / 1 + 2 / 3) / 3)]
+    assert values_of("AP@2", ranking, qrels) == [pytest.approx(1 / 3)]
+
+
+def test_rr_recall_precision_and_success_by_hand() -> None:
+    qrels = make_qrels((0, 1, 1), (0, 2, 1), (1, 1, 1))
+    ranking = [[7, 8, 2, 1], [3, 4, -1, -1]]
+    assert values_of("RR", ranking, qrels) == [pytest.approx(1 / 3), 0.0]
+    assert values_of("RR@2", ranking, qrels) == [0.0, 0.0]
+    assert values_of("R@3", ranking, qrels) == [0.5, 0.0]
+    assert values_of("P@3", ranking, qrels) == [pytest.approx(1 / 3), 0.0]
+    assert values_of("P@8", ranking, qrels) == [0.25, 0.0]
+    assert values_of("Success@2", ranking, qrels) == [0.0, 0.0]
+    assert values_of("Success@4", ranking, qrels) == [1.0, 0.0]
+
+
+def test_a_query_without_positive_judgement_gets_zero() -> None:
+    qrels = make_qrels((0, 1, 0), (0, 2, -1))
+    for text in TREC_NAMES:
+        assert values_of(text, [[1, 2], [1, 2]], qrels) == [0.0, 0.0]
+
+
+def test_an_empty_ranking_gets_zero_and_no_query_gives_no_value() -> None:
+    qrels = make_qrels((0, 1, 1))
+    none = make_qrels()
+    for text in TREC_NAMES:
+        measure = parse_measure(text)
+        no_depth = evaluate(np.empty((1, 0), dtype=np.int64), qrels, [measure], 3)[measure]
+        assert no_depth.tolist() == [0.0]
+        assert evaluate(np.empty((0, 5), dtype=np.int64), none, [measure], 3)[measure].size == 0
+
+
+def test_grades_are_those_of_the_own_query_and_zero_for_padding() -> None:
+    # Row -1 of query 1 would have the key of the last document of query 0, which is judged.
+    qrels = make_qrels((1, 0, 4), (0, 2, 3), (1, 1, -2))
+    ranking = np.array([[0, 2, 1], [1, 0, -1]])
+    assert relevance_of(ranking, qrels, 3).tolist() == [[0, 3, 0], [-2, 4, 0]]
+
+
+def test_grades_equal_a_dictionary_lookup() -> None:
+    rng = np.random.default_rng(3)
+    pairs = rng.permutation(40 * 30)[:300]
+    qrels = Qrels(pairs // 30, pairs % 30, rng.integers(-2, 4, size=300))
+    ranking = np.argsort(rng.random((40, 30)), axis=1)[:, :17]
+    ranking[5, 9:] = -1
+    judged = {(q, d): g for q, d, g in zip(*(c.tolist() for c in qrels), strict=True)}
+    expected = [[judged.get((q, d), 0) for d in row] for q, row in enumerate(ranking.tolist())]
+    assert relevance_of(ranking, qrels, 30).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("ranking", "qrels"),
+    [
+        (np.array([0, 1]), make_qrels((0, 0, 1))),
+        (np.array([[0, 3]]), make_qrels((0, 0, 1))),
+        (np.array([[0, -2]]), make_qrels((0, 0, 1))),
+        (np.array([[0, 1]]), make_qrels((1, 0, 1))),
+        (np.array([[0, 1]]), make_qrels((-1, 0, 1))),
+        (np.array([[0, 1]]), make_qrels((0, 3, 1))),
+        (np.array([[0, 1]]), make_qrels((0, -1, 1))),
+    ],
+)
+def test_rows_out_of_range_are_refused(ranking: np.ndarray, qrels: Qrels) -> None:
+    with pytest.raises(ValueError, match=r"out of range|shape"):
+        evaluate(ranking, qrels, [Measure("RR")], 3)
+
+
+@pytest.mark.parametrize(
+    "measure", [Measure("P"), Measure("nDCG", 0), Measure("ndcg", 10), Measure("Recall", 10)]
+)
+def test_measures_made_by_hand_are_checked(measure: Measure) -> None:
+    with pytest.raises(ValueError, match="Measure"):
+        evaluate(np.array([[0]]), make_qrels((0, 0, 1)), [measure], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "measure", "printed"),
+    [
+        ("nDCG@10", Measure("nDCG", 10), "nDCG@10"),
+        ("NDCG", Measure("nDCG"), "nDCG"),
+        ("recall@100", Measure("R", 100), "R@100"),
+        ("r@5", Measure("R", 5), "R@5"),
+        ("MRR", Measure("RR"), "RR"),
+        ("mrr@10", Measure("RR", 10), "RR@10"),
+        ("MAP@100", Measure("AP", 100), "AP@100"),
+        (" p@010 ", Measure("P", 10), "P@10"),
+        ("success@1", Measure("Success", 1), "Success@1"),
+    ],
+)
+def test_measures_are_read_in_any_case_and_printed_in_one(
+    text: str, measure: Measure, printed: str
+) -> None:
+    assert parse_measure(text) == measure
+    assert str(measure) == printed
+    assert parse_measure(printed) == measure
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("bpref", "nDCG, R@k, RR, AP, P@k, Success@k"),
+        ("", "nDCG, R@k"),
+        ("@10", "nDCG, R@k"),
+        ("R", "R@10"),
+        ("precision", "nDCG, R@k"),
+        ("success", "Success@10"),
+        ("nDCG@", "at least 1"),
+        ("nDCG@0", "at least 1"),
+        ("nDCG@-1", "at least 1"),
+        ("nDCG@1.5", "at least 1"),
+        ("nDCG@1_0", "at least 1"),
+        ("nDCG@\u0661", "at least 1"),
+        ("nDCG@" + "9" * 5000, "at most 9 digits"),
+    ],
+)
+def test_wrong_measures_are_refused_with_a_hint(text: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_measure(text)
+    assert hint in str(caught.value)
+
+
+def test_mean_of_values_and_of_none() -> None:
+    assert mean(np.array([0.0, 0.25, 0.5])) == 0.25
+    with pytest.raises(ValueError, match="at least one query"):
+        mean(np.array([]))

@@ -1,0 +1,295 @@
+"""Search: against a brute-force oracle on scores that float32 holds exactly, ties included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import era_cache.rank.search as search_module
+from era_cache.rank.measures import Ranking
+from era_cache.rank.search import faiss_search, search, tie_order
+
+
+@pytest.fixture(autouse=True, scope="module")
+def by_faiss():
+    """Tests are small; without this they would see torch's part only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_module, "_FAISS_FROM", 0)
+        yield
+
+
+def oracle(
+    queries: np.ndarray,
+    corpus: np.ndarray,
+    k: int,
+    exclude: np.ndarray | None = None,
+    tie_ranks: np.ndarray | None = None,
+) -> Ranking:
+    ranks = np.arange(len(corpus)) if tie_ranks is None else tie_ranks
+    doc_rows = np.full((len(queries), k), -1, dtype=np.int64)
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    for q, query in enumerate(queries.astype(np.float64)):
+        exact = corpus.astype(np.float64) @ query
+        allowed = [d for d in range(len(corpus)) if exclude is None or d != exclude[q]]
+        best = sorted(allowed, key=lambda d: (-exact[d], ranks[d]))[:k]
+        doc_rows[q, : len(best)] = best
+        scores[q, : len(best)] = exact[best]
+    return Ranking(doc_rows, scores)
+
+
+def assert_same(found: Ranking, expected: Ranking) -> None:
+    assert found.doc_rows.dtype == np.int64
+    assert found.scores.dtype == np.float32
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.doc_rows, expected.doc_rows)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    n_queries=st.integers(0, 6),
+    n_docs=st.integers(0, 30),
+    dimensions=st.integers(1, 4),
+    largest=st.integers(0, 3),
+    k=st.integers(1, 35),
+    with_exclude=st.booleans(),
+    with_ranks=st.booleans(),
+    block_bytes=st.sampled_from([1, 4, 8, 60, 200, 2**20]),
+    by_torch=st.booleans(),
+)
+def test_equals_brute_force_whatever_ties_and_blocks(
+    seed: int,
+    n_queries: int,
+    n_docs: int,
+    dimensions: int,
+    largest: int,
+    k: int,
+    with_exclude: bool,
+    with_ranks: bool,
+    block_bytes: int,
+    by_torch: bool,
+) -> None:
+    rng = np.random.default_rng(seed)
+    queries = rng.integers(-largest, largest + 1, size=(n_queries, dimensions)).astype(np.float32)
+    corpus = rng.integers(-largest, largest + 1, size=(n_docs, dimensions)).astype(np.float32)
+    exclude = rng.integers(-1, n_docs, size=n_queries) if with_exclude else None
+    ranks = rng.permutation(n_docs) if with_ranks else None
+    with pytest.MonkeyPatch.context() as patch:
+        if by_torch:  # as on other devices, and where scores may overflow
+            patch.setattr(search_module, "_OVERFLOW", 0.0)
+        found = search(
+            torch.from_numpy(queries),
+            torch.from_numpy(corpus),
+            k,
+            exclude=None if exclude is None else torch.from_numpy(exclude),
+            tie_ranks=None if ranks is None else torch.from_numpy(ranks),
+            block_bytes=block_bytes,
+        )
+    assert_same(found, oracle(queries, corpus, k, exclude, ranks))
+
+
+@pytest.mark.parametrize("k", [1, 10, 1999, 2000, 2001])
+def test_massive_ties_follow_the_ranks(k: int) -> None:
+    rng = np.random.default_rng(0)
+    corpus = rng.integers(0, 2, size=(2000, 1)).astype(np.float32)  # two scores, a cut in each
+    queries = np.array([[1.0], [-1.0], [0.0], [2.0]], dtype=np.float32)
+    ranks = rng.permutation(2000)
+    exclude = np.array([int(np.argmin(ranks)), -1, 5, 0])
+    found = search(
+        torch.from_numpy(queries),
+        torch.from_numpy(corpus),
+        k,
+        exclude=torch.from_numpy(exclude),
+        tie_ranks=torch.from_numpy(ranks),
+        block_bytes=4 * 4 * 700,
+    )
+    assert_same(found, oracle(queries, corpus, k, exclude, ranks))
+
+
+def test_ties_come_in_the_order_of_trec_eval() -> None:
+    doc_ids = ["d1", "d10", "d2", "c"]
+    assert tie_order(doc_ids).tolist() == [2, 1, 0, 3]
+    ranks = torch.from_numpy(tie_order(doc_ids))
+    found = search(torch.ones(1, 1), torch.ones(4, 1), 4, tie_ranks=ranks)
+    assert found.doc_rows.tolist() == [[2, 1, 0, 3]]
+    assert search(torch.ones(1, 1), torch.ones(4, 1), 4).doc_rows.tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("n_queries", [1, 2, 3, 19, 20, 65])
+@pytest.mark.parametrize("by_torch", [False, True])
+def test_copies_tie_wherever_they_stand(n_queries: int, by_torch: bool, monkeypatch) -> None:
+    if by_torch:
+        monkeypatch.setattr(search_module, "_OVERFLOW", 0.0)
+    rng = np.random.default_rng(n_queries)
+    for n_docs, dimensions in [(350, 384), (1027, 385), (2999, 64), (77, 1024)]:
+        corpus = rng.standard_normal((n_docs, dimensions)).astype(np.float32)
+        # The last rows are where a kernel would go another way.
+        copies = np.unique([0, *rng.permutation(n_docs)[:8], *range(n_docs - 9, n_docs)])
+        corpus[copies] = corpus[0]
+        queries = rng.standard_normal((n_queries, dimensions)).astype(np.float32)
+        ranks = rng.permutation(n_docs)
+        in_order = copies[np.argsort(ranks[copies])]
+        arguments = torch.from_numpy(queries), torch.from_numpy(corpus)
+        ties = torch.from_numpy(ranks)
+        full = search(*arguments, n_docs, tie_ranks=ties)
+        first = np.argmax(np.isin(full.doc_rows, copies), axis=1)
+        for rows, begin in zip(full.doc_rows, first.tolist(), strict=True):
+            assert rows[begin : begin + len(copies)].tolist() == in_order.tolist()
+        # A cut between copies: all documents of that query are compared, and the same ones win.
+        cut = int(first[0]) + len(copies) // 2
+        found = search(*arguments, cut, tie_ranks=ties)
+        np.testing.assert_array_equal(found.doc_rows[0], full.doc_rows[0, :cut])
+
+
+def test_the_same_search_gives_the_same_bytes_and_leaves_the_threads_alone() -> None:
+    import faiss
+
+    generator = torch.Generator().manual_seed(4)
+    queries, corpus = (torch.randn(n, 48, generator=generator) for n in (70, 3000))
+    usual = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(3)  # may be one setting with torch's: it depends on the builds
+    given = torch.get_num_threads(), faiss.omp_get_max_threads()
+    try:
+        one, two = (search(queries, corpus, 120) for _ in range(2))
+        assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == given
+    finally:
+        torch.set_num_threads(usual[0])
+        faiss.omp_set_num_threads(usual[1])
+    assert one.scores.tobytes() == two.scores.tobytes()
+    assert one.doc_rows.tobytes() == two.doc_rows.tobytes()
+
+
+def test_many_results_are_found_for_few_queries_at_a_time() -> None:
+    rng = np.random.default_rng(2)
+    queries = rng.integers(-3, 4, size=(30, 4)).astype(np.float32)
+    corpus = rng.integers(-3, 4, size=(900, 4)).astype(np.float32)
+    arguments = torch.from_numpy(queries), torch.from_numpy(corpus)
+    found = search(*arguments, 800, block_bytes=2**18)  # room for the results of five queries
+    assert_same(found, oracle(queries, corpus, 800))
+
+
+def test_more_queries_than_are_taken_at_a_time() -> None:
+    rng = np.random.default_rng(1)
+    queries = rng.integers(-3, 4, size=(4500, 3)).astype(np.float32)
+    corpus = rng.integers(-3, 4, size=(40, 3)).astype(np.float32)
+    exclude = rng.integers(-1, 40, size=4500)
+    found = search(
+        torch.from_numpy(queries), torch.from_numpy(corpus), 7, exclude=torch.from_numpy(exclude)
+    )
+    assert_same(found, oracle(queries, corpus, 7, exclude))
+
+
+@pytest.mark.parametrize("block_bytes", [2**12, 2**28])
+def test_vectors_of_any_length_are_ranked_by_dot_product(block_bytes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(30, 16, generator=generator) * 5
+    corpus = torch.randn(500, 16, generator=generator) * torch.rand(500, 1, generator=generator)
+    found = search(queries, corpus, 20, block_bytes=block_bytes)
+    expected = oracle(queries.numpy(), corpus.numpy(), 20)
+    np.testing.assert_array_equal(found.doc_rows, expected.doc_rows)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+
+
+def test_negative_zero_ties_with_zero() -> None:
+    corpus = torch.tensor([[-0.0], [0.0], [-0.0], [1e-45], [-1e-45]])
+    found = search(torch.ones(1, 1), corpus, 5)
+    tiny = [row for row in found.doc_rows[0].tolist() if row < 3]
+    assert tiny == [0, 1, 2]
+    assert not np.signbit(found.scores[0, found.doc_rows[0] < 3]).any()
+    assert search(torch.ones(1, 1), corpus[:3], 2).doc_rows.tolist() == [[0, 1]]
+
+
+def test_faiss_agrees_where_no_scores_are_equal() -> None:
+    generator = torch.Generator().manual_seed(2)
+    queries = torch.randn(20, 8, generator=generator)
+    corpus = torch.randn(60, 8, generator=generator)
+    exclude = torch.randint(-1, 60, (20,), generator=generator)
+    for k in (1, 10, 59, 60, 70):
+        for left_out in (None, exclude):
+            ours = search(queries, corpus, k, exclude=left_out)
+            theirs = faiss_search(queries, corpus, k, exclude=left_out)
+            np.testing.assert_array_equal(theirs.doc_rows, ours.doc_rows)
+            np.testing.assert_allclose(theirs.scores, ours.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_faiss_of_nothing_is_padding() -> None:
+    assert faiss_search(torch.ones(2, 3), torch.ones(0, 3), 2).doc_rows.tolist() == [[-1, -1]] * 2
+    assert faiss_search(torch.ones(0, 3), torch.ones(2, 3), 2).doc_rows.shape == (0, 2)
+
+
+def test_inputs_are_left_as_they_were_and_need_no_gradient_switch() -> None:
+    queries = torch.ones(2, 2, requires_grad=True)
+    corpus = torch.eye(2)
+    exclude = torch.tensor([0, 1])
+    assert search(queries, corpus, 1, exclude=exclude).doc_rows.tolist() == [[1], [0]]
+    assert torch.equal(corpus, torch.eye(2))
+    assert exclude.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_inputs_that_are_not_finite_are_refused(bad: float) -> None:
+    good = torch.ones(3, 2)
+    wrong = good.clone()
+    wrong[1, 1] = bad
+    for function in (search, faiss_search):
+        with pytest.raises(ValueError, match="corpus must hold finite"):
+            function(good, wrong, 1)
+        with pytest.raises(ValueError, match="queries must hold finite"):
+            function(wrong, good, 1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_beyond_float32_are_refused(sign: int) -> None:
+    huge = torch.full((2, 1), 3e38)
+    assert search(torch.ones(1, 1), huge, 2).doc_rows.tolist() == [[0, 1]]
+    with pytest.raises(ValueError, match="too large for float32"):
+        search(torch.full((1, 1), 10.0 * sign), huge, 1)
+    with pytest.raises(ValueError, match="too large for float32"):
+        search(torch.tensor([[10.0 * sign, -10.0 * sign]]), huge.expand(2, 2).contiguous(), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "k must"),
+        ({"block_bytes": 0}, "block_bytes"),
+        ({"queries": torch.ones(2)}, "queries must be a float32 matrix"),
+        ({"queries": torch.ones(2, 3)}, "3 dimensions"),
+        ({"queries": torch.ones(2, 4, dtype=torch.float64)}, "float64"),
+        ({"corpus": torch.ones(5, 4, dtype=torch.float16)}, "float16"),
+        ({"exclude": torch.tensor([0])}, "exclude must be int64"),
+        ({"exclude": torch.tensor([0, 1], dtype=torch.int32)}, "exclude must be int64"),
+        ({"exclude": torch.tensor([0, 5])}, "rows from 0 to 4"),
+        ({"exclude": torch.tensor([0, -2])}, "rows from 0 to 4"),
+        ({"tie_ranks": torch.arange(4)}, "tie_ranks must be int64"),
+        ({"tie_ranks": torch.tensor([0, 1, 2, 3, 3])}, "each of 0..4 once"),
+        ({"tie_ranks": torch.arange(1, 6)}, "each of 0..4 once"),
+        ({"tie_ranks": torch.arange(-1, 4)}, "each of 0..4 once"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
+    arguments = {"queries": torch.ones(2, 4), "corpus": torch.ones(5, 4), "k": 1} | options
+    with pytest.raises(ValueError, match=message):
+        search(**arguments)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_faiss_does_the_large_searches_only(large: bool, monkeypatch) -> None:
+    used = []
+
+    def counted(*arguments):
+        used.append(len(arguments[0]))
+        return knn(*arguments)
+
+    knn = search_module._knn
+    monkeypatch.setattr(search_module, "_knn", counted)
+    monkeypatch.setattr(search_module, "_FAISS_FROM", 30 * 50 + (not large))
+    generator = torch.Generator().manual_seed(0)
+    queries, corpus = (torch.randn(n, 8, generator=generator).round() for n in (30, 50))
+    found = search(queries, corpus, 5)
+    assert used == ([30] if large else [])
+    assert_same(found, oracle(queries.numpy(), corpus.numpy(), 5))
