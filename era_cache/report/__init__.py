@@ -1,9 +1,7 @@
 """Show one evaluation record to people: as text, Markdown, LaTeX, CSV or one HTML page.
 
-In comes the plain dict that an evaluation stores as JSON (format "era-evaluation", version 2);
-out goes a string. All its texts are untrusted: they are cleaned once, when the dict is read
-(``parsing``), and escaped for the target by each renderer. Text, Markdown, LaTeX and HTML walk the
-same sections (``blocks``), and these and the CSV take their numbers from the same records.
+In: the record that an evaluation stores as JSON. Out: strings; all its texts are untrusted, cleaned
+once when it is read and escaped for the target by each renderer.
 """
 
 from __future__ import annotations

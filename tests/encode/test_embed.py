@@ -444,7 +444,7 @@ def test_a_file_size_limit_met_in_the_middle_of_a_segment_is_a_store_error(tmp_p
 WORKER = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {path!r}
 from test_embed import big_collection, embed
 from era_cache.config import EmbedConfig
 from era_cache.encode.encoders import HashEncoder
@@ -468,7 +468,7 @@ def big_collection():
 
 
 def start_worker(path):
-    source = WORKER.format(tests=str(Path(__file__).parents[1]), store=str(path))
+    source = WORKER.format(path=[str(Path(__file__).parent), *sys.path], store=str(path))
     worker = subprocess.Popen(
         [sys.executable, "-c", source],
         stdin=subprocess.PIPE,

@@ -486,13 +486,14 @@ def test_a_folder_with_other_files_is_not_written_to(store, tmp_path) -> None:
 
 def _process(store: Store, folder: Path, *names: str) -> subprocess.Popen[bytes]:
     """Run ``each`` with two shuffles in a process of its own."""
+    places = [str(Path(__file__).parent), *sys.path]
     script = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]);"
+        f"import sys; from pathlib import Path; sys.path[:0] = {places};"
         "import test_protocols as t; from era_cache.store.store import Store;"
-        "t._run(Store.open(sys.argv[1]), Path(sys.argv[2]), names=sys.argv[4:], split_seeds=2)"
+        "t._run(Store.open(sys.argv[1]), Path(sys.argv[2]), names=sys.argv[3:], split_seeds=2)"
     )
     return subprocess.Popen(
-        [sys.executable, "-c", script, store.path, folder, Path(__file__).parents[1], *names],
+        [sys.executable, "-c", script, store.path, folder, *names],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 

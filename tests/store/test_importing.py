@@ -332,7 +332,7 @@ def test_a_killed_import_keeps_what_was_committed_and_goes_on(store, tmp_path):
     np.save(tmp_path / "v.npy", vectors)
     code = f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
 from test_importing import *
 from era_cache.store.write_segments import SegmentWriter
 array_blocks.BLOCK_BYTES = 60
