@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from era_cache.config import FitConfig
-from era_cache.disk.files import read_json
+from era_cache.disk.json_files import read_json
 from era_cache.errors import FitError, FormatError, InputError
 from era_cache.evaluate.score import DEPTH
 from era_cache.fitting.adapter import Adapter, unit

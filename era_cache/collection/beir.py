@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.disk.files import loads_json, os_errors, safe_name
+from era_cache.disk.files import os_errors, safe_name
+from era_cache.disk.json_files import loads_json
 from era_cache.errors import FormatError, InputError
 from era_cache.types import Qrels
 

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache.collection.keys import distinct_rows, key_halves, key_order
-from era_cache.disk.files import canonical_json, loads_json, safe_name, staged
+from era_cache.disk.files import safe_name, staged
 from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
+from era_cache.disk.json_files import canonical_json, loads_json
 from era_cache.errors import FormatError, InputError
 from era_cache.types import Array, IntArray, Keys, Qrels, Role
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from era_cache.collection.records import Collection
 from era_cache.config import SplitConfig
-from era_cache.disk.files import json_digest
+from era_cache.disk.json_files import json_digest
 from era_cache.errors import FitError, InputError
 from era_cache.types import IntArray
 

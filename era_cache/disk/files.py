@@ -1,6 +1,6 @@
-"""Staged writes, canonical JSON and digests: the only place that puts bytes on a disk.
+"""Staged writes and careful opening: the only place that puts bytes on a disk.
 
-In: bytes, text or a function that writes a file. Out: a file that is whole or absent. Every OS
+In: bytes, or a function that writes a file. Out: a file that is whole or absent. Every OS
 error on the way becomes a ``StoreError`` that names the path and says what to do.
 """
 
@@ -10,7 +10,6 @@ import contextlib
 import errno
 import functools
 import hashlib
-import json
 import os
 import re
 import socket
@@ -21,23 +20,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from era_cache.errors import FormatError, InputError, NewerError, StoreError
+from era_cache.errors import FormatError, InputError, StoreError
 
 __all__ = [
     "TEMPORARY_PREFIX",
-    "canonical_json",
-    "json_digest",
-    "loads_json",
     "make_folder",
     "os_errors",
-    "read_json",
     "regular_file",
     "remove_stale_temporaries",
     "safe_name",
     "sha256_file",
     "staged",
     "write_bytes",
-    "write_json",
 ]
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -75,79 +69,10 @@ def os_errors(doing: str, path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {doing} failed: {reason}. {advice}".rstrip()) from error
 
 
-def canonical_json(value: Any) -> bytes:
-    """Give the one byte form of a JSON value that digests are taken of (docs/format.md)."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode("utf-8")
-
-
-def json_digest(value: Any) -> str:
-    """SHA-256, in hex, of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
 def sha256_file(path: Path) -> str:
     """SHA-256, in hex, of a file's content. Raises ``OSError``."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def loads_json(data: bytes | str, what: str) -> Any:
-    """Parse JSON from a stranger.
-
-    Args:
-        data: the text.
-        what: how to name it in an error.
-
-    Raises:
-        FormatError: not JSON, not UTF-8, or nested deeper than the parser goes.
-    """
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{what}: not valid JSON: {error}") from error
-
-
-def read_json(path: Path, expected_format: str, version: int, limit: int = 1 << 22) -> Any:
-    """Read one of our own JSON files and check ``format`` and ``version``.
-
-    Args:
-        path: the file.
-        expected_format: value that its ``format`` field must have.
-        version: the newest version this code understands.
-        limit: largest size in bytes that is read at all.
-
-    Returns:
-        The parsed object (a dict).
-
-    Raises:
-        FormatError: too large, not JSON, another format, or a newer version.
-        StoreError: it cannot be read.
-    """
-    with os_errors("reading", path):
-        with (
-            regular_file(path) as (descriptor, size),
-            os.fdopen(descriptor, "rb", closefd=False) as file,
-        ):
-            if size > limit:
-                raise FormatError(f"{path}: {size} bytes, but at most {limit} are expected.")
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise FormatError(f"{path}: more than {limit} bytes, the most that are expected.")
-    value = loads_json(data, str(path))
-    if not isinstance(value, dict) or value.get("format") != expected_format:
-        raise FormatError(f"{path}: not an {expected_format} file.")
-    found = value.get("version")
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise FormatError(f"{path}: no valid format version.")
-    if found > version:
-        raise NewerError(
-            f"{path}: format version {found}, but this ERA Cache reads up to {version}. "
-            "Install a newer ERA Cache."
-        )
-    return value
 
 
 @contextlib.contextmanager
@@ -276,12 +201,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     with staged(path.parent, path.suffix) as (temporary, commit):
         temporary.write_bytes(data)
         commit(path.name)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, indented for people, through a temporary name. Raises ``StoreError``."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode("utf-8"))
 
 
 def remove_stale_temporaries(folder: Path) -> int:

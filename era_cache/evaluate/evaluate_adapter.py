@@ -15,7 +15,8 @@ import numpy as np
 
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
-from era_cache.disk.files import read_json, sha256_file
+from era_cache.disk.files import sha256_file
+from era_cache.disk.json_files import read_json
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.approximate_recall import recall_against_exact
 from era_cache.evaluate.results_folder import Fit, Head, Measured, Results, texts_digest

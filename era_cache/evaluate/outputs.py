@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from era_cache.disk.files import make_folder, write_bytes, write_json
+from era_cache.disk.files import make_folder, write_bytes
+from era_cache.disk.json_files import write_json
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.per_query import joined, per_query_columns, write_per_query
 from era_cache.evaluate.results_folder import Results

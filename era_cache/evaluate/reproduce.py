@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
-from era_cache.disk.files import read_json
+from era_cache.disk.json_files import read_json
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.evaluate.evaluate_adapter import evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, run_protocol

@@ -23,19 +23,16 @@ import numpy as np
 
 from era_cache.disk.files import (
     TEMPORARY_PREFIX,
-    canonical_json,
-    json_digest,
     make_folder,
     os_errors,
-    read_json,
     regular_file,
     remove_stale_temporaries,
     sha256_file,
     write_bytes,
-    write_json,
 )
+from era_cache.disk.json_files import canonical_json, json_digest, read_json, write_json
+from era_cache.disk.tensors import read_tensors
 from era_cache.errors import FormatError, InputError, NewerError
-from era_cache.fitting.adapter_folder import read_tensors
 from era_cache.types import FloatArray, IntArray, Keys
 
 __all__ = [

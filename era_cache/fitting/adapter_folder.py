@@ -5,18 +5,18 @@ In: fitted adapters, or a folder that may come from anyone. Out: a folder, or ch
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.disk.files import os_errors, read_json, sha256_file, write_bytes, write_json
+from era_cache.disk.files import os_errors, sha256_file, write_bytes
+from era_cache.disk.json_files import read_json, write_json
+from era_cache.disk.tensors import read_tensors
 from era_cache.errors import (
     FingerprintError,
     FormatError,
@@ -36,7 +36,6 @@ __all__ = [
     "load_adapter",
     "load_config",
     "load_held_out",
-    "read_tensors",
     "save_adapters",
     "unit",
 ]
@@ -47,8 +46,6 @@ OWN_FILES = frozenset(
     | {"held-out.safetensors", "metrics.json"}
 )
 _HELD_OUT = "held-out.safetensors"
-_TENSOR_LIMIT = 1 << 32
-_HEADER_LIMIT = 1 << 16
 _MOST_STEPS = 100
 """Steps of a reference table; more would only serve to keep a stranger's victim busy."""
 
@@ -383,37 +380,3 @@ def _plain(name: str) -> str:
     if not name.replace("-", "").replace("+", "").replace("_", "").isalnum():
         raise FormatError(f"candidate name {name!r} is not a plain name.")
     return name
-
-
-def read_tensors(path: Path, names: set[str]) -> dict[str, FloatArray]:
-    """Read a safetensors file that must hold exactly ``names``, all float32 and finite.
-
-    Raises:
-        FormatError: anything else; sizes are checked before a byte of data is read.
-        StoreError: it cannot be read.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    with os_errors("reading", path):
-        size = path.stat().st_size
-        if not 8 < size <= _TENSOR_LIMIT:
-            raise FormatError(f"{path}: {size} bytes is no adapter.")
-        data = path.read_bytes()
-    (header_size,) = struct.unpack("<Q", data[:8])
-    if header_size > min(_HEADER_LIMIT, size - 8):
-        raise FormatError(f"{path}: header of {header_size} bytes.")
-    try:
-        header = json.loads(data[8 : 8 + header_size])
-        if not isinstance(header, dict):
-            raise FormatError(f"{path}: its header is no JSON object.")
-        dtypes = {name: entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
-        if set(dtypes) != names or set(dtypes.values()) != {"F32"}:
-            raise FormatError(f"{path}: tensors {dtypes}, expected float32 {sorted(names)}.")
-        tensors: dict[str, FloatArray] = load(data)
-    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        raise FormatError(f"{path}: not a valid safetensors file: {error}") from error
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise FormatError(f"{path}: tensor '{name}' is not finite.")
-    return tensors

@@ -20,7 +20,7 @@ import era_cache
 from era_cache.collection.records import Collection, text_keys
 from era_cache.collection.splits import Split, make_split
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
-from era_cache.disk.files import read_json
+from era_cache.disk.json_files import read_json
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.fitting.adapter_folder import (
     check_target,

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from era_cache.disk.files import json_digest, loads_json, os_errors, write_bytes, write_json
+from era_cache.disk.files import os_errors, write_bytes
+from era_cache.disk.json_files import json_digest, loads_json, write_json
 from era_cache.errors import FormatError, InputError
 from era_cache.report.cells import csv_text
 from era_cache.report.page import render_rows_html

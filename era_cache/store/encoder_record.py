@@ -12,15 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from era_cache.disk.files import (
-    canonical_json,
-    json_digest,
-    loads_json,
-    os_errors,
-    read_json,
-    safe_name,
-    staged,
-)
+from era_cache.disk.files import os_errors, safe_name, staged
+from era_cache.disk.json_files import canonical_json, json_digest, loads_json, read_json
 from era_cache.errors import EncoderError, FormatError, InputError
 from era_cache.types import Role
 

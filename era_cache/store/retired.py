@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from era_cache.disk.files import make_folder, os_errors, read_json, write_json
+from era_cache.disk.files import make_folder, os_errors
+from era_cache.disk.json_files import read_json, write_json
 from era_cache.errors import FormatError
 from era_cache.store.names import SEGMENT_NAME, list_names
 

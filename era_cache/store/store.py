@@ -24,14 +24,8 @@ from era_cache.collection.records import (
     row_keys,
     write_collection,
 )
-from era_cache.disk.files import (
-    json_digest,
-    make_folder,
-    os_errors,
-    read_json,
-    remove_stale_temporaries,
-    write_json,
-)
+from era_cache.disk.files import make_folder, os_errors, remove_stale_temporaries
+from era_cache.disk.json_files import json_digest, read_json, write_json
 from era_cache.errors import EncoderError, FingerprintError, FormatError, StoreError
 from era_cache.store.encoder_record import (
     EncoderSpec,

@@ -15,14 +15,9 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from era_cache.collection.keys import distinct_rows
-from era_cache.disk.files import (
-    canonical_json,
-    make_folder,
-    remove_stale_temporaries,
-    sha256_file,
-    staged,
-)
+from era_cache.disk.files import make_folder, remove_stale_temporaries, sha256_file, staged
 from era_cache.disk.hdf5 import plain_writer
+from era_cache.disk.json_files import canonical_json
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.encoder_record import StoredSpec
 from era_cache.store.key_index import KeyIndex

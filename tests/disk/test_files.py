@@ -17,18 +17,14 @@ from hypothesis import strategies as st
 
 from era_cache.disk import files
 from era_cache.disk.files import (
-    canonical_json,
-    json_digest,
-    loads_json,
     os_errors,
-    read_json,
     remove_stale_temporaries,
     safe_name,
     sha256_file,
     staged,
     write_bytes,
-    write_json,
 )
+from era_cache.disk.json_files import canonical_json, json_digest, loads_json, read_json, write_json
 from era_cache.errors import FormatError, InputError, StoreError
 
 

@@ -15,6 +15,7 @@ from planted import normal
 from safetensors.numpy import load, save
 
 from era_cache.disk.files import sha256_file
+from era_cache.disk.tensors import read_tensors
 from era_cache.errors import FingerprintError, FormatError, InputError, StoreError
 from era_cache.fitting.adapter import Adapter, Hidden, References, unit
 from era_cache.fitting.adapter_folder import (
@@ -22,7 +23,6 @@ from era_cache.fitting.adapter_folder import (
     load_adapter,
     load_config,
     load_held_out,
-    read_tensors,
     save_adapters,
 )
 
@@ -453,8 +453,8 @@ def _reference(**changes: object) -> Callable[[dict], object]:
         (_entry("hidden", None), "incompletely described"),
         (_entry("hidden", [6]), "incompletely described"),
         (_entry("hidden", "many"), "incompletely described"),
-        (_entry("hidden", INFINITE), "incompletely described"),
-        (_entry("hidden", float("nan")), "incompletely described"),
+        (_entry("hidden", INFINITE), "not valid JSON"),
+        (_entry("hidden", float("nan")), "not valid JSON"),
         (_entry("references", []), "expected float32"),
         (_entry("references", None), "incompletely described"),
         (_entry("references", 2), "incompletely described"),
@@ -467,21 +467,21 @@ def _reference(**changes: object) -> Callable[[dict], object]:
         (_reference(entries=10**12), "shapes differ"),
         (_reference(entries=-7), "incompletely described"),
         (_reference(entries=0), "incompletely described"),
-        (_reference(entries=INFINITE), "incompletely described"),
+        (_reference(entries=INFINITE), "not valid JSON"),
         (_reference(entries=None), "incompletely described"),
         (_reference(temperature=0), "incompletely described"),
         (_reference(temperature=-0.05), "incompletely described"),
-        (_reference(temperature=float("nan")), "incompletely described"),
-        (_reference(temperature=INFINITE), "incompletely described"),
+        (_reference(temperature=float("nan")), "not valid JSON"),
+        (_reference(temperature=INFINITE), "not valid JSON"),
         (_reference(temperature=10**400), "incompletely described"),
         (_reference(step=-0.5), "incompletely described"),
-        (_reference(step=float("nan")), "incompletely described"),
-        (_reference(step=INFINITE), "incompletely described"),
+        (_reference(step=float("nan")), "not valid JSON"),
+        (_reference(step=INFINITE), "not valid JSON"),
         (_reference(step="big"), "incompletely described"),
         (_reference(steps=0), "incompletely described"),
         (_reference(steps=-1), "incompletely described"),
         (_reference(steps=10**9), "incompletely described"),
-        (_reference(steps=INFINITE), "incompletely described"),
+        (_reference(steps=INFINITE), "not valid JSON"),
     ],
 )
 def test_unsound_descriptions_of_references_are_refused(full, change, message) -> None:

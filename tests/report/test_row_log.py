@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from era_cache.disk.files import json_digest
+from era_cache.disk.json_files import json_digest
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.report.row_log import Rows, write_tables
 

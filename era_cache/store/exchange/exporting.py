@@ -17,10 +17,12 @@ import numpy as np
 
 from era_cache import __version__
 from era_cache.collection.records import Collection
-from era_cache.disk.files import make_folder, os_errors, read_json, sha256_file, staged, write_json
+from era_cache.disk.files import make_folder, os_errors, sha256_file, staged
+from era_cache.disk.json_files import read_json, write_json
+from era_cache.disk.parquet import import_pyarrow
 from era_cache.errors import InputError, StoreError
 from era_cache.store.exchange.blocks import block_rows
-from era_cache.store.exchange.parquet import import_pyarrow, parquet_writer
+from era_cache.store.exchange.parquet import parquet_writer
 from era_cache.store.exchange.row_ids import KEY_COLUMN, fit_lines, write_ids
 from era_cache.store.key_index import KeyIndex, by_segment
 from era_cache.store.read_rows import read_rows

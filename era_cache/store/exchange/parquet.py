@@ -1,18 +1,18 @@
-"""Parquet tables of vectors (a column of lists of floats, and columns of text), or of plain values.
+"""Parquet tables of vectors: a column of lists of floats, and columns of text.
 
-In: a user's table. Out: blocks of float32 rows and its ids; and the same way back. The only module
-that loads pyarrow, which is optional.
+In: a user's table. Out: blocks of float32 rows and its ids; and the same way back.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from era_cache.disk.parquet import import_pyarrow
 from era_cache.errors import InputError
 from era_cache.store.exchange.blocks import (
     block_rows,
@@ -21,37 +21,15 @@ from era_cache.store.exchange.blocks import (
     reading_errors,
     to_float32,
 )
-from era_cache.types import Array, FloatArray
+from era_cache.types import FloatArray
 
 __all__ = [
     "ParquetVectors",
-    "import_pyarrow",
     "parquet_texts",
     "parquet_writer",
-    "write_parquet_columns",
 ]
 
 _TEXT_ROWS = 1 << 16
-
-
-def import_pyarrow(path: Path, instead: str = ".npy") -> Any:
-    """The module ``pyarrow.parquet``.
-
-    Args:
-        path: the file that needs it.
-        instead: what else the file could be.
-
-    Raises:
-        InputError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            f"{path}: Parquet needs the package pyarrow: pip install pyarrow. Without it, "
-            f"use {instead}."
-        ) from error
-    return pyarrow.parquet
 
 
 @contextlib.contextmanager
@@ -190,22 +168,3 @@ def parquet_writer(
             writer.write_batch(arrow.record_batch(columns, schema=schema))
 
         yield append
-
-
-def write_parquet_columns(path: Path, columns: Mapping[str, Array]) -> None:
-    """Write a table of numbers and texts.
-
-    Args:
-        path: the file to create.
-        columns: (n,) arrays of one length by name: numbers, or texts (of kind O or U).
-
-    Raises:
-        InputError: pyarrow is not installed.
-        OSError: the file cannot be written.
-    """
-    parquet = import_pyarrow(path, ".csv")
-    import pyarrow as arrow
-
-    kinds = {name: arrow.string() if c.dtype.kind in "OU" else None for name, c in columns.items()}
-    table = {name: arrow.array(column, kinds[name]) for name, column in columns.items()}
-    parquet.write_table(arrow.table(table), path)

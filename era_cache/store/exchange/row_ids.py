@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from era_cache.disk.files import loads_json, os_errors, write_bytes
+from era_cache.disk.files import os_errors, write_bytes
+from era_cache.disk.json_files import loads_json
 from era_cache.errors import FormatError, InputError
 from era_cache.store.exchange.blocks import map_npy, plain_ids, reading_errors, require_file
 from era_cache.store.exchange.parquet import parquet_texts

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from era_cache.collection.records import read_collection
-from era_cache.disk.files import read_json
+from era_cache.disk.json_files import read_json
 from era_cache.errors import FormatError
 from era_cache.store.encoder_record import StoredSpec, read_encoder_record
 from era_cache.store.names import encoder_folder_name

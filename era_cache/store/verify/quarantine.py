@@ -10,7 +10,8 @@ import contextlib
 import datetime
 from pathlib import Path
 
-from era_cache.disk.files import make_folder, os_errors, write_json
+from era_cache.disk.files import make_folder, os_errors
+from era_cache.disk.json_files import write_json
 
 __all__ = ["set_aside"]
 
