@@ -27,7 +27,8 @@ from benchmarks.fit_data import COLLECTIONS, vector_file
 from era_cache.collection.beir import read_beir
 from era_cache.evaluate.trec import read_qrels, read_run, write_qrels, write_run
 from era_cache.rank.measures import Measure, Ranking, evaluate, parse_measure
-from era_cache.rank.search import search, tie_order
+from era_cache.rank.search import search
+from era_cache.rank.ties import tie_order
 from era_cache.types import Array, IntArray, Qrels
 
 __all__ = ["MEASURES", "Judged", "agreement_bars", "compared", "measure_bars"]

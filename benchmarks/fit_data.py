@@ -31,7 +31,7 @@ from era_cache.fitting.encoder_pair import (
     query_set,
     resolve_encoders,
 )
-from era_cache.rank.search import tie_order
+from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
 from era_cache.types import IntArray, Qrels, Role
 

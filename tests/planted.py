@@ -15,7 +15,7 @@ from era_cache.encode.embed import embed_collection
 from era_cache.encode.encoders import HashEncoder
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.encoder_pair import FitData, QuerySet
-from era_cache.rank.search import tie_order
+from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
 from era_cache.types import FloatArray, Qrels, Role
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from era_cache.errors import InputError
 from era_cache.rank.measures import Ranking
-from era_cache.rank.search import tie_order
+from era_cache.rank.ties import tie_order
 from era_cache.types import IntArray
 
 __all__ = ["rank_results"]

@@ -16,7 +16,7 @@ from era_cache.collection.splits import Split
 from era_cache.config import EmbedConfig
 from era_cache.errors import FitError, FormatError, StoreError
 from era_cache.fitting.adapter import unit
-from era_cache.rank.search import tie_order
+from era_cache.rank.ties import tie_order
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.store import Store, StoredEncoder
 from era_cache.types import Array, IntArray, Keys, Qrels, Role

@@ -13,7 +13,7 @@ import numpy as np
 
 from era_cache.errors import InputError
 from era_cache.rank.measures import Ranking
-from era_cache.rank.search import check_embeddings, check_request
+from era_cache.rank.request import check_embeddings, check_request
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ In: a ranking as a (queries, depth) matrix of document rows, and judgements (``Q
 Out: per measure one float64 value per query. Nothing here sorts by score: the order of the
 ranking, ties included, is settled by who made it (``rank.search``, ``evaluate.trec``).
 
-The names are those of ir_measures: nDCG, R, RR, AP, P, Success, as in ``nDCG@10``.
+What each measure is stands in ``definitions``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from era_cache.errors import InputError
+from era_cache.rank.definitions import MEASURES, Gains, Judged
 from era_cache.types import FloatArray, IntArray, Qrels
 
 __all__ = ["Measure", "Ranking", "evaluate", "mean", "parse_measure", "relevance_of"]
-
-_NAMES = ("nDCG", "R", "RR", "AP", "P", "Success")
-_NEED_CUTOFF = frozenset({"R", "P", "Success"})
-_ALIASES = {name.lower(): name for name in _NAMES} | {"recall": "R", "mrr": "RR", "map": "AP"}
 
 
 class Measure(NamedTuple):
@@ -48,19 +45,6 @@ class Ranking(NamedTuple):
     scores: NDArray[np.float32]
 
 
-class _Gains(NamedTuple):
-    """Positive results as a list: whose they are, at which rank (from 0), worth what.
-
-    ``ordinals`` counts the positive results of the same query at better ranks. The list is in
-    order of query, then rank. A ranking has few of them, so that each measure costs little.
-    """
-
-    query_rows: IntArray
-    ranks: IntArray
-    ordinals: IntArray
-    gains: NDArray[np.float64]
-
-
 def parse_measure(text: str) -> Measure:
     """Read a measure such as ``nDCG@10``, ``Recall@100`` or ``mrr``.
 
@@ -75,15 +59,16 @@ def parse_measure(text: str) -> Measure:
         InputError: The name is unknown, or the cutoff is missing or not a whole number >= 1.
     """
     name, at, cutoff = text.strip().partition("@")
-    known = _ALIASES.get(name.lower())
+    spelled = {alias: n for n, d in MEASURES.items() for alias in (n.lower(), *d.aliases)}
+    known = spelled.get(name.lower())
     if known is None:
-        names = ", ".join(n + "@k" if n in _NEED_CUTOFF else n for n in _NAMES)
+        names = ", ".join(n + "@k" if d.needs_cutoff else n for n, d in MEASURES.items())
         raise InputError(
             f"Measure {text!r} is unknown. Known are {names} (also Recall, MRR, MAP); "
             "@k may follow each of them."
         )
     if not at:
-        if known in _NEED_CUTOFF:
+        if MEASURES[known].needs_cutoff:
             raise InputError(f"Measure {text!r} needs a cutoff; write for example {known}@10.")
         return Measure(known, None)
     if not re.fullmatch(r"0*[1-9][0-9]{0,8}", cutoff):
@@ -131,13 +116,9 @@ def relevance_of(ranking_doc_rows: IntArray, qrels: Qrels, n_docs: int) -> IntAr
 def evaluate(
     doc_rows: IntArray, qrels: Qrels, measures: Sequence[Measure], n_docs: int
 ) -> dict[Measure, NDArray[np.float64]]:
-    """Compute measures for each query, with the definitions of trec_eval 9.
+    """Compute measures for each query, as ``definitions`` says.
 
-    A document is relevant from grade 1 on. nDCG takes the grade itself as gain (not
-    2**grade - 1) and log2(rank + 1) as discount; its ideal ranks all positive judgements of the
-    query, up to the cutoff. AP divides by the number of all relevant documents, P by the cutoff,
-    also where fewer results exist. RR looks at the first relevant document, Success is 1.0 if
-    there is any up to the cutoff.
+    A document is relevant from grade 1 on. The ideal ranks all positive judgements of the query.
 
     A query without a positive judgement gets 0.0 from every measure: whether it takes part in
     a mean is for the caller to decide.
@@ -163,9 +144,9 @@ def evaluate(
     cells = np.flatnonzero(grades > 0)
     query_rows, ranks = np.divmod(cells, max(1, grades.shape[1]))
     gains = grades.ravel()[cells].astype(np.float64)
-    found = _Gains(query_rows, ranks, _positions(query_rows), gains)
-    ideal = _ideal(qrels)
-    return {measure: _values(measure, found, ideal, len(doc_rows)) for measure in measures}
+    found = Gains(query_rows, ranks, _positions(query_rows), gains)
+    judged = Judged(found, _ideal(qrels), len(doc_rows))
+    return {one: MEASURES[one.name].compute(judged, one.cutoff) for one in measures}
 
 
 def mean(values: FloatArray) -> float:
@@ -199,9 +180,9 @@ def _check_rows(doc_rows: IntArray, qrels: Qrels, n_docs: int) -> None:
 
 
 def _check_measure(measure: Measure) -> None:
-    if measure.name not in _NAMES:
+    if measure.name not in MEASURES:
         raise ValueError(f"Measure {measure} is unknown; use parse_measure.")
-    if measure.cutoff is None and measure.name in _NEED_CUTOFF:
+    if measure.cutoff is None and MEASURES[measure.name].needs_cutoff:
         raise ValueError(f"Measure {measure} needs a cutoff.")
     if measure.cutoff is not None and measure.cutoff < 1:
         raise ValueError(f"Measure {measure} needs a cutoff of at least 1.")
@@ -213,56 +194,10 @@ def _positions(groups: IntArray) -> IntArray:
     return np.arange(len(groups), dtype=np.int64) - starts
 
 
-def _ideal(qrels: Qrels) -> _Gains:
+def _ideal(qrels: Qrels) -> Gains:
     """Rank all positive judgements of each query by falling grade."""
     positive = np.flatnonzero(qrels.relevance > 0)
     order = positive[np.lexsort((-qrels.relevance[positive], qrels.query_rows[positive]))]
     query_rows = qrels.query_rows[order]
     ranks = _positions(query_rows)
-    return _Gains(query_rows, ranks, ranks, qrels.relevance[order].astype(np.float64))
-
-
-def _values(measure: Measure, found: _Gains, ideal: _Gains, n_queries: int) -> NDArray[np.float64]:
-    """Compute one measure for all queries, (q,) float64."""
-    found_here = _cut(found, measure.cutoff)
-    n_relevant = np.bincount(ideal.query_rows, minlength=n_queries)
-
-    def total(list_of: _Gains, weights: FloatArray | None = None) -> NDArray[np.float64]:
-        sums = np.bincount(list_of.query_rows, weights=weights, minlength=n_queries)
-        return sums.astype(np.float64)
-
-    match measure.name:
-        case "nDCG":
-            best = _cut(ideal, measure.cutoff)
-            return _ratio(
-                total(found_here, found_here.gains / np.log2(found_here.ranks + 2.0)),
-                total(best, best.gains / np.log2(best.ranks + 2.0)),
-            )
-        case "AP":
-            precisions = (found_here.ordinals + 1.0) / (found_here.ranks + 1.0)
-            return _ratio(total(found_here, precisions), n_relevant)
-        case "RR":
-            is_first = found_here.ordinals == 0
-            return total(found_here, is_first / (found_here.ranks + 1.0))
-        case "R":
-            return _ratio(total(found_here), n_relevant)
-        case "P":
-            return total(found_here) / float(measure.cutoff or 1)
-        case _:
-            return np.minimum(total(found_here), 1.0)
-
-
-def _cut(gains: _Gains, cutoff: int | None) -> _Gains:
-    """Keep what stands at the first ``cutoff`` ranks."""
-    if cutoff is None:
-        return gains
-    keep = gains.ranks < cutoff
-    query_rows, ranks, ordinals, values = gains
-    return _Gains(query_rows[keep], ranks[keep], ordinals[keep], values[keep])
-
-
-def _ratio(part: FloatArray, whole: FloatArray | IntArray) -> NDArray[np.float64]:
-    """Divide, with 0 / 0 = 0: a query without positive judgements."""
-    result = np.zeros(len(part), dtype=np.float64)
-    np.divide(part, whole, out=result, where=whole > 0)
-    return result
+    return Gains(query_rows, ranks, ranks, qrels.relevance[order].astype(np.float64))

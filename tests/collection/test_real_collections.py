@@ -10,7 +10,8 @@ import pytest
 
 from era_cache.collection.beir import read_beir
 from era_cache.rank.measures import evaluate, parse_measure
-from era_cache.rank.search import search, tie_order
+from era_cache.rank.search import search
+from era_cache.rank.ties import tie_order
 from era_cache.types import Qrels
 
 ROOT = Path(__file__).parents[2]

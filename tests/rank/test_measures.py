@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from era_cache.errors import InputError
+from era_cache.rank.definitions import MEASURES, Definition, Judged, Values
 from era_cache.rank.measures import Measure, evaluate, mean, parse_measure, relevance_of
-from era_cache.rank.search import tie_order
+from era_cache.rank.ties import tie_order
 from era_cache.types import Qrels
 
 UNJUDGED = -9
@@ -247,3 +248,16 @@ def test_mean_of_values_and_of_none() -> None:
     assert mean(np.array([0.0, 0.25, 0.5])) == 0.25
     with pytest.raises(ValueError, match="at least one query"):
         mean(np.array([]))
+
+
+def test_a_measure_from_outside_is_one_line_of_registration(monkeypatch) -> None:
+    def bpref_like(judged: Judged, cutoff: int | None) -> Values:
+        return judged.total(judged.found.cut(cutoff)) / 100
+
+    monkeypatch.setitem(MEASURES, "Hits", Definition(bpref_like, aliases=("found",)))
+    ranking = np.array([[2, 0, 1], [1, 2, 0]])
+    qrels = Qrels(np.array([0, 0, 1]), np.array([2, 1, 0]), np.array([1, 1, 1]))
+    measures = [parse_measure(text) for text in ("found@2", "Hits")]
+    values = evaluate(ranking, qrels, measures, 3)
+    assert [str(measure) for measure in values] == ["Hits@2", "Hits"]
+    assert [found.tolist() for found in values.values()] == [[0.01, 0.0], [0.02, 0.01]]
