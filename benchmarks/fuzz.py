@@ -33,11 +33,11 @@ from benchmarks.mutate import mutated
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.store import key_index as keyindex
 from era_cache.store.compact import compact
 from era_cache.store.store import Store
 from era_cache.types import Qrels
+from tests.hash_encoder import HashEncoder
 
 HANG_SECONDS = 5
 MOST_BYTES = 512 << 20

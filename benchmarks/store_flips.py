@@ -8,11 +8,11 @@ from pathlib import Path
 from benchmarks.common import Bar
 from benchmarks.store_rows import DIM, expected_rows
 from era_cache.collection.records import row_keys
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import FormatError
 from era_cache.store.store import Store
 from era_cache.store.verify import verify
 from era_cache.types import Role
+from tests.hash_encoder import HashEncoder
 
 __all__ = ["flip_bars", "run_flips"]
 

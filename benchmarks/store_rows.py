@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from era_cache.collection.records import Dropped, TextCollection, row_keys
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import EraError
 from era_cache.store.store import Store, StoredEncoder
 from era_cache.types import FloatArray, Keys, Qrels, Role
+from tests.hash_encoder import HashEncoder
 
 __all__ = [
     "DIM",

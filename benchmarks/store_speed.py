@@ -22,12 +22,12 @@ from benchmarks.common import Bar
 from era_cache.collection.records import Dropped, TextCollection, row_keys
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.store.compact import clean, compact
 from era_cache.store.key_index import persist_index
 from era_cache.store.store import Store, StoredEncoder
 from era_cache.store.verify import verify
 from era_cache.types import Array, Keys, Qrels, Role
+from tests.hash_encoder import HashEncoder
 
 __all__ = ["index_bars", "speed_bars"]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from browser import chromium, watch
 from demo_encoders import build_large, build_small, demo_models_dir
+from hash_encoder import HashEncoder
 from hypothesis import settings
 
 from era_cache.collection.beir import read_beir
 from era_cache.collection.records import TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.store.store import Store
 
 __all__ = ["chromium", "watch"]  # fixtures of browser.py, for every test

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from hash_encoder import HashEncoder
 from planted import QUICK, embedded, planted_texts
 
 from era_cache.collection.records import TextCollection
 from era_cache.config import SplitConfig
-from era_cache.encode.encoders import HashEncoder
 from era_cache.fitting.fit_from_store import fit_to_folder
 from era_cache.serve import Lookup, default_candidates, matching_texts, open_source
 from era_cache.store.store import Store

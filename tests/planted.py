@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hash_encoder import HashEncoder
 
 from era_cache.collection.records import Collection as StoredCollection
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.encoder_pair import FitData, QuerySet
 from era_cache.rank.ties import tie_order

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+from hash_encoder import HashEncoder
 from planted import QUICK, default_qrels, planted_texts
 
 from era_cache.collection.records import TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.store.store import Store
 from era_cache.types import FloatArray, Role
 

@@ -7,7 +7,6 @@ are hashed, no model is loaded) and, when texts must really be encoded, (n, d) f
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 import os
@@ -25,7 +24,6 @@ from era_cache.types import FloatArray, Role
 
 __all__ = [
     "Encoder",
-    "HashEncoder",
     "SentenceTransformerEncoder",
 ]
 
@@ -49,36 +47,6 @@ class Encoder(Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """What ran (JSON): library versions, device, precision, batch policy, truncated texts."""
-
-
-class HashEncoder:
-    """A deterministic encoder without a model, for tests: vectors from a digest of the words.
-
-    Texts that share words get similar vectors, so that retrieval means something.
-    """
-
-    def __init__(self, dim: int = 32, seed: str = "", template: str = "{text}") -> None:
-        templates = {Role.QUERY: check_template(template), Role.DOCUMENT: "{text}"}
-        identity = {"kind": "hash", "dim": dim, "seed": seed}
-        self.spec = EncoderSpec(f"hash-{dim}", identity, templates, {})
-        self.encoded = 0
-        self._dim, self._seed = dim, seed
-
-    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
-        """See ``Encoder.encode``."""
-        del role
-        for row, text in enumerate(texts):
-            vector = sum(map(self._word, text.lower().split() or [""]), np.zeros(self._dim))
-            self.encoded += 1
-            yield [row], np.asarray(vector, dtype=np.float32)[None]
-
-    def _word(self, word: str) -> FloatArray:
-        digest = hashlib.blake2b(f"{self._seed}/{word}".encode(), digest_size=8).digest()
-        return np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(self._dim)
-
-    def provenance(self) -> dict[str, Any]:
-        """See ``Encoder.provenance``."""
-        return {"device": "cpu", "precision": "float64"}
 
 
 class SentenceTransformerEncoder:

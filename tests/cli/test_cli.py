@@ -17,6 +17,7 @@ import click
 import h5py
 import pytest
 from click.testing import CliRunner
+from hash_encoder import HashEncoder
 
 from era_cache.cli import embed, evaluate, fit
 from era_cache.cli import store as store_command
@@ -24,7 +25,6 @@ from era_cache.cli.common import INTERRUPTED
 from era_cache.collection.beir import read_beir
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.store.store import Store
 
 BIN = Path(__file__).parents[2] / "bin"
@@ -245,7 +245,7 @@ embed.main()
 def test_ctrl_c_keeps_the_rows_that_are_done_and_the_next_run_completes(toy, tmp_path):
     arguments = [toy, *MODELS, "--store", tmp_path / "store", "--json"]
     arguments = [str(argument) for argument in arguments]
-    slow = [sys.executable, "-c", SLOW_EMBED.format(pause=0.2), *arguments]
+    slow = [sys.executable, "-c", SLOW_EMBED.format(path=sys.path, pause=0.2), *arguments]
     with subprocess.Popen(slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
         before = []
         while before.count("row\n") < 4:
@@ -258,7 +258,7 @@ def test_ctrl_c_keeps_the_rows_that_are_done_and_the_next_run_completes(toy, tmp
     assert f"Error: {INTERRUPTED}" in stderr
     assert "Traceback" not in stderr
     done = subprocess.run(
-        [sys.executable, "-c", SLOW_EMBED.format(pause=0), *arguments],
+        [sys.executable, "-c", SLOW_EMBED.format(path=sys.path, pause=0), *arguments],
         capture_output=True,
         text=True,
         check=True,

@@ -12,13 +12,13 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from hash_encoder import HashEncoder
 from planted import embedded, planted_texts
 
 from era_cache.cli import evaluate, fit
 from era_cache.cli.common import INTERRUPTED
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.fitting import choice as choose
 from era_cache.fitting.crossfit import crossfit
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hash_encoder import HashEncoder
 from lookup_cases import NASTY, SPLIT, Case, build, nasty_texts, write_beir
 from planted import QUICK, planted_texts
 
@@ -22,7 +23,7 @@ from era_cache.cli import search
 from era_cache.collection.beir import read_beir
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder, SentenceTransformerEncoder
+from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.fitting.fit_from_store import fit_to_folder
 from era_cache.serve import server
 from era_cache.serve.engine import MOST_DEPTH

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
+from hash_encoder import HashEncoder
 from test_importing import bring, nothing_stored, texts_of, write_spec
 from tiny_model import build_tiny
 
@@ -15,7 +16,7 @@ from era_cache.disk.files import sha256_file
 from era_cache.disk.hdf5 import write_plain
 from era_cache.encode.drift import encoder_of, probe_rows
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder, SentenceTransformerEncoder
+from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.store.encoder_record import read_stated_spec
 from era_cache.store.exchange.matching import collection_keys

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hash_encoder import HashEncoder
 
 from era_cache.collection.records import Dropped, TextCollection, alignment_order, row_keys
 from era_cache.config import EmbedConfig
 from era_cache.disk import files
 from era_cache.disk.hdf5 import PlainWriter
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import EncoderError, EraError, StoreError
 from era_cache.store.encoder_record import render
 from era_cache.store.store import SIDES, Store

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hash_encoder import HashEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import build_tiny
 
 from era_cache.disk.json_files import json_digest, write_json
 from era_cache.encode import encoders
-from era_cache.encode.encoders import HashEncoder, SentenceTransformerEncoder
+from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.errors import EncoderError, FormatError, InputError
 from era_cache.store.encoder_record import (
     EncoderSpec,

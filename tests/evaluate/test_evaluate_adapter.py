@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hash_encoder import HashEncoder
 from planted import QUICK, QUICK_PAPER, embedded, planted_texts
 
 from era_cache.collection.splits import make_split
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.evaluate.analysis import record_of
 from era_cache.evaluate.evaluate_adapter import Evaluation, evaluate_folder

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hash_encoder import HashEncoder
 from planted import embedded, planted_texts
 
 from era_cache.collection.records import Collection, TextCollection
 from era_cache.collection.splits import make_split
 from era_cache.config import SplitConfig
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import FitError, FormatError, StoreError
 from era_cache.fitting.encoder_pair import (
     load_fit_data,

@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from hash_encoder import HashEncoder
 from planted import QUICK, Meddled, default_qrels, embedded, planted_texts
 
 from era_cache.collection.splits import make_split
 from era_cache.config import EmbedConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import InputError
 from era_cache.fitting import experiments
 from era_cache.fitting.choice import fit_candidates

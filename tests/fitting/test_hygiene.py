@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hash_encoder import HashEncoder
 from planted import QUICK, QUICK_PAPER, Meddled, default_qrels, embedded, planted_texts
 
 from era_cache.collection.beir import read_beir
@@ -15,7 +16,6 @@ from era_cache.collection.records import Collection, TextCollection
 from era_cache.collection.splits import Split, make_split
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.fitting.encoder_pair import load_fit_data, resolve_encoders
 from era_cache.fitting.fit_from_store import FitReport, fit_to_folder
 from era_cache.store import store as store_module

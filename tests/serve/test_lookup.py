@@ -8,12 +8,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from hash_encoder import HashEncoder
 from lookup_cases import SPLIT, Case, build, unit_rows
 from planted import QUICK, embedded, planted_texts
 from tiny_model import build_tiny
 
 from era_cache.collection.splits import make_split
-from era_cache.encode.encoders import HashEncoder, SentenceTransformerEncoder
+from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.encoder_pair import Encoders

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hash_encoder import HashEncoder
 from planted import embedded, planted_texts
 
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import StoreError
 from era_cache.store.contents import coverage, list_collections, list_encoders
 from era_cache.store.store import Store

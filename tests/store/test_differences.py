@@ -8,12 +8,12 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from era_cache.cli import store_trust
 from era_cache.collection.records import row_keys
-from era_cache.encode.encoders import HashEncoder
 from era_cache.store import differences
 from era_cache.store.compact import compact
 from era_cache.store.differences import Sides, diff

@@ -11,13 +11,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import build_tiny
 
 from era_cache.collection.beir import read_beir
 from era_cache.collection.records import Dropped, TextCollection, row_keys
-from era_cache.encode.encoders import HashEncoder, SentenceTransformerEncoder
+from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.encode.model_width import model_width
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import read_stated_spec

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from era_cache.disk.hdf5 import inspect, write_plain
-from era_cache.encode.encoders import HashEncoder
 from era_cache.store import key_index as keyindex
 from era_cache.store.key_index import KeyIndex, by_segment, persist_index, remove_stale_indexes
 from era_cache.store.read_rows import read_rows

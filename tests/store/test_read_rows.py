@@ -7,12 +7,12 @@ import errno
 
 import numpy as np
 import pytest
+from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from era_cache.collection.records import row_keys
 from era_cache.disk.hdf5 import PlainWriter, write_plain
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import EncoderError, EraError, FormatError, InputError, StoreError
 from era_cache.store import read_rows as reading
 from era_cache.store.encoder_record import stated_spec

@@ -12,11 +12,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hash_encoder import HashEncoder
 
 from era_cache.collection.records import TextCollection, row_keys
 from era_cache.disk.files import TEMPORARY_PREFIX, sha256_file
 from era_cache.disk.hdf5 import PlainWriter
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import EncoderError, EraError, FingerprintError, FormatError, StoreError
 from era_cache.store import read_rows as reading
 from era_cache.store import store as store_module

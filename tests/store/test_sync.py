@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_stores import add_collection, add_rows, damage, files_of, rows_of, spec_of
@@ -28,7 +29,6 @@ from small_stores import add_collection, add_rows, damage, files_of, rows_of, sp
 from era_cache.cli import store_share
 from era_cache.collection.records import row_keys
 from era_cache.disk.files import sha256_file
-from era_cache.encode.encoders import HashEncoder
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.store import sync as transfer
 from era_cache.store.encoder_record import encoder_record

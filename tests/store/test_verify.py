@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hash_encoder import HashEncoder
 
 from era_cache.cli import store_trust
 from era_cache.collection.records import row_keys
@@ -20,7 +21,6 @@ from era_cache.config import EmbedConfig
 from era_cache.disk.files import sha256_file
 from era_cache.disk.hdf5 import write_plain
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
 from era_cache.store import read_rows as reading
 from era_cache.store.compact import compact
 from era_cache.store.key_index import persist_index
