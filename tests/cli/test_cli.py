@@ -226,8 +226,9 @@ def test_embed_says_what_to_do_when_the_store_cannot_be_written(
 
 SLOW_EMBED = """
 import sys, time
+sys.path[:0] = {path!r}
 from era_cache.cli import embed
-from era_cache.encode.encoders import HashEncoder
+from hash_encoder import HashEncoder
 
 class Slow(HashEncoder):
     def encode(self, texts, role):

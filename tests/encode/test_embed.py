@@ -447,7 +447,7 @@ from pathlib import Path
 sys.path[:0] = {path!r}
 from test_embed import big_collection, embed
 from era_cache.config import EmbedConfig
-from era_cache.encode.encoders import HashEncoder
+from hash_encoder import HashEncoder
 from era_cache.store.store import Store
 class Slow(HashEncoder):
     def encode(self, texts, role):

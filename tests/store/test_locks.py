@@ -31,7 +31,7 @@ from era_cache.collection.beir import read_beir
 from era_cache.store.compact import compact
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import HashEncoder
+from hash_encoder import HashEncoder
 from era_cache.store.store import Store
 from era_cache.store.verify import verify
 store = Store.create(sys.argv[2])
