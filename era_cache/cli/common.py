@@ -145,14 +145,15 @@ def echo_json(value: Any) -> None:
 
 
 def echo_table(header: list[str], rows: list[list[str]]) -> None:
-    """Print an aligned table on stdout; the first column is text, the others are numbers."""
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-    for line in [header, *rows]:
-        cells = [
-            cell.ljust(width) if i < 2 and not cell[:1].isdigit() else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        click.echo("  ".join(cells).rstrip())
+    """Print an aligned table on stdout: words at the left, columns of numbers at the right."""
+    from era_cache.report.terminal import table_lines
+
+    right = [i for i in range(1, len(header)) if all(_numeric(row[i]) for row in rows)]
+    click.echo("\n".join(table_lines([header, *rows], right=right)))
+
+
+def _numeric(cell: str) -> bool:
+    return not cell or cell.lstrip("+-<~ ")[:1].isdigit() or not cell.strip("+-")
 
 
 class ProgressBars:
