@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import era_cache
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.fit_from_store import fit_to_folder
@@ -129,6 +131,45 @@ def test_python_block_runs(tag, code, request, tmp_path, monkeypatch):
         folder = shutil.copytree(source, tmp_path / "toy")
     monkeypatch.chdir(folder)
     exec(compile(code, "page.md", "exec"), {"__name__": "page"})
+
+
+def resolves(name):
+    """Whether a dotted name leads from the package to a module, or to something defined in one."""
+    here = era_cache
+    for part in name.split("."):
+        try:
+            here = getattr(here, part, None) or importlib.import_module(f"{here.__name__}.{part}")
+        except (ImportError, AttributeError):
+            return False
+    return True
+
+
+def names_in(page):
+    """Names in backquotes that start at a package: `disk.files.staged`."""
+    quoted = re.findall(r"`([a-z_0-9]+(?:\.\w+)+)`", page.read_text("utf-8"))
+    packages = {path.name for path in Path(era_cache.__file__).parent.iterdir() if path.is_dir()}
+    files = (".json", ".toml", ".h5")
+    return [n for n in quoted if n.partition(".")[0] in packages and not n.endswith(files)]
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "trust.md"])
+def test_every_name_that_a_page_about_the_code_mentions_exists(page):
+    names = names_in(ROOT / "docs" / page)
+    assert len(names) >= 12
+    assert [name for name in names if not resolves(name)] == []
+
+
+def test_ten_questions_have_an_answer_each():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = page.partition("## Ten questions")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + 10
+    assert all(question.strip().endswith("?") and answer.strip() for question, answer in rows[1:])
+
+
+@pytest.mark.parametrize("name", ["disk.files.nowhere", "nowhere.files", "rank.ties.tie_order.x"])
+def test_a_name_that_does_not_exist_is_noticed(name):
+    assert not resolves(name)
 
 
 def test_toy_folder_holds_what_readme_blocks_rely_on(toy_work):
