@@ -31,11 +31,10 @@ def test_the_public_names_are_there_and_on_the_page():
 
 def test_names_are_those_of_their_homes():
     from era_cache.api import RetrievalAdapter, fit
-    from era_cache.store import Store
-    from era_cache.store.store import Store as home
+    from era_cache.store import Store, store
 
     assert (era_cache.fit, era_cache.RetrievalAdapter) == (fit, RetrievalAdapter)
-    assert era_cache.Store is Store is home
+    assert era_cache.Store is Store is store.Store
 
 
 @pytest.mark.parametrize("package", ["", ".store"])
