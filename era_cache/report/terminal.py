@@ -6,13 +6,13 @@ printable characters, aligned also where characters are two columns wide.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from era_cache.report.cells import printable
 
 if TYPE_CHECKING:
+    from rich.style import Style
     from rich.text import Text
 
 __all__ = ["cut", "display_width", "table_lines"]
@@ -47,7 +47,7 @@ def table_lines(
     """Align rows of cells, the head among them.
 
     Args:
-        rows: cells of one table, at least one row, all of one length; a cell may have several lines.
+        rows: at least one, all of one length; a cell may have several lines.
         right: the columns whose cells stand at the right, as numbers do.
         gap: spaces between columns.
         bold: cells (row, column) that are marked for a terminal; without any, no escape is written.
@@ -63,17 +63,13 @@ def table_lines(
         table.add_column(justify="right" if column in right else "left", no_wrap=True)
     for number, row in enumerate(rows):
         table.add_row(*(_text(cell, (number, i) in bold) for i, cell in enumerate(row)))
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=_WIDEST,
-        force_terminal=bool(bold),
-        color_system="standard" if bold else None,
-        legacy_windows=False,
-        _environ={},
-    )
-    console.print(table)
-    return [line.rstrip() for line in stream.getvalue().split("\n")[:-1]]
+    console = Console(width=_WIDEST, _environ={})
+    lines = console.render_lines(table, pad=False)
+    return ["".join(_shown(part.text, part.style) for part in line).rstrip() for line in lines]
+
+
+def _shown(text: str, style: Style | None) -> str:
+    return f"\x1b[1m{text}\x1b[0m" if style is not None and style.bold else text
 
 
 def _text(cell: str, bold: bool) -> Text:

@@ -24,7 +24,7 @@ def test_only_what_is_asked_for_is_bold(monkeypatch) -> None:
     plain = table_lines(ROWS)
     marked = table_lines(ROWS, bold=[(1, 0)])
     assert "\x1b" not in "".join(plain)
-    assert marked == [line.replace("検索", "\x1b[1m検索\x1b[0m") for line in plain]
+    assert marked == [line.replace("検索  ", "\x1b[1m検索  \x1b[0m") for line in plain]
 
 
 def test_escapes_of_others_do_not_reach_the_terminal() -> None:
