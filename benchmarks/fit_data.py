@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from demo_encoders import demo_models_dir
 
-from era_cache.collection.records import Collection, row_keys
+from era_cache.collection.keys import row_keys
+from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
 from era_cache.config import SplitConfig
 from era_cache.fitting.adapter import unit

@@ -20,8 +20,7 @@ import h5py  # noqa: F401  (imported now, so that it does not count as work)
 import numpy as np
 
 from benchmarks.store_rows import PatternEncoder, RowLog, expected_rows, numbered_texts
-from era_cache.collection.keys import distinct_rows
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import distinct_rows, row_keys
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import EraError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.common import Bar
 from benchmarks.store_rows import DIM, expected_rows
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.errors import FormatError
 from era_cache.store.store import Store
 from era_cache.store.verify import verify

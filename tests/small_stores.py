@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from era_cache.collection.beir import read_beir
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.store.encoder_record import EncoderSpec
 from era_cache.store.store import SIDES, Store
 from era_cache.store.write_segments import SegmentWriter

@@ -110,7 +110,7 @@ def texts_of(folders: tuple[Path, ...], results: Results) -> dict[str, dict[str,
         InputError: a folder is no collection.
     """
     from era_cache.collection.beir import read_beir
-    from era_cache.collection.records import row_keys
+    from era_cache.collection.keys import row_keys
     from era_cache.evaluate.results_folder import texts_digest
     from era_cache.types import Role
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.collection.records import TextCollection, alignment_order
+from era_cache.collection.keys import alignment_order
+from era_cache.collection.records import TextCollection
 from era_cache.disk.json_files import loads_json
 from era_cache.encode.encoders import Encoder, SentenceTransformerEncoder
 from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError, StoreError

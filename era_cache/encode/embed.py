@@ -13,12 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache import __version__
-from era_cache.collection.keys import distinct_rows
-from era_cache.collection.records import (
-    Collection,
-    TextCollection,
-    alignment_order,
-)
+from era_cache.collection.keys import alignment_order, distinct_rows
+from era_cache.collection.records import Collection, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.encode.encoders import Encoder
 from era_cache.errors import EncoderError

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from era_cache.collection.records import Collection, text_keys
+from era_cache.collection.keys import text_keys
+from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
 from era_cache.config import SplitConfig
 from era_cache.errors import FingerprintError, FormatError, InputError

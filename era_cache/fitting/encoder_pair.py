@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from era_cache.collection.records import Collection, alignment_order, text_keys
+from era_cache.collection.keys import alignment_order, text_keys
+from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
 from era_cache.config import EmbedConfig
 from era_cache.errors import FitError, FormatError, StoreError

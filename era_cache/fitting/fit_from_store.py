@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import era_cache
-from era_cache.collection.records import Collection, text_keys
+from era_cache.collection.keys import text_keys
+from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.disk.json_files import read_json

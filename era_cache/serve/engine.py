@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.encode.encoders import Encoder
 from era_cache.errors import FormatError, InputError
 from era_cache.fitting.adapter import unit

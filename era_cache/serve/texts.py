@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from era_cache.collection.records import Collection, TextCollection, row_keys
+from era_cache.collection.keys import row_keys
+from era_cache.collection.records import Collection, TextCollection
 from era_cache.types import Array, Keys, Role
 
 __all__ = ["Texts", "matching_texts"]

@@ -16,14 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from era_cache.collection.keys import distinct_rows
-from era_cache.collection.records import (
-    Collection,
-    TextCollection,
-    read_collection,
-    row_keys,
-    write_collection,
-)
+from era_cache.collection.keys import distinct_rows, row_keys
+from era_cache.collection.records import Collection, TextCollection
+from era_cache.collection.stored import read_collection, write_collection
 from era_cache.disk.files import make_folder, os_errors, remove_stale_temporaries
 from era_cache.disk.json_files import json_digest, read_json, write_json
 from era_cache.errors import EncoderError, FingerprintError, FormatError, StoreError

@@ -14,15 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from era_cache.collection.beir import read_beir
-from era_cache.collection.records import (
-    Dropped,
-    alignment_order,
-    collection_digest,
-    distinct_rows,
-    read_collection,
-    row_keys,
-    write_collection,
-)
+from era_cache.collection.keys import alignment_order, distinct_rows, row_keys
+from era_cache.collection.records import Dropped
+from era_cache.collection.stored import collection_digest, read_collection, write_collection
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.types import Role
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from hash_encoder import HashEncoder
 
-from era_cache.collection.records import Dropped, TextCollection, alignment_order, row_keys
+from era_cache.collection.keys import alignment_order, row_keys
+from era_cache.collection.records import Dropped, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.disk import files
 from era_cache.disk.hdf5 import PlainWriter

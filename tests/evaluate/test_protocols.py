@@ -17,7 +17,7 @@ import pytest
 import torch
 from several import DOMAINS, RECIPE, SIZES, several, texts_of
 
-from era_cache.collection.records import text_keys
+from era_cache.collection.keys import text_keys
 from era_cache.collection.splits import make_split
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import FitError, InputError, StoreError

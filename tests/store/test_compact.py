@@ -13,7 +13,7 @@ from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.errors import EraError, FormatError
 from era_cache.store import compact as compact_module
 from era_cache.store.compact import clean, compact

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from era_cache.cli import store_trust
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.store import differences
 from era_cache.store.compact import compact
 from era_cache.store.differences import Sides, diff

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_importing import SPEC, bring, numbered, texts_of
 
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.disk.files import sha256_file
 from era_cache.errors import InputError, StoreError
 from era_cache.store.exchange import blocks as array_blocks

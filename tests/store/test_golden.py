@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.store.store import Store
 from era_cache.types import Role
 

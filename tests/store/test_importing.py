@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tiny_model import build_tiny
 
 from era_cache.collection.beir import read_beir
-from era_cache.collection.records import Dropped, TextCollection, row_keys
+from era_cache.collection.keys import row_keys
+from era_cache.collection.records import Dropped, TextCollection
 from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.encode.model_width import model_width
 from era_cache.errors import EncoderError, InputError

@@ -11,7 +11,7 @@ from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.disk.hdf5 import PlainWriter, write_plain
 from era_cache.errors import EncoderError, EraError, FormatError, InputError, StoreError
 from era_cache.store import read_rows as reading

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from hash_encoder import HashEncoder
 
-from era_cache.collection.records import TextCollection, row_keys
+from era_cache.collection.keys import row_keys
+from era_cache.collection.records import TextCollection
 from era_cache.disk.files import TEMPORARY_PREFIX, sha256_file
 from era_cache.disk.hdf5 import PlainWriter
 from era_cache.errors import EncoderError, EraError, FingerprintError, FormatError, StoreError

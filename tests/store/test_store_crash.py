@@ -21,7 +21,7 @@ from benchmarks.store_rows import (
     read_log,
     wrong_rows,
 )
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.config import EmbedConfig
 from era_cache.disk.files import TEMPORARY_PREFIX
 from era_cache.encode.embed import embed_collection

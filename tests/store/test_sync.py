@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from small_stores import add_collection, add_rows, damage, files_of, rows_of, spec_of
 
 from era_cache.cli import store_share
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.disk.files import sha256_file
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.store import sync as transfer

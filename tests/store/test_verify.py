@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from hash_encoder import HashEncoder
 
 from era_cache.cli import store_trust
-from era_cache.collection.records import row_keys
+from era_cache.collection.keys import row_keys
 from era_cache.config import EmbedConfig
 from era_cache.disk.files import sha256_file
 from era_cache.disk.hdf5 import write_plain

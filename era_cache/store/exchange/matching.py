@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from era_cache.collection.records import TextCollection, row_keys
+from era_cache.collection.keys import row_keys
+from era_cache.collection.records import TextCollection
 from era_cache.errors import InputError
 from era_cache.types import Array, Keys, Role
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from era_cache.collection.records import read_collection
+from era_cache.collection.stored import read_collection
 from era_cache.disk.json_files import read_json
 from era_cache.errors import FormatError
 from era_cache.store.encoder_record import StoredSpec, read_encoder_record

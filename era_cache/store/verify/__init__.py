@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from era_cache.collection.records import Collection, read_collection
+from era_cache.collection.records import Collection
+from era_cache.collection.stored import read_collection
 from era_cache.errors import FormatError
 from era_cache.store.names import COLLECTION_NAME, PAIR_NAME, STORE_FOLDERS
 from era_cache.store.store import Store, read_pair

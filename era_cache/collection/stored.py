@@ -1,0 +1,191 @@
+"""The file of a collection: ids, keys and judgements, and a digest of all of it (docs/format.md).
+
+In: a ``TextCollection``, or a file that anyone may have made. Out: the file, or a ``Collection``
+that was checked.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from era_cache.collection.keys import row_keys
+from era_cache.collection.records import Collection, TextCollection
+from era_cache.disk.files import safe_name, staged
+from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
+from era_cache.disk.json_files import canonical_json, loads_json
+from era_cache.errors import FormatError, InputError
+from era_cache.types import Array, IntArray, Qrels, Role
+
+__all__ = ["collection_digest", "read_collection", "write_collection"]
+
+FORMAT, VERSION = "era-collection", 1
+_ARRAYS = (
+    ("doc_keys", np.uint8),
+    ("doc_ids", np.uint8),
+    ("doc_id_ends", np.int64),
+    ("query_keys", np.uint8),
+    ("query_text_keys", np.uint8),
+    ("query_ids", np.uint8),
+    ("query_id_ends", np.int64),
+    ("qrels_query", np.int64),
+    ("qrels_doc", np.int64),
+    ("qrels_relevance", np.int64),
+    ("qrels_split", np.uint8),
+)
+
+
+def _pack_strings(strings: Sequence[str]) -> tuple[Array, IntArray]:
+    encoded = [text.encode("utf-8") for text in strings]
+    ends = np.cumsum([len(data) for data in encoded], dtype=np.int64)
+    return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
+
+
+def _unpack_strings(path: Path, data: Array, ends: Array) -> list[str]:
+    bounds = np.concatenate([[0], ends])
+    if np.any(np.diff(bounds) < 1) or bounds[-1] != len(data):
+        raise FormatError(f"{path}: the table of ids is damaged.")
+    blob, cuts = data.tobytes(), bounds.tolist()
+    try:
+        ids = [blob[a:b].decode("utf-8") for a, b in itertools.pairwise(cuts)]
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: an id is not UTF-8.") from error
+    if len(set(ids)) != len(ids):
+        raise FormatError(f"{path}: an id occurs twice.")
+    return ids
+
+
+def collection_digest(meta: bytes, arrays: Mapping[str, Array]) -> str:
+    """SHA-256 over the canonical metadata and every array (docs/format.md), in hex."""
+    digest = hashlib.sha256(meta)
+    for name, _ in _ARRAYS:
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(canonical_json([name, array.dtype.name, list(array.shape)]) + b"\n")
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def write_collection(folder: Path, texts: TextCollection) -> Collection:
+    """Store a collection's ids, keys and judgements, and return it as a reader will see it.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    splits = list(texts.splits)
+    parts = list(texts.splits.values())
+    qrels = Qrels(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    split_of = np.repeat(np.arange(len(parts), dtype=np.uint8), [len(p.doc_rows) for p in parts])
+    doc_ids, doc_ends = _pack_strings(texts.doc_ids)
+    query_ids, query_ends = _pack_strings(texts.query_ids)
+    arrays: dict[str, Array] = {
+        "doc_keys": row_keys(Role.DOCUMENT, texts.doc_texts),
+        "doc_ids": doc_ids,
+        "doc_id_ends": doc_ends,
+        "query_keys": row_keys(Role.QUERY, texts.query_texts, texts.instructions),
+        "query_text_keys": row_keys(Role.QUERY, texts.query_texts),
+        "query_ids": query_ids,
+        "query_id_ends": query_ends,
+        "qrels_query": qrels.query_rows,
+        "qrels_doc": qrels.doc_rows,
+        "qrels_relevance": qrels.relevance,
+        "qrels_split": split_of,
+    }
+    meta = canonical_json(
+        {
+            "name": texts.name,
+            "domain": texts.domain,
+            "ignore_identical_ids": texts.ignore_identical_ids,
+            "splits": splits,
+            "counts": dict(texts.dropped._asdict()),
+        }
+    )
+    digest = collection_digest(meta, arrays)
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    attributes: dict[str, int | str] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "digest": digest,
+        "created": created,
+        "meta": meta.decode("utf-8"),
+    }
+    with staged(folder, ".h5") as (temporary, commit):
+        write_plain(temporary, arrays, attributes)
+        stored = read_collection(temporary)
+        commit(f"{texts.name}-{digest[:12]}.h5")
+    return stored
+
+
+def read_collection(path: Path) -> Collection:
+    """Read a stored collection and check all of it.
+
+    Raises:
+        FormatError: damaged, hostile or newer.
+        StoreError: it cannot be opened.
+    """
+    plain = open_plain(path, FORMAT, VERSION)
+    arrays = _checked_arrays(path, plain)
+    meta_text = plain.attributes.get("meta")
+    if not isinstance(meta_text, str):
+        raise FormatError(f"{path}: no metadata.")
+    digest = collection_digest(meta_text.encode("utf-8"), arrays)
+    if digest != plain.attributes.get("digest"):
+        raise FormatError(
+            f"{path}: content and digest differ; the file is damaged. Remove it and run era-embed "
+            "again (its vectors are kept)."
+        )
+    meta = loads_json(meta_text, str(path))
+    try:
+        name, splits = safe_name(meta["name"]), [str(split) for split in meta["splits"]]
+        domain, ignore = str(meta["domain"]), bool(meta["ignore_identical_ids"])
+    except (KeyError, TypeError, InputError) as error:
+        raise FormatError(f"{path}: metadata is incomplete: {error}") from error
+    collection = Collection(
+        name=name,
+        domain=domain,
+        ignore_identical_ids=ignore,
+        doc_ids=_unpack_strings(path, arrays["doc_ids"], arrays["doc_id_ends"]),
+        doc_keys=arrays["doc_keys"],
+        query_ids=_unpack_strings(path, arrays["query_ids"], arrays["query_id_ends"]),
+        query_keys=arrays["query_keys"],
+        query_text_keys=arrays["query_text_keys"],
+        qrels=Qrels(arrays["qrels_query"], arrays["qrels_doc"], arrays["qrels_relevance"]),
+        qrels_split=arrays["qrels_split"],
+        splits=splits,
+        digest=digest,
+        created=str(plain.attributes.get("created", "")),
+    )
+    _check_rows(path, collection)
+    return collection
+
+
+def _checked_arrays(path: Path, plain: PlainFile) -> dict[str, Array]:
+    if set(plain.slots) != {name for name, _ in _ARRAYS}:
+        raise FormatError(f"{path}: members {sorted(plain.slots)} are not those of a collection.")
+    for name, dtype in _ARRAYS:
+        slot = plain.slots[name]
+        columns = (16,) if name.endswith("_keys") else ()
+        if slot.dtype != np.dtype(dtype) or slot.shape[1:] != columns or not slot.shape:
+            raise FormatError(f"{path}: '{name}' has dtype {slot.dtype} and shape {slot.shape}.")
+    return {name: np.array(plain.array(name)) for name, _ in _ARRAYS}
+
+
+def _check_rows(path: Path, c: Collection) -> None:
+    lengths = {len(c.qrels.query_rows), len(c.qrels.doc_rows), len(c.qrels.relevance)}
+    if len(lengths | {len(c.qrels_split)}) != 1:
+        raise FormatError(f"{path}: columns of judgements have different lengths.")
+    queries = {len(c.query_ids), len(c.query_keys), len(c.query_text_keys)}
+    if len(c.doc_ids) != len(c.doc_keys) or len(queries) != 1:
+        raise FormatError(f"{path}: numbers of ids and keys differ.")
+    bounds = (
+        (c.qrels.query_rows, len(c.query_ids)),
+        (c.qrels.doc_rows, len(c.doc_ids)),
+        (c.qrels_split, len(c.splits)),
+    )
+    for rows, limit in bounds:
+        if len(rows) and (rows.min() < 0 or rows.max() >= limit):
+            raise FormatError(f"{path}: a judgement points outside the collection.")
