@@ -13,7 +13,7 @@ from benchmarks.common import Bar
 from benchmarks.fit_data import PAIRS, available
 from benchmarks.shared_store import make_store
 from era_cache.config import FitConfig, SplitConfig
-from era_cache.evaluate.protocols import run_protocol
+from era_cache.evaluate.protocols import Plan, run_protocol
 from era_cache.rank.measures import parse_measure
 
 __all__ = ["protocol_bars"]
@@ -40,18 +40,16 @@ def protocol_bars(names: Sequence[str], tell: Callable[[str], None]) -> list[Bar
     wanted = list(names) or store.collection_names()
     with tempfile.TemporaryDirectory(prefix="era-protocol-") as folder:
         start = time.monotonic()
-        results = run_protocol(
-            store,
-            wanted,
-            Path(folder, "results"),
+        plan = Plan(
             protocol=_PROTOCOL,
+            collections=wanted,
             split=SplitConfig(),
             labels=[0.2],
             split_seeds=1,
             recipe=FitConfig(),
             measures=[parse_measure("nDCG@10"), parse_measure("R@100")],
-            tell=tell,
         )
+        results = run_protocol(store, plan, Path(folder, "results"), tell=tell)
         seconds = time.monotonic() - start
     fitted = sum(len(fit.job["train"]) for fit in results.fits)
     steps = dict.fromkeys(step for fit in results.fits for step in fit.seconds)

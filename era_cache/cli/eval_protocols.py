@@ -125,7 +125,8 @@ def _run(
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
-    from era_cache.evaluate.protocols import run_protocol
+    from era_cache.evaluate.protocols import Plan, run_protocol
+    from era_cache.evaluate.results_folder import MadeBy
     from era_cache.report import render_text
     from era_cache.store.store import Store
 
@@ -134,33 +135,34 @@ def _run(
     only, holdout = options["only_domain"], options["holdout_domain"]
     named = collections or tuple(store.collection_names())
     names = named_collections(store, named, only, holdout)
-    recipe = recipe_of(options["settings"], options["seed"])
-    measures = measures_of(options["measures"])
-    split = split_of(options)
-    results = run_protocol(
-        store,
-        names,
-        options["out"],
+    plan = Plan(
         protocol=protocol,
-        split=split,
+        collections=names,
+        split=split_of(options),
         labels=options["labels"],
         split_seeds=options["split_seeds"],
-        recipe=recipe,
-        measures=measures,
+        recipe=recipe_of(options["settings"], options["seed"]),
+        measures=measures_of(options["measures"]),
         documents=options.get("documents", True),
-        configuration={
-            "command": f"era-eval {protocol}",
-            "store": str(store_path),
-            "collections": names,
-            "labels": options["labels"],
-            "split_seeds": options["split_seeds"],
-            "split": split.rule,
-            "label_count": split.count,
-            **{key: options[key] for key in ("query_encoder", "doc_encoder", "device")},
-            "recipe": asdict(recipe),
-            "test_seed": options["test_seed"],
-        },
-        commands=[("era-fit " if form == "curve" else "era-eval ") + shlex.join(sys.argv[1:])],
+    )
+    configuration = {
+        "command": f"era-eval {protocol}",
+        "store": str(store_path),
+        "collections": names,
+        "labels": plan.labels,
+        "split_seeds": plan.split_seeds,
+        "split": plan.split.rule,
+        "label_count": plan.split.count,
+        **{key: options[key] for key in ("query_encoder", "doc_encoder", "device")},
+        "recipe": asdict(plan.recipe),
+        "test_seed": options["test_seed"],
+    }
+    command = ("era-fit " if form == "curve" else "era-eval ") + shlex.join(sys.argv[1:])
+    results = run_protocol(
+        store,
+        plan,
+        options["out"],
+        made_by=MadeBy(configuration, [command]),
         tell=lambda text: note(f"fit {text} …"),
         **reading_of(options),
     )

@@ -19,13 +19,21 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import InputError
 from era_cache.evaluate.evaluate_adapter import collection_entry, measured_values, rows_read
-from era_cache.evaluate.results_folder import Fit, Head, Results, ResultsFolder, job_name
+from era_cache.evaluate.results_folder import (
+    Fit,
+    Head,
+    MadeBy,
+    Results,
+    ResultsFolder,
+    job_name,
+)
 from era_cache.evaluate.score import Scored, depth_of, score_adapters, score_histogram, score_large
 from era_cache.fitting.choice import fit_candidates
 from era_cache.fitting.encoder_pair import Encoders, HeldOut, load_held_out
@@ -34,7 +42,7 @@ from era_cache.fitting.held_out import PRIMARY
 from era_cache.rank.measures import Measure
 from era_cache.store.store import Store
 
-__all__ = ["PROTOCOLS", "run_protocol"]
+__all__ = ["PROTOCOLS", "Plan", "run_protocol"]
 
 PROTOCOLS = {
     "each": "one adapter for each collection",
@@ -45,6 +53,42 @@ PROTOCOLS = {
 
 Told = Callable[[str], None]
 Wanted = Callable[[str, float, int], bool]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a protocol fits and measures."""
+
+    protocol: str
+    """Of ``PROTOCOLS``."""
+    collections: Sequence[str]
+    split: SplitConfig
+    """Rule and first seed."""
+    labels: Sequence[float]
+    """Shares of the judged queries to train with."""
+    split_seeds: int
+    """How many shuffles of the split, counted up from ``split.seed``."""
+    recipe: FitConfig
+    measures: Sequence[Measure]
+    """The primary measure is always among them."""
+    documents: bool = True
+    """Whether documents of the domain that is left out take part in the alignment and as
+    references; none of its queries or labels does."""
+
+    def parts(self) -> list[SplitConfig]:
+        """Every split that is fitted on: each shuffle at each share of the labels.
+
+        Raises:
+            InputError: there is none.
+        """
+        parts = [
+            dataclasses.replace(self.split, seed=seed, labels=share)
+            for seed in range(self.split.seed, self.split.seed + self.split_seeds)
+            for share in sorted(set(self.labels))
+        ]
+        if not parts:
+            raise InputError("No share of the labels, or no shuffle: there is nothing to fit.")
+        return parts
 
 
 class Task(NamedTuple):
@@ -91,18 +135,10 @@ def tasks_of(protocol: str, domains: Mapping[str, str]) -> list[Task]:
 
 def run_protocol(
     store: Store,
-    names: Sequence[str],
+    plan: Plan,
     folder: Path,
     *,
-    protocol: str,
-    split: SplitConfig,
-    labels: Sequence[float],
-    split_seeds: int,
-    recipe: FitConfig,
-    measures: Sequence[Measure],
-    documents: bool = True,
-    configuration: Mapping[str, Any] | None = None,
-    commands: Sequence[str] = (),
+    made_by: MadeBy | None = None,
     tell: Told = lambda _text: None,
     wanted: Wanted = lambda _trained_on, _labels, _split_seed: True,
     **reading: Any,
@@ -113,18 +149,9 @@ def run_protocol(
 
     Args:
         store: where the vectors are.
-        names: of the collections.
+        plan: what to fit and to measure.
         folder: keeps the results; fits that it has already are not made again.
-        protocol: of ``PROTOCOLS``.
-        split: rule and first seed.
-        labels: shares of the judged queries to train with.
-        split_seeds: how many shuffles of the split, counted up from ``split.seed``.
-        recipe: the default recipe.
-        measures: what to measure; the primary measure is always among them.
-        documents: whether documents of the domain that is left out take part in the alignment and
-            as references; none of its queries or labels does.
-        configuration: every option of the command, kept with the results.
-        commands: shown in the report.
+        made_by: the command, kept with the results.
         tell: told in words how it goes.
         wanted: whether to make a fit, by what it is trained on, share of the labels and split seed.
         reading: further arguments of ``load_sources``.
@@ -133,16 +160,9 @@ def run_protocol(
         EraError: whatever is wrong, with what to do.
         KeyboardInterrupt: what was finished is kept.
     """
-    parts = [
-        dataclasses.replace(split, seed=seed, labels=share)
-        for seed in range(split.seed, split.seed + split_seeds)
-        for share in sorted(set(labels))
-    ]
-    if not parts:
-        raise InputError("No share of the labels, or no shuffle: there is nothing to fit.")
-    documents = documents and protocol == "leave-one-domain-out"
-    run = _Run(store, list(names), parts[0], recipe, measures, reading, documents=documents)
-    tasks = tasks_of(protocol, {c.name: c.domain for c in run.collections})
+    parts = plan.parts()
+    run = _Run(store, plan, reading)
+    tasks = tasks_of(plan.protocol, {c.name: c.domain for c in run.collections})
     jobs = [
         (part, task)
         for part in parts
@@ -150,7 +170,7 @@ def run_protocol(
         if wanted(task.trained_on, part.labels, part.seed)
     ]
     planned = [job_name(run.describe(part, task)) for part, task in jobs]
-    head = run.head(protocol, configuration or {}, commands, planned)
+    head = run.head(made_by or MadeBy(), planned)
     kept = ResultsFolder(folder, head, {c.name: c.query_ids for c in run.collections})
     for number, (part, task) in enumerate(jobs, 1):
         job = run.describe(part, task)
@@ -166,22 +186,11 @@ def run_protocol(
 class _Run:
     """What the fits of a protocol share; vectors of one split at a time."""
 
-    def __init__(
-        self,
-        store: Store,
-        names: list[str],
-        split: SplitConfig,
-        recipe: FitConfig,
-        measures: Sequence[Measure],
-        reading: Mapping[str, Any],
-        *,
-        documents: bool,
-    ) -> None:
-        self._documents = documents
-        self._store, self._names, self._recipe = store, names, recipe
-        self._measures = list(dict.fromkeys([PRIMARY, *measures]))
-        self._reading = dict(reading)
-        self._split = split
+    def __init__(self, store: Store, plan: Plan, reading: Mapping[str, Any]) -> None:
+        self._store, self._plan, self._reading = store, plan, dict(reading)
+        self._documents = plan.documents and plan.protocol == "leave-one-domain-out"
+        self._measures = list(dict.fromkeys([PRIMARY, *plan.measures]))
+        self._split = split = plan.parts()[0]
         self._sources: dict[str, Source] = {}
         self._held_out: dict[str, tuple[HeldOut, Scored | None]] = {}
         self._encoders = self._load(split)
@@ -191,9 +200,9 @@ class _Run:
     def _load(self, split: SplitConfig) -> Encoders:
         sources, encoders = load_sources(
             self._store,
-            self._names,
+            self._plan.collections,
             split,
-            align_documents=self._recipe.align_documents,
+            align_documents=self._plan.recipe.align_documents,
             **self._reading,
         )
         if split.seed != self._split.seed:
@@ -202,16 +211,10 @@ class _Run:
         self._sources = {source.collection.name: source for source in sources}
         return encoders
 
-    def head(
-        self,
-        protocol: str,
-        configuration: Mapping[str, Any],
-        commands: Sequence[str],
-        planned: Sequence[str],
-    ) -> Head:
+    def head(self, made_by: MadeBy, planned: Sequence[str]) -> Head:
         """What all fits share."""
-        one = next(iter(self._sources))
-        what = one if len(self._names) == 1 else f"{len(self._names)} collections"
+        protocol, names = self._plan.protocol, list(self._sources)
+        what = names[0] if len(names) == 1 else f"{len(names)} collections"
         aligned = sum(len(s.data.align_large) for s in self._sources.values())
         return Head(
             protocol=protocol,
@@ -220,9 +223,9 @@ class _Run:
             primary=str(PRIMARY),
             collections={c.name: collection_entry(c) for c in self.collections},
             encoders=self._encoders.record(),
-            configuration={**self._options(), **dict(configuration)},
+            configuration={**self._options(), **made_by.configuration},
             costs=rows_read(self.collections, self._encoders, {"alignment_documents": aligned}),
-            commands=list(commands),
+            commands=list(made_by.commands),
             notes=[f"Protocol {protocol}: {PROTOCOLS[protocol]}."],
             environment=environment(),
             extra={"planned": list(planned)},
@@ -237,7 +240,7 @@ class _Run:
             "label_count": self._split.count,
             "documents": self._documents,
             "aligned_on": {n: len(s.data.align_large) for n, s in sorted(self._sources.items())},
-            "recipe": dataclasses.asdict(self._recipe),
+            "recipe": dataclasses.asdict(self._plan.recipe),
         }
 
     def describe(self, split: SplitConfig, task: Task) -> dict[str, Any]:
@@ -250,7 +253,7 @@ class _Run:
             "align": sorted(self._aligning(task)),
             "measure": sorted(task.measure),
             "split": dataclasses.asdict(split),
-            "recipe": dataclasses.asdict(self._recipe),
+            "recipe": dataclasses.asdict(self._plan.recipe),
         }
 
     def _aligning(self, task: Task) -> list[str]:
@@ -265,7 +268,7 @@ class _Run:
         unseen = [self._sources[name].data for name in self._aligning(task)]
         result = fit_candidates(
             [source.data for source in sources],
-            self._recipe,
+            self._plan.recipe,
             documents=[(data.align_large, data.align_small) for data in unseen],
         )
         if result.missing:

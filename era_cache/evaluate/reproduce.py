@@ -18,7 +18,7 @@ from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.disk.json_files import read_json
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.evaluate.evaluate_adapter import evaluate_folder
-from era_cache.evaluate.protocols import PROTOCOLS, run_protocol
+from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol
 from era_cache.evaluate.results_folder import Fit, Results, read_results
 from era_cache.fitting.adapter_folder import load_adapter, load_config
 from era_cache.fitting.check_against_store import fitted_names, fitted_on
@@ -141,17 +141,20 @@ def _measured_again(
     with tempfile.TemporaryDirectory() as temporary:
         for seed in sorted({fit.split_seed for fit in then.fits}):
             # A shuffle at a time: others may have been measured at other shares of the labels.
-            again = run_protocol(
-                opened,
-                options.collections,
-                Path(temporary) / "results",
+            plan = Plan(
                 protocol=then.head.protocol,
+                collections=options.collections,
                 split=dataclasses.replace(options.split, seed=seed),
                 labels=[fit.labels for fit in then.fits if fit.split_seed == seed],
                 split_seeds=1,
                 recipe=options.recipe,
                 measures=options.measures,
                 documents=options.documents,
+            )
+            again = run_protocol(
+                opened,
+                plan,
+                Path(temporary) / "results",
                 tell=tell,
                 wanted=lambda *made: made in fits,
                 query_encoder=options.encoders["query"],

@@ -41,6 +41,7 @@ __all__ = [
     "Fit",
     "Head",
     "Histogram",
+    "MadeBy",
     "Measured",
     "Results",
     "ResultsFolder",
@@ -134,6 +135,13 @@ class Head(NamedTuple):
     notes: Sequence[str] = ()
     environment: Mapping[str, str] = {}
     extra: Mapping[str, Any] = {}
+
+
+class MadeBy(NamedTuple):
+    """The command that makes results: every option of it (JSON), and how it was written."""
+
+    configuration: Mapping[str, Any] = {}
+    commands: Sequence[str] = ()
 
 
 class Results(NamedTuple):

@@ -24,8 +24,8 @@ from era_cache.errors import FitError, InputError, StoreError
 from era_cache.evaluate import protocols
 from era_cache.evaluate.analysis import record_of
 from era_cache.evaluate.evaluate_adapter import evaluate_folder
-from era_cache.evaluate.protocols import PROTOCOLS, run_protocol, tasks_of
-from era_cache.evaluate.results_folder import Fit, Results, job_name, read_results
+from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol, tasks_of
+from era_cache.evaluate.results_folder import Fit, MadeBy, Results, job_name, read_results
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.choice import FitResult, fit_candidates
 from era_cache.fitting.encoder_pair import Documents, FitData
@@ -35,6 +35,7 @@ from era_cache.store.store import Store
 
 MEASURES = [parse_measure(name) for name in ("nDCG@10", "AP")]
 SPLIT = SplitConfig()
+PLAN = Plan("each", list(DOMAINS), SPLIT, [0.4], 1, RECIPE, MEASURES)
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +44,13 @@ def store(tmp_path_factory) -> Store:
 
 
 def _run(store: Store, folder: Path, protocol: str = "each", **changes: Any) -> Results:
-    options = {
-        "split": SPLIT,
-        "labels": [0.4],
-        "split_seeds": 1,
-        "recipe": RECIPE,
-        "measures": MEASURES,
-        "device": "cpu",
+    fields = {
+        field.name: changes.pop(field.name)
+        for field in dataclasses.fields(Plan)
+        if field.name in changes
     }
-    names = changes.pop("names", list(DOMAINS))
-    return run_protocol(store, names, folder, protocol=protocol, **{**options, **changes})
+    plan = dataclasses.replace(PLAN, protocol=protocol, **fields)
+    return run_protocol(store, plan, folder, **{"device": "cpu", **changes})
 
 
 class Seen:
@@ -134,16 +132,16 @@ def test_the_adapters_of_each_protocol_by_hand() -> None:
 @pytest.mark.parametrize("protocol", ["leave-one-domain-out", "domain-specific"])
 def test_one_domain_is_not_enough_for_protocols_of_domains(store, tmp_path, protocol) -> None:
     with pytest.raises(InputError, match=r"two domains, but alpha, gamma are of 'web' only"):
-        _run(store, tmp_path / "a", protocol, names=["alpha", "gamma"])
+        _run(store, tmp_path / "a", protocol, collections=["alpha", "gamma"])
     assert not (tmp_path / "a").exists()
 
 
 def test_what_cannot_be_is_said_before_anything_is_written(store, tmp_path) -> None:
     for protocol, changes, error, words in (
         ("best", {}, InputError, "'best' is unknown; known are each, general"),
-        ("each", {"names": ["other"]}, StoreError, "no collection 'other'"),
-        ("each", {"names": []}, InputError, "name at least one"),
-        ("each", {"names": ["alpha", "alpha"]}, InputError, "each once"),
+        ("each", {"collections": ["other"]}, StoreError, "no collection 'other'"),
+        ("each", {"collections": []}, InputError, "name at least one"),
+        ("each", {"collections": ["alpha", "alpha"]}, InputError, "each once"),
         ("each", {"labels": [0.9]}, InputError, "at most 40%"),
         ("each", {"labels": [0.01]}, FitError, "no training query"),
         ("each", {"labels": []}, InputError, "nothing to fit"),
@@ -159,7 +157,7 @@ def test_what_cannot_be_is_said_before_anything_is_written(store, tmp_path) -> N
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_results_say_what_was_fitted_and_measured(store, tmp_path, seen, protocol) -> None:
-    results = _run(store, tmp_path / "a", protocol, commands=["era-eval x"])
+    results = _run(store, tmp_path / "a", protocol, made_by=MadeBy(commands=["era-eval x"]))
     tasks = sorted(tasks_of(protocol, DOMAINS))
     assert [fit.trained_on for fit in results.fits] == [task.trained_on for task in tasks]
     for fit, task in zip(results.fits, tasks, strict=True):
@@ -244,7 +242,7 @@ def test_large_is_measured_where_all_its_documents_are_stored(tmp_path) -> None:
 
 
 def test_the_primary_measure_is_always_there(store, tmp_path) -> None:
-    results = _run(store, tmp_path / "a", names=["alpha"], measures=[parse_measure("P@5")])
+    results = _run(store, tmp_path / "a", collections=["alpha"], measures=[parse_measure("P@5")])
     assert results.head.measures == ("nDCG@10", "P@5")
     assert results.fits[0].measured[0].values.shape[1] == 2
 
@@ -414,28 +412,30 @@ def test_what_is_there_is_not_fitted_again_whatever_the_order_of_names(
     again = _run(store, tmp_path / "a", "domain-specific", tell=told.append)
     assert (len(seen.results), told) == (count, [])
     assert _values(again) == _values(first)
-    _run(store, tmp_path / "a", "domain-specific", names=["gamma", "beta", "alpha"])
+    _run(store, tmp_path / "a", "domain-specific", collections=["gamma", "beta", "alpha"])
     assert len(seen.results) == count
 
 
 def test_other_shares_and_shuffles_join(store, tmp_path, seen) -> None:
-    _run(store, tmp_path / "a", names=["alpha", "beta"])
+    _run(store, tmp_path / "a", collections=["alpha", "beta"])
     assert len(seen.results) == 2
     told: list[str] = []
     results = _run(
         store,
         tmp_path / "a",
-        names=["alpha", "beta"],
+        collections=["alpha", "beta"],
         labels=[0.2, 0.4],
         split_seeds=2,
         tell=told.append,
     )
     assert len(seen.results) == len(results.fits) == 8
     assert told[0] == "1 of 8: alpha, 20 % of the labels, split seed 42"
-    whole = _run(store, tmp_path / "b", names=["alpha", "beta"], labels=[0.4, 0.2], split_seeds=2)
+    whole = _run(
+        store, tmp_path / "b", collections=["alpha", "beta"], labels=[0.4, 0.2], split_seeds=2
+    )
     assert _values(results) == _values(whole)
     # A smaller command leaves the others, and its report is still that of the folder.
-    fewer = _run(store, tmp_path / "a", names=["alpha", "beta"], labels=[0.2])
+    fewer = _run(store, tmp_path / "a", collections=["alpha", "beta"], labels=[0.2])
     assert _values(fewer) == _values(whole)
     assert _timeless(record_of(fewer)) == _timeless(record_of(read_results(tmp_path / "a")))
 
@@ -445,7 +445,7 @@ def test_other_shares_and_shuffles_join(store, tmp_path, seen) -> None:
     [
         ({"protocol": "general"}, "protocol"),
         ({"measures": [parse_measure("RR")]}, "measures"),
-        ({"names": ["alpha", "gamma"]}, "collections, aligned on"),
+        ({"collections": ["alpha", "gamma"]}, "collections, aligned on"),
         ({"recipe": dataclasses.replace(RECIPE, temperature=0.5)}, "recipe"),
         ({"split": dataclasses.replace(SPLIT, test=0.4)}, "test"),
         ({"split": dataclasses.replace(SPLIT, count=5)}, "label count"),
@@ -453,8 +453,8 @@ def test_other_shares_and_shuffles_join(store, tmp_path, seen) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_another_command_is_not_mixed_in(store, tmp_path, changes, what) -> None:
-    _run(store, tmp_path / "a", names=["alpha", "beta"])
-    changes = {"protocol": "each", "names": ["alpha", "beta"], **changes}
+    _run(store, tmp_path / "a", collections=["alpha", "beta"])
+    changes = {"protocol": "each", "collections": ["alpha", "beta"], **changes}
     with pytest.raises(InputError, match=f"results of another {what}. Give a new folder"):
         _run(store, tmp_path / "a", **changes)
     assert len(read_results(tmp_path / "a").fits) == 2
@@ -467,17 +467,17 @@ def test_fits_with_and_without_documents_are_not_mixed(store, tmp_path) -> None:
 
 
 def test_another_store_is_not_mixed_in(store, tmp_path) -> None:
-    _run(store, tmp_path / "a", names=["alpha"])
+    _run(store, tmp_path / "a", collections=["alpha"])
     rows = {"alpha": [0]}
     other = _poisoned(tmp_path / "store", rows)
     with pytest.raises(InputError, match="results of another collections"):
-        _run(other, tmp_path / "a", names=["alpha"])
+        _run(other, tmp_path / "a", collections=["alpha"])
 
 
 def test_a_folder_with_other_files_is_not_written_to(store, tmp_path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
-        _run(store, tmp_path, names=["alpha"])
+        _run(store, tmp_path, collections=["alpha"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -490,7 +490,8 @@ def _process(store: Store, folder: Path, *names: str) -> subprocess.Popen[bytes]
     script = (
         f"import sys; from pathlib import Path; sys.path[:0] = {places};"
         "import test_protocols as t; from era_cache.store.store import Store;"
-        "t._run(Store.open(sys.argv[1]), Path(sys.argv[2]), names=sys.argv[3:], split_seeds=2)"
+        "t._run(Store.open(sys.argv[1]), Path(sys.argv[2]), "
+        "collections=sys.argv[3:], split_seeds=2)"
     )
     return subprocess.Popen(
         [sys.executable, "-c", script, store.path, folder, *names],
@@ -508,7 +509,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(store, tmp_path, se
     assert process.wait() == -signal.SIGKILL
     done = len(read_results(folder).fits)
     assert 1 <= done < 4
-    options = {"names": ["alpha", "beta"], "split_seeds": 2}
+    options = {"collections": ["alpha", "beta"], "split_seeds": 2}
     results = _run(store, folder, **options)
     assert len(seen.results) == 4 - done
     whole = _run(store, tmp_path / "b", **options)
@@ -520,7 +521,7 @@ def test_two_runs_may_share_a_folder(store, tmp_path) -> None:
     processes = [_process(store, tmp_path / "a", "alpha") for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     results = read_results(tmp_path / "a")
-    whole = _run(store, tmp_path / "b", names=["alpha"], split_seeds=2)
+    whole = _run(store, tmp_path / "b", collections=["alpha"], split_seeds=2)
     assert _values(results) == _values(whole)
     assert _timeless(record_of(results)) == _timeless(record_of(whole))
     assert not list((tmp_path / "a").rglob(".tmp-*"))

@@ -22,9 +22,9 @@ from era_cache.disk.files import sha256_file
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.evaluate import protocols, reproduce
 from era_cache.evaluate.evaluate_adapter import evaluate_folder
-from era_cache.evaluate.protocols import PROTOCOLS, run_protocol
+from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol
 from era_cache.evaluate.reproduce import Again
-from era_cache.evaluate.results_folder import ResultsFolder, read_results
+from era_cache.evaluate.results_folder import MadeBy, ResultsFolder, read_results
 from era_cache.fitting.fit_from_store import environment, fit_to_folder
 from era_cache.rank.measures import parse_measure
 from era_cache.store.store import Store
@@ -65,14 +65,13 @@ def built(tmp_path_factory) -> Path:
 
 
 def _protocol(store: Store, folder: Path, protocol: str, **changes: Any) -> None:
-    options = {"labels": [0.4], "split_seeds": 1, "recipe": RECIPE, "measures": MEASURES}
+    plan = Plan(protocol, list(DOMAINS), SPLIT, [0.4], 1, RECIPE, MEASURES)
     run_protocol(
         store,
-        changes.pop("names", list(DOMAINS)),
+        dataclasses.replace(plan, **changes),
         folder,
-        protocol=protocol,
-        **{"split": SPLIT, "device": "cpu", **options, **changes},
-        configuration={"store": str(store.path), "device": "cpu"},
+        made_by=MadeBy({"store": str(store.path), "device": "cpu"}),
+        device="cpu",
     )
 
 
@@ -164,9 +163,9 @@ def test_the_folder_is_left_as_it_was(built) -> None:
 def test_only_what_was_measured_is_made_again(built, tmp_path, monkeypatch) -> None:
     """Shares and shuffles that came by different commands, and a run that was interrupted."""
     store, folder = Store.open(built / "store"), tmp_path / "a"
-    _protocol(store, folder, "each", names=["alpha", "beta"], labels=[0.2])
+    _protocol(store, folder, "each", collections=["alpha", "beta"], labels=[0.2])
     split = dataclasses.replace(SPLIT, seed=7)
-    _protocol(store, folder, "each", names=["alpha", "beta"], split=split)
+    _protocol(store, folder, "each", collections=["alpha", "beta"], split=split)
     missing = read_results(folder).fits[-1]
     (path,) = (
         p
