@@ -31,11 +31,11 @@ from era_cache.evaluate.statistics import holm
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.choice import align, fit_candidates, fit_paper, parts_of
 from era_cache.fitting.crossfit import Request, crossfit
-from era_cache.fitting.encoder_pair import FitData, QuerySet
 from era_cache.fitting.held_out import document_references
 from era_cache.fitting.paper import paper_triples
 from era_cache.fitting.settings import grid
 from era_cache.fitting.sweep import Job, sweep
+from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.types import Qrels
 
 QUICK = ("gorilla-torch", "theoremqa", "toollens", "cranfield")

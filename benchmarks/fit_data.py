@@ -23,14 +23,14 @@ from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
 from era_cache.config import SplitConfig
 from era_cache.fitting.adapter import unit
-from era_cache.fitting.encoder_pair import (
+from era_cache.fitting.encoder_pair import resolve_encoders
+from era_cache.fitting.tensors import (
     FitData,
     HeldOut,
     QuerySet,
     load_fit_data,
     load_held_out,
     query_set,
-    resolve_encoders,
 )
 from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store

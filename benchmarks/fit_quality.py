@@ -30,8 +30,8 @@ from era_cache.config import FitConfig, PaperConfig
 from era_cache.evaluate.score import score_adapters, score_large
 from era_cache.evaluate.statistics import paired_randomisation_test
 from era_cache.fitting.choice import choose, fit_candidates, fit_paper
-from era_cache.fitting.encoder_pair import FitData, HeldOut
 from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.tensors import FitData, HeldOut
 from era_cache.rank.measures import evaluate
 
 __all__ = ["PEER_NAMES", "RATIOS", "SEEDS", "check", "records", "run"]

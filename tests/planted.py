@@ -14,7 +14,7 @@ from era_cache.collection.records import Dropped, TextCollection
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.fitting.adapter import unit
-from era_cache.fitting.encoder_pair import FitData, QuerySet
+from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
 from era_cache.types import FloatArray, Qrels, Role

@@ -37,15 +37,10 @@ from era_cache.fitting.check_against_store import (
     fitted_on,
     other_adapter,
 )
-from era_cache.fitting.encoder_pair import (
-    Encoders,
-    HeldOut,
-    QuerySet,
-    load_held_out,
-    resolve_device,
-)
+from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.fit_from_store import environment
 from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.tensors import HeldOut, QuerySet, load_held_out, resolve_device
 from era_cache.rank.approximate import ApproximateIndex
 from era_cache.rank.measures import Measure
 from era_cache.store.store import Store

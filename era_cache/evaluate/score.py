@@ -14,7 +14,7 @@ import numpy as np
 from era_cache.evaluate.results_folder import EDGES, Histogram
 from era_cache.evaluate.statistics import bootstrap_interval, paired_randomisation_test
 from era_cache.fitting.adapter import Adapter, unit
-from era_cache.fitting.encoder_pair import HeldOut
+from era_cache.fitting.tensors import HeldOut
 from era_cache.rank.approximate import ApproximateIndex
 from era_cache.rank.measures import Measure, Ranking, evaluate, mean, parse_measure
 from era_cache.rank.search import search

@@ -20,7 +20,6 @@ from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.alignment.methods import ALIGNMENTS, align_paper
 from era_cache.fitting.alignment.quality import align_rows, compare_alignments
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
-from era_cache.fitting.encoder_pair import Documents, FitData
 from era_cache.fitting.held_out import (
     PRIMARY,
     Part,
@@ -30,6 +29,7 @@ from era_cache.fitting.held_out import (
     weights_of,
 )
 from era_cache.fitting.paper import train_paper
+from era_cache.fitting.tensors import Documents, FitData
 from era_cache.fitting.who_judges import labels_together, merged
 
 if TYPE_CHECKING:

@@ -33,16 +33,15 @@ from era_cache.fitting.adapter_folder import (
 from era_cache.fitting.alignment.quality import SelfRetrieval, compare_alignments
 from era_cache.fitting.choice import FitResult, fit_candidates, fit_paper, parts_of
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.encoder_pair import (
+from era_cache.fitting.encoder_pair import Encoders, resolve_encoders
+from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.tensors import (
     Documents,
-    Encoders,
     FitData,
     load_documents,
     load_fit_data,
     resolve_device,
-    resolve_encoders,
 )
-from era_cache.fitting.held_out import PRIMARY
 from era_cache.store.store import Store
 
 __all__ = ["FitReport", "Source", "environment", "fit_to_folder", "load_sources"]

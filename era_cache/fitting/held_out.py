@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import References, unit
-from era_cache.fitting.encoder_pair import Documents, FitData, QuerySet
 from era_cache.fitting.stack import Stack
+from era_cache.fitting.tensors import Documents, FitData, QuerySet
 from era_cache.fitting.who_judges import Labels
 from era_cache.rank.measures import Measure, evaluate, parse_measure
 from era_cache.rank.search import search

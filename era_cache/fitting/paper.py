@@ -13,9 +13,9 @@ import numpy as np
 from era_cache.config import PaperConfig
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.encoder_pair import FitData, QuerySet
 from era_cache.fitting.held_out import values_of
 from era_cache.fitting.mining import Mining, Triples, mine_triples
+from era_cache.fitting.tensors import FitData, QuerySet
 
 if TYPE_CHECKING:
     import torch

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from era_cache.config import FitConfig
-from era_cache.fitting.encoder_pair import FitData, QuerySet
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.mining import STRATEGIES, Mining, mine_triples, pool_rows
 from era_cache.fitting.stack import Task
+from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.types import IntArray, Qrels
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.choice import align, choose_scale, joined_start
 from era_cache.fitting.crossfit import Fitted, Request, crossfit_all
-from era_cache.fitting.encoder_pair import FitData, QuerySet
 from era_cache.fitting.held_out import Part, document_references
+from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import Fold, Labels, labels_together, merged
 from era_cache.types import IntArray
 

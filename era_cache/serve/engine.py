@@ -17,8 +17,8 @@ from era_cache.encode.encoders import Encoder
 from era_cache.errors import FormatError, InputError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_folder import load_adapter
-from era_cache.fitting.encoder_pair import resolve_device
 from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.tensors import resolve_device
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
 from era_cache.report.cells import clean

@@ -29,7 +29,8 @@ from era_cache.evaluate.score import (
 )
 from era_cache.evaluate.trec import write_qrels, write_run
 from era_cache.fitting.adapter import Adapter, unit
-from era_cache.fitting.encoder_pair import HeldOut, QuerySet, load_held_out, resolve_encoders
+from era_cache.fitting.encoder_pair import resolve_encoders
+from era_cache.fitting.tensors import HeldOut, QuerySet, load_held_out
 from era_cache.rank.measures import Measure, parse_measure
 from era_cache.store.store import Store
 from era_cache.types import Qrels

@@ -26,8 +26,8 @@ from era_cache.fitting.choice import (
     parts_of,
 )
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.encoder_pair import FitData
 from era_cache.fitting.held_out import Part, document_references, values_of
+from era_cache.fitting.tensors import FitData
 
 
 def _fitted(*values: float, also: Sequence[float] | None = None) -> Fitted:

@@ -16,12 +16,12 @@ from era_cache.fitting import held_out as judging
 from era_cache.fitting.adapter import Adapter, References, unit
 from era_cache.fitting.alignment.methods import align_procrustes
 from era_cache.fitting.crossfit import Fitted, Request, crossfit, crossfit_all
-from era_cache.fitting.encoder_pair import FitData, QuerySet
 from era_cache.fitting.held_out import Part, document_references, macro, values_of
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.mining import STRATEGIES
 from era_cache.fitting.softmax_documents import barred_documents
 from era_cache.fitting.stack import Member, Stack, Task
+from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import Fold, Labels, labels_of
 from era_cache.types import IntArray, Qrels
 

@@ -15,13 +15,8 @@ from era_cache.collection.records import Collection, TextCollection
 from era_cache.collection.splits import make_split
 from era_cache.config import SplitConfig
 from era_cache.errors import FitError, FormatError, StoreError
-from era_cache.fitting.encoder_pair import (
-    load_fit_data,
-    load_held_out,
-    query_set,
-    resolve_device,
-    resolve_encoders,
-)
+from era_cache.fitting.encoder_pair import resolve_encoders
+from era_cache.fitting.tensors import load_fit_data, load_held_out, query_set, resolve_device
 from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
 from era_cache.types import Role

@@ -16,8 +16,9 @@ from era_cache.collection.records import Collection, TextCollection
 from era_cache.collection.splits import Split, make_split
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.fitting.encoder_pair import load_fit_data, resolve_encoders
+from era_cache.fitting.encoder_pair import resolve_encoders
 from era_cache.fitting.fit_from_store import FitReport, fit_to_folder
+from era_cache.fitting.tensors import load_fit_data
 from era_cache.store import store as store_module
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.store import Store, StoredEncoder

@@ -14,10 +14,10 @@ from era_cache.errors import FitError
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.alignment.methods import align_paper
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.encoder_pair import FitData
 from era_cache.fitting.held_out import values_of
 from era_cache.fitting.mining import Mining, mine_triples
 from era_cache.fitting.paper import paper_triples, train_paper, train_paper_at
+from era_cache.fitting.tensors import FitData
 from era_cache.types import FloatArray
 
 CONFIG = dataclasses.replace(QUICK_PAPER, epochs=12, patience=12)

@@ -11,7 +11,7 @@ from planted import normal
 
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import unit
-from era_cache.fitting.encoder_pair import QuerySet
+from era_cache.fitting.tensors import QuerySet
 from era_cache.fitting.who_judges import Labels, labels_of, labels_together, merged, same_vectors
 from era_cache.types import Qrels
 

@@ -16,6 +16,7 @@ from era_cache.collection.records import Collection
 from era_cache.collection.stored import read_collection
 from era_cache.errors import FormatError
 from era_cache.store.names import COLLECTION_NAME, PAIR_NAME, STORE_FOLDERS
+from era_cache.store.pair import ROLES, mixed_up
 from era_cache.store.store import Store, read_pair
 from era_cache.store.sync.places import FOLDER
 from era_cache.store.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
@@ -24,13 +25,6 @@ from era_cache.store.verify.walk import FILE, Walk, exactly
 from era_cache.types import Progress, Role
 
 __all__ = ["verify"]
-
-_ROLES = {
-    "query": Role.QUERY,
-    "small_query": Role.QUERY,
-    "document": Role.DOCUMENT,
-    "align": Role.DOCUMENT,
-}
 
 
 def verify(store: Store, *, quarantine: bool = False, progress: Progress | None = None) -> Report:
@@ -132,14 +126,10 @@ def _pair_state(
     """Count the rows of each side. Raises ``FormatError`` where sides mix up roles or models."""
     known = {side: encoders.get(fingerprint) for side, fingerprint in sides.items()}
     specs = {side: encoder.spec for side, encoder in known.items() if encoder is not None}
-    spaces = {side: spec.space for side, spec in specs.items()}
-    mixed = any(spec.role is not _ROLES[side] for side, spec in specs.items())
-    for one, other in (("query", "align"), ("small_query", "document")):
-        mixed |= one in spaces and other in spaces and spaces[one] != spaces[other]
-    if mixed:
+    if mixed_up(specs):
         raise FormatError("its sides mix up roles or models. Remove it and run era-embed again.")
     counts = {}
-    for side, role in _ROLES.items():
+    for side, role in ROLES.items():
         keys = collection.query_keys if role is Role.QUERY else collection.doc_keys
         encoder = known[side]
         counts[side] = (encoder.count(keys) if encoder else 0, len(keys))
