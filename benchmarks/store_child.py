@@ -25,8 +25,9 @@ from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import EraError
 from era_cache.store import key_index as keyindex
-from era_cache.store.compact import clean, compact
-from era_cache.store.segment import StoredRows
+from era_cache.store.clean import clean
+from era_cache.store.compact import compact
+from era_cache.store.precision import StoredRows
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Array, Keys, Role

@@ -14,7 +14,8 @@ import numpy as np
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.errors import EraError
-from era_cache.store.store import Store, StoredEncoder
+from era_cache.store.store import Store
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import FloatArray, Keys, Qrels, Role
 from tests.hash_encoder import HashEncoder
 

@@ -23,9 +23,11 @@ from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.store.compact import clean, compact
+from era_cache.store.clean import clean
+from era_cache.store.compact import compact
 from era_cache.store.key_index import persist_index
-from era_cache.store.store import Store, StoredEncoder
+from era_cache.store.store import Store
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.verify import verify
 from era_cache.types import Array, Keys, Qrels, Role
 from tests.hash_encoder import HashEncoder

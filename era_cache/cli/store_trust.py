@@ -18,7 +18,7 @@ from era_cache.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from era_cache.store.differences import Difference, Sides
+    from era_cache.store.contents import Difference, Sides
     from era_cache.store.verify.report import EncoderState, Report
 
 __all__ = ["diff", "verify"]
@@ -131,7 +131,7 @@ def diff(path_a: Path, path_b: Path, exit_code: bool, as_json: bool) -> None:
     Example:
       era-store diff stores/mine stores/yours
     """
-    from era_cache.store.differences import diff as diff_stores
+    from era_cache.store.contents import diff as diff_stores
     from era_cache.store.store import Store
 
     found = diff_stores(Store.open(path_a), Store.open(path_b))

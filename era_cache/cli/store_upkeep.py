@@ -126,7 +126,7 @@ def gc_command(
     Example:
       era-store gc stores/mine --dry-run
     """
-    from era_cache.store.compact import clean
+    from era_cache.store.clean import clean
     from era_cache.store.store import Store
 
     found = clean(

@@ -14,16 +14,15 @@ import numpy as np
 
 from era_cache.collection.keys import alignment_order
 from era_cache.collection.records import TextCollection
-from era_cache.disk.json_files import loads_json
 from era_cache.encode.encoders import Encoder, SentenceTransformerEncoder
 from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.store.encoder_record import StoredSpec, render
 from era_cache.store.exchange.blocks import cosines
 from era_cache.store.exchange.matching import collection_keys
 from era_cache.store.key_index import KeyIndex, by_segment
+from era_cache.store.precision import check_vectors
 from era_cache.store.read_rows import read_rows
-from era_cache.store.segment import check_vectors
-from era_cache.store.store import StoredEncoder
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import FloatArray, IntArray, Role
 
 __all__ = ["ProbeReport", "SegmentOrigin", "check_same_encoder", "encoder_of", "probe_rows"]
@@ -264,11 +263,7 @@ def _rounded(
         segment = index.segments[number]
         part = check_vectors(fresh[where], segment.dtype, str, name)
         rounded[where] = part.to_float32()
-        try:
-            then = loads_json(segment.provenance, str(segment.path))
-        except FormatError:
-            then = None  # says nothing of the vectors, so it is no reason to stop
-        then = then if isinstance(then, dict) else {}
+        then = segment.about() or {}
         differs = {
             fact: (then[fact], runtime.get(fact))
             for fact in _RUNTIME

@@ -19,8 +19,9 @@ from era_cache.config import EmbedConfig
 from era_cache.encode.encoders import Encoder
 from era_cache.errors import EncoderError
 from era_cache.store.encoder_record import render
-from era_cache.store.segment import StoredRows, check_vectors
-from era_cache.store.store import SIDES, Store, StoredEncoder
+from era_cache.store.precision import StoredRows, check_vectors
+from era_cache.store.store import SIDES, Store
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, IntArray, Keys, Progress, Role
 

@@ -18,7 +18,7 @@ from era_cache.fitting.tensors import HeldOut
 from era_cache.rank.approximate import ApproximateIndex
 from era_cache.rank.measures import Measure, Ranking, evaluate, mean, parse_measure
 from era_cache.rank.search import search
-from era_cache.store.segment import check_vectors
+from era_cache.store.precision import check_vectors
 from era_cache.types import FloatArray
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from era_cache.collection.records import Collection
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.pair import mixed_up
-from era_cache.store.store import Store, StoredEncoder
+from era_cache.store.store import Store
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import Keys, Role
 
 __all__ = ["Encoders", "resolve_encoders"]

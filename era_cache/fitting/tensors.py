@@ -21,7 +21,7 @@ from era_cache.fitting.adapter import unit
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.rank.ties import tie_order
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.store import StoredEncoder
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import Array, IntArray, Keys, Qrels
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from era_cache.serve.rankings import Rankings
 from era_cache.serve.source import BASELINE, Source, known_candidates
 from era_cache.serve.texts import Texts
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.store import StoredEncoder
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import FloatArray, Keys, Role
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from era_cache.encode.encoders import Encoder, SentenceTransformerEncoder
 from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.store.encoder_record import StoredSpec, render
-from era_cache.store.segment import check_vectors
+from era_cache.store.precision import check_vectors
 from era_cache.types import FloatArray, Role
 
 __all__ = ["MODEL_OPTIONS", "check_model", "encode_query", "load_models", "missing_models"]

@@ -1,18 +1,32 @@
-"""What a store holds, as rows for a table.
+"""What a store holds, and what two stores have in common, as rows for a table.
 
-In: an open store. Out: lists of plain dicts (JSON).
+In: open stores. Out: lists of plain dicts (JSON), counts and names. Keys pass through in blocks, so
+that memory is that of the key indexes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.store.store import Store, StoredEncoder
+from era_cache.store.key_index import KeyIndex
+from era_cache.store.names import PAIR_NAME, list_names
+from era_cache.store.store import Store
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import Keys, Role
 
-__all__ = ["coverage", "list_collections", "list_encoders"]
+__all__ = [
+    "Difference",
+    "EncoderDifference",
+    "Sides",
+    "coverage",
+    "diff",
+    "list_collections",
+    "list_encoders",
+]
 
 
 def list_encoders(store: Store) -> list[dict[str, Any]]:
@@ -89,3 +103,136 @@ def coverage(store: Store, name: str | None = None) -> list[dict[str, Any]]:
 
 def _keys_of(encoder: StoredEncoder, query_keys: Keys, doc_keys: Keys) -> Keys:
     return query_keys if encoder.spec.role is Role.QUERY else doc_keys
+
+
+_BLOCK_ROWS = 1 << 18
+
+
+class Sides(NamedTuple):
+    """Names that only one of two stores has, and how many both have."""
+
+    only_a: list[str]
+    only_b: list[str]
+    both: int
+
+    @classmethod
+    def of(cls, a: Iterable[str], b: Iterable[str]) -> Sides:
+        """Compare two sets of names."""
+        in_a, in_b = set(a), set(b)
+        return cls(sorted(in_a - in_b), sorted(in_b - in_a), len(in_a & in_b))
+
+
+class EncoderDifference(NamedTuple):
+    """One fingerprint; ``rows_…`` count distinct keys."""
+
+    encoder: str
+    role: str
+    fingerprint: str
+    rows_only_a: int
+    rows_only_b: int
+    rows_both: int
+    segments: Sides
+
+
+class Difference(NamedTuple):
+    """Two stores, ``a`` and ``b``."""
+
+    a: str
+    b: str
+    encoders: list[EncoderDifference]
+    collections: Sides
+    pairs: Sides
+
+    @property
+    def same(self) -> bool:
+        """Whether both have the same rows, collections and pairs, in whatever segments."""
+        rows = any(one.rows_only_a or one.rows_only_b for one in self.encoders)
+        names = (*self.collections[:2], *self.pairs[:2])
+        return not rows and not any(names)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        encoders = [{**e._asdict(), "segments": e.segments._asdict()} for e in self.encoders]
+        return {
+            **self._asdict(),
+            "same": self.same,
+            "encoders": encoders,
+            "collections": self.collections._asdict(),
+            "pairs": self.pairs._asdict(),
+        }
+
+
+def diff(a: Store, b: Store) -> Difference:
+    """Compare what two stores hold.
+
+    Args:
+        a: one store.
+        b: another.
+
+    Returns:
+        Rows and segments by encoder, collections by name and version, pairs by file name.
+
+    Raises:
+        FormatError: a store is damaged.
+        StoreError: one cannot be read.
+    """
+    in_a = {encoder.spec.fingerprint: encoder for encoder in a.encoders()}
+    in_b = {encoder.spec.fingerprint: encoder for encoder in b.encoders()}
+    encoders = [
+        _compare(in_a.get(fingerprint), in_b.get(fingerprint))
+        for fingerprint in dict.fromkeys([*in_a, *in_b])
+    ]
+    return Difference(
+        a=str(a.path),
+        b=str(b.path),
+        encoders=encoders,
+        collections=Sides.of(_collections(a), _collections(b)),
+        pairs=Sides.of(_pairs(a), _pairs(b)),
+    )
+
+
+def _collections(store: Store) -> Iterator[str]:
+    return (f"{name}-{version}" for name, version, _ in store.collection_paths())
+
+
+def _pairs(store: Store) -> list[str]:
+    return [Path(name).stem for name in list_names(store.path / "pairs", PAIR_NAME)]
+
+
+def _compare(a: StoredEncoder | None, b: StoredEncoder | None) -> EncoderDifference:
+    spec = next(encoder.spec for encoder in (a, b) if encoder is not None)
+    index_a, index_b = (one.index() if one is not None else KeyIndex([]) for one in (a, b))
+    both, only_a = _count(index_a, index_b)
+    _, only_b = _count(index_b, index_a)
+    segments_a, segments_b = (
+        [segment.path.stem for segment in index.segments] for index in (index_a, index_b)
+    )
+    return EncoderDifference(
+        encoder=spec.name,
+        role=spec.role.value,
+        fingerprint=spec.fingerprint,
+        rows_only_a=only_a,
+        rows_only_b=only_b,
+        rows_both=both,
+        segments=Sides.of(segments_a, segments_b),
+    )
+
+
+def _count(index: KeyIndex, other: KeyIndex) -> tuple[int, int]:
+    """How many distinct keys of ``index`` the other one has, and has not."""
+    both = alone = 0
+    repeats = index.has_repeats()
+    for start, block in _blocks(index):
+        if repeats:
+            own = np.arange(start, start + len(block))
+            block = block[index.positions(block) == own]
+        found = int(np.count_nonzero(other.positions(block) >= 0))
+        both, alone = both + found, alone + len(block) - found
+    return both, alone
+
+
+def _blocks(index: KeyIndex) -> Iterator[tuple[int, Keys]]:
+    """Yield the keys of all rows, block by block, with the position of the first."""
+    for start, keys in zip(index.starts.tolist(), index.keys, strict=False):
+        for at in range(0, len(keys), _BLOCK_ROWS):
+            yield start + at, keys[at : at + _BLOCK_ROWS]

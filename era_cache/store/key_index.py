@@ -22,7 +22,8 @@ from era_cache.disk.files import make_folder, os_errors, staged
 from era_cache.disk.hdf5 import Layout, PlainFile, open_plain, plain_writer
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.names import INDEX_NAME, list_names
-from era_cache.store.segment import DTYPES, Segment
+from era_cache.store.precision import DTYPES
+from era_cache.store.segment import Segment
 from era_cache.types import Array, IntArray, Keys
 
 __all__ = [

@@ -6,86 +6,30 @@ stored form. docs/format.md is the specification.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from era_cache.disk.files import os_errors, sha256_file
 from era_cache.disk.hdf5 import PlainFile, open_plain
-from era_cache.errors import EncoderError, FormatError
+from era_cache.disk.json_files import loads_json
+from era_cache.errors import FormatError
 from era_cache.store.names import SEGMENT_NAME
-from era_cache.types import Array, FloatArray, IntArray, Keys
+from era_cache.store.precision import DTYPES
+from era_cache.types import Keys
 
 __all__ = [
-    "DTYPES",
-    "LARGEST_SCALE",
     "SEGMENT_FORMAT",
     "SEGMENT_VERSION",
     "Segment",
-    "StoredRows",
-    "all_finite",
-    "check_vectors",
     "open_segment",
     "segment_attributes",
     "verify_digest",
 ]
 
 SEGMENT_FORMAT, SEGMENT_VERSION = "era-segment", 2
-DTYPES = ("float32", "float16", "int8")
-"""Stored forms, the most exact first: of a repeated key, that row counts."""
 _QUANTISED_VERSION = 2
-LARGEST_SCALE = np.float32(np.finfo(np.float32).max / 127.5)
-"""Of an int8 row: 127 steps of it are finite."""
-_STORE_EXACTLY = {
-    "int8": "Store with --dtype float32.",
-    "float16": "Store with --dtype float32.",
-    "float32": "No stored form holds it; look at that text.",
-}
-
-
-class StoredRows(NamedTuple):
-    """Rows in their stored form.
-
-    ``values`` (n, d) is float32, float16 or int8; ``scales`` (n,) float32 belongs to int8 only,
-    where a row is ``values * scale``.
-    """
-
-    values: Array
-    scales: FloatArray | None
-
-    @classmethod
-    def empty(cls, rows: int, dim: int, dtype: str) -> StoredRows:
-        """Room for ``rows`` rows of ``dim`` values."""
-        scales = np.empty(rows, np.float32) if dtype == "int8" else None
-        return cls(np.empty((rows, dim), dtype), scales)
-
-    def put(self, at: IntArray | slice | list[int], rows: StoredRows) -> None:
-        """Copy ``rows`` into the places ``at``."""
-        self.values[at] = rows.values
-        if self.scales is not None and rows.scales is not None:
-            self.scales[at] = rows.scales
-
-    def take(self, at: Array | slice) -> StoredRows:
-        """The rows at some places."""
-        return StoredRows(self.values[at], None if self.scales is None else self.scales[at])
-
-    def to_float32(self, out: FloatArray | None = None) -> FloatArray:
-        """The vectors, (n, d) float32, in ``out`` where it is given."""
-        if out is None:
-            out = np.empty(self.values.shape, np.float32)
-        if self.scales is None:
-            out[...] = self.values
-        else:
-            np.multiply(self.values, self.scales[:, None], out=out, dtype=np.float32)
-        return out
-
-    def arrays(self) -> dict[str, Array]:
-        """The datasets of a segment that hold these rows."""
-        if self.scales is None:
-            return {"vectors": self.values}
-        return {"vectors": self.values, "scales": self.scales}
 
 
 class Segment(NamedTuple):
@@ -114,6 +58,14 @@ class Segment(NamedTuple):
     def dtype(self) -> str:
         """Stored form: one of ``DTYPES``."""
         return self.plain.slots["vectors"].dtype.name
+
+    def about(self) -> dict[str, Any] | None:
+        """What made it: its provenance, which is JSON; None where that cannot be read."""
+        try:
+            value = loads_json(self.provenance, str(self.path))
+        except FormatError:  # says nothing of the vectors, so it is no reason to stop
+            return None
+        return value if isinstance(value, dict) else None
 
     @property
     def preference(self) -> tuple[int, str]:
@@ -203,65 +155,3 @@ def verify_digest(path: Path) -> None:
             "the segment is damaged. Set it aside with 'era-store verify --quarantine STORE': the "
             "next era-embed encodes only its rows again."
         )
-
-
-def all_finite(values: Array) -> bool:
-    """Whether no value is NaN or infinite; integers always are."""
-    if values.dtype == np.float16:  # six times faster than isfinite: all ones in the exponent
-        return not len(values) or int((values.view(np.uint16) & 0x7C00).max()) != 0x7C00
-    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
-
-
-def check_vectors(
-    vectors: FloatArray, dtype: str, name_of: Callable[[int], str], encoder: str
-) -> StoredRows:
-    """Convert vectors for storage, refusing what must never be stored.
-
-    Args:
-        vectors: (n, d) float32.
-        dtype: one of ``DTYPES``.
-        name_of: names row i for a message.
-        encoder: the encoder's name, for a message.
-
-    Returns:
-        n rows in their stored form.
-
-    Raises:
-        EncoderError: a row is not finite (also: too large for float16), or all zero.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = _quantised(vectors) if dtype == "int8" else _converted(vectors, dtype)
-        if stored.scales is None:
-            finite = np.atleast_1d(np.isfinite(stored.values).all(axis=1))
-        else:
-            finite = np.isfinite(vectors).all(axis=1) & (stored.scales <= LARGEST_SCALE)
-        bad = np.flatnonzero(~finite | ~stored.values.any(axis=1))
-    if not len(bad):
-        return stored
-    row = int(bad[0])
-    others = f" ({len(bad)} such rows in this batch)" if len(bad) > 1 else ""
-    if np.isfinite(vectors[row]).all() and not finite[row]:
-        what, mend = f"values too large for {dtype}", _STORE_EXACTLY[dtype]
-    elif not finite[row]:
-        what, mend = "NaN or infinite values", "Nothing of it is stored. Look at that text."
-    elif vectors[row].any():
-        what, mend = f"values too small for {dtype}", _STORE_EXACTLY[dtype]
-    else:
-        what, mend = "a vector of zeros", "No direction can be compared; remove or mend that text."
-    raise EncoderError(f"{encoder} returned {what} for {name_of(row)}{others}. {mend}")
-
-
-def _converted(vectors: FloatArray, dtype: str) -> StoredRows:
-    # A copy always: the caller may fill its array anew before the rows are written.
-    return StoredRows(np.array(vectors, dtype=dtype, order="C"), None)
-
-
-def _quantised(vectors: FloatArray) -> StoredRows:
-    """Symmetric int8: a row's largest value becomes 127, and what is left over is rounded."""
-    scales = (np.abs(vectors).max(axis=1, initial=0) / np.float32(127)).astype(np.float32)
-    # Too small for a float32 with all its digits: such a row counts as zeros, and is refused.
-    scales[scales < np.finfo(np.float32).tiny] = 0
-    safe = np.where(scales > 0, scales, np.float32(1))[:, None]
-    values = np.nan_to_num(np.rint(vectors / safe), nan=0, posinf=0, neginf=0)
-    values[scales == 0] = 0
-    return StoredRows(np.clip(values, -127, 127).astype(np.int8), scales)

@@ -21,16 +21,10 @@ from era_cache.disk.json_files import canonical_json
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.encoder_record import StoredSpec
 from era_cache.store.key_index import KeyIndex
+from era_cache.store.precision import StoredRows, check_vectors
 from era_cache.store.read_rows import read_blocks
 from era_cache.store.retired import purge, retire
-from era_cache.store.segment import (
-    Segment,
-    StoredRows,
-    check_vectors,
-    open_segment,
-    segment_attributes,
-    verify_digest,
-)
+from era_cache.store.segment import Segment, open_segment, segment_attributes, verify_digest
 from era_cache.types import Array, FloatArray, Keys
 
 __all__ = ["EncoderFolder", "SegmentWriter", "keep_rows", "merge_segments"]

@@ -20,7 +20,8 @@ from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.store.encoder_record import read_stated_spec
 from era_cache.store.exchange.matching import collection_keys
-from era_cache.store.segment import check_vectors, segment_attributes
+from era_cache.store.precision import check_vectors
+from era_cache.store.segment import segment_attributes
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role

@@ -21,7 +21,8 @@ from era_cache.fitting.fit_from_store import FitReport, fit_to_folder
 from era_cache.fitting.tensors import load_fit_data
 from era_cache.store import store as store_module
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.store import Store, StoredEncoder
+from era_cache.store.store import Store
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import Keys, Role
 
 TOY = Path(__file__).resolve().parents[2] / "data" / "toy"

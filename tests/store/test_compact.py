@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from era_cache.collection.keys import row_keys
 from era_cache.errors import EraError, FormatError
 from era_cache.store import compact as compact_module
-from era_cache.store.compact import clean, compact
+from era_cache.store.clean import clean
+from era_cache.store.compact import compact
 from era_cache.store.retired import is_replaced, purge, restore, retire, retired_files
 from era_cache.store.store import Store
 from era_cache.store.sync import merge

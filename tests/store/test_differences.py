@@ -16,7 +16,7 @@ from era_cache.cli import store_trust
 from era_cache.collection.keys import row_keys
 from era_cache.store import differences
 from era_cache.store.compact import compact
-from era_cache.store.differences import Sides, diff
+from era_cache.store.contents import Sides, diff
 from era_cache.store.key_index import persist_index
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter

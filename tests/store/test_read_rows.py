@@ -16,9 +16,10 @@ from era_cache.disk.hdf5 import PlainWriter, write_plain
 from era_cache.errors import EncoderError, EraError, FormatError, InputError, StoreError
 from era_cache.store import read_rows as reading
 from era_cache.store.encoder_record import stated_spec
+from era_cache.store.precision import check_vectors
 from era_cache.store.read_rows import mapped_rows, read_blocks, read_rows
 from era_cache.store.retired import retire
-from era_cache.store.segment import check_vectors, segment_attributes
+from era_cache.store.segment import segment_attributes
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from era_cache.errors import EncoderError
-from era_cache.store.segment import StoredRows, all_finite, check_vectors
+from era_cache.store.precision import StoredRows, all_finite, check_vectors
 
 
 def check(vectors, dtype="float32"):

@@ -25,8 +25,9 @@ from era_cache.store import read_rows as reading
 from era_cache.store.compact import compact
 from era_cache.store.key_index import persist_index
 from era_cache.store.names import SEGMENT_NAME
+from era_cache.store.precision import StoredRows, check_vectors
 from era_cache.store.retired import retire
-from era_cache.store.segment import StoredRows, check_vectors, segment_attributes
+from era_cache.store.segment import segment_attributes
 from era_cache.store.store import Store
 from era_cache.store.verify import encoders as verify_encoders
 from era_cache.store.verify import index_check, row_scan, scan, verify

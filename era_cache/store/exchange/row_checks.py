@@ -12,7 +12,7 @@ import numpy as np
 from era_cache.errors import InputError
 from era_cache.store.exchange.blocks import VectorFile, cosines
 from era_cache.store.exchange.matching import FileRows
-from era_cache.store.segment import check_vectors
+from era_cache.store.precision import check_vectors
 from era_cache.types import Array, FloatArray, IntArray, Keys, Progress
 
 __all__ = ["check_rows", "selected_blocks"]

@@ -6,14 +6,14 @@ them, and their norms.
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from era_cache.disk.hdf5 import PlainReader
-from era_cache.store.segment import LARGEST_SCALE, Segment, StoredRows
+from era_cache.store.precision import LARGEST_SCALE, StoredRows
+from era_cache.store.segment import Segment
 from era_cache.types import Array, FloatArray, IntArray
 
 __all__ = ["LARGE_NORM", "Norms", "RowScan"]
@@ -119,10 +119,6 @@ class RowScan:
                 f"{self.norms.suspicious} rows have a norm that float32 takes for 0, or one above "
                 f"{LARGE_NORM:,.0f}"
             )
-        try:
-            provenance: Any = json.loads(self._segment.provenance)
-        except (ValueError, RecursionError):
-            provenance = None
-        if not isinstance(provenance, dict):
+        if self._segment.about() is None:
             found.append("'created_by', which says what made it, is not a JSON object")
         return found

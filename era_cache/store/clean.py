@@ -1,0 +1,134 @@
+"""Clean-up: nothing is kept that no one needs.
+
+In: a store that others may read and write at the same time. Out: the same rows in fewer files: what
+was retired long ago is deleted, and nothing that a running writer has just sealed.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from era_cache import __version__
+from era_cache.disk.files import os_errors, remove_stale_temporaries
+from era_cache.store.compact import merged_provenance
+from era_cache.store.key_index import remove_stale_indexes
+from era_cache.store.names import STORE_FOLDERS
+from era_cache.store.retired import GRACE_SECONDS, purge
+from era_cache.store.store import Store
+from era_cache.store.stored_encoder import StoredEncoder
+from era_cache.store.write_segments import keep_rows
+from era_cache.types import Array, Keys, Role
+
+__all__ = ["Cleaned", "clean"]
+
+
+class Cleaned(NamedTuple):
+    """What was deleted, or would be: counts, and the bytes that it frees."""
+
+    retired_segments: int = 0
+    temporaries: int = 0
+    indexes: int = 0
+    old_collections: int = 0
+    unreferenced_rows: int = 0
+    bytes: int = 0
+
+
+def clean(
+    store: Store,
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+    old_versions: bool = False,
+    unreferenced: bool = False,
+    dry_run: bool = False,
+) -> Cleaned:
+    """Delete what no one needs.
+
+    Always: retired segments, superseded index files and the temporaries of killed writers.
+
+    Args:
+        store: the store.
+        grace_seconds: what was retired or written since is left alone.
+        old_versions: delete all versions of a collection but the newest, too.
+        unreferenced: drop rows that no stored collection names, too: their segments are written
+            again without them, and retired.
+        dry_run: change nothing, only tell.
+
+    Raises:
+        FormatError: a segment or collection is damaged.
+        StoreError: something cannot be deleted.
+    """
+    found = Cleaned()
+    if old_versions:
+        found = _drop_old_versions(store, found, grace_seconds, dry_run)
+    for one in store.encoders():
+        if unreferenced:
+            found = _drop_unreferenced(store, one, found, grace_seconds, dry_run)
+        gone = purge([one.folder, *one.others], grace_seconds, dry_run=dry_run)
+        stale = remove_stale_indexes(
+            one.folder, one.segments(), grace_seconds=grace_seconds, dry_run=dry_run
+        )
+        found = found._replace(
+            retired_segments=found.retired_segments + len(gone),
+            indexes=found.indexes + len(stale),
+            bytes=found.bytes + sum([*gone.values(), *stale.values()]),
+        )
+    if not dry_run:
+        folders = [store.path, *(store.path / name for name in STORE_FOLDERS)]
+        for one in store.encoders():
+            inside = ("segments", "index", "retired", "quarantine")
+            folders += [one.folder, *(one.folder / name for name in inside)]
+        removed = sum(remove_stale_temporaries(folder) for folder in folders)
+        found = found._replace(temporaries=removed)
+    return found
+
+
+def _old_enough(path: Path, grace_seconds: float) -> bool:
+    with os_errors("reading", path):
+        return time.time() - path.stat().st_mtime >= grace_seconds
+
+
+def _drop_old_versions(
+    store: Store, found: Cleaned, grace_seconds: float, dry_run: bool
+) -> Cleaned:
+    newest = {name: store.collection(name).version for name, _, _ in store.collection_paths()}
+    for name, version, path in list(store.collection_paths()):
+        if version == newest[name] or not _old_enough(path, grace_seconds):
+            continue
+        with os_errors("deleting", path):
+            size = path.stat().st_size
+            if not dry_run:
+                path.unlink(missing_ok=True)
+        found = found._replace(old_collections=found.old_collections + 1, bytes=found.bytes + size)
+    return found
+
+
+def _drop_unreferenced(
+    store: Store, encoder: StoredEncoder, found: Cleaned, grace_seconds: float, dry_run: bool
+) -> Cleaned:
+    is_query = encoder.spec.role is Role.QUERY
+    collections = [
+        store.collection(f"{name}-{version}") for name, version, _ in store.collection_paths()
+    ]
+    named = [(c.query_keys if is_query else c.doc_keys) for c in collections]
+    wanted = np.unique(np.concatenate([_whole(k) for k in named])) if named else None
+    for segment in encoder.segments():
+        if not _old_enough(segment.path, grace_seconds):
+            continue
+        keys = _whole(segment.keys)
+        kept = np.isin(keys, wanted) if wanted is not None else np.zeros(len(keys), dtype=bool)
+        dropped = len(kept) - int(kept.sum())
+        if not dropped:
+            continue
+        found = found._replace(unreferenced_rows=found.unreferenced_rows + dropped)
+        if not dry_run:
+            provenance = {**merged_provenance([segment]), "era-cache": __version__}
+            keep_rows(encoder.folder / "segments", encoder.spec, segment, kept, provenance)
+    return found
+
+
+def _whole(keys: Keys) -> Array:
+    return np.ascontiguousarray(keys).view("V16").reshape(-1)

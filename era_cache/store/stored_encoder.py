@@ -1,0 +1,178 @@
+"""One encoder of a store: the rows of one role, in any number of segments.
+
+In: the folder of an encoder, which others may write to at the same time. Out: its segments, the
+index of its rows, and rows by key as float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from era_cache.errors import StoreError
+from era_cache.store.encoder_record import (
+    StoredSpec,
+    read_encoder_record,
+)
+from era_cache.store.key_index import KeyIndex, persist_index, unindexed_rows
+from era_cache.store.names import (
+    SEGMENT_NAME,
+    list_names,
+    list_steadily,
+)
+from era_cache.store.read_rows import mapped_rows, read_rows
+from era_cache.store.retired import retired_path
+from era_cache.store.segment import Segment, open_segment
+from era_cache.types import FloatArray, Keys
+
+__all__ = ["StoredEncoder"]
+
+T = TypeVar("T")
+
+
+class StoredEncoder:
+    """One encoder's folder in a store: the rows of one role.
+
+    ``spec`` describes the encoder; ``folder`` is where its segments lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.others: list[Path] = []
+        """Folders of the same fingerprint under another name, as copying two stores can give."""
+        self.spec: StoredSpec = read_encoder_record(folder / "encoder.json")
+
+    def segment_paths(self) -> list[Path]:
+        """The committed segments, by name.
+
+        Raises:
+            FormatError: one of them is a link.
+            StoreError: they cannot be listed.
+        """
+        paths = list_steadily(self._listed)
+        return [paths[name] for name in sorted(paths)]
+
+    def _listed(self) -> dict[str, Path]:
+        paths = {}
+        for folder in (parent / "segments" for parent in (*self.others, self.folder)):
+            paths.update({name: folder / name for name in list_names(folder, SEGMENT_NAME)})
+        return paths
+
+    def segments(self, *, check: bool = False) -> list[Segment]:
+        """Open all segments, the preferred first: float32, float16, int8, then by name.
+
+        Args:
+            check: compare each content with its digest, too.
+
+        Raises:
+            FormatError: a segment is damaged; the message names it.
+            StoreError: they cannot be read.
+        """
+        return self._looking_again(lambda: self._segments(check))
+
+    def _segments(self, check: bool) -> list[Segment]:
+        opened = [self._open(path) for path in self.segment_paths()]
+        if check:
+            with ThreadPoolExecutor(4) as pool:
+                opened = list(pool.map(lambda s: self._open(s.path, check=True), opened))
+        return sorted(opened, key=lambda segment: segment.preference)
+
+    def _looking_again(self, attempt: Callable[[], T]) -> T:
+        """Repeat what failed because a segment is gone: it has just been merged into another."""
+        for _ in range(10):
+            try:
+                return attempt()
+            except StoreError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+        raise StoreError(
+            f"{self.folder}: segments keep vanishing; is another program deleting them?"
+        )
+
+    def _open(self, path: Path, *, check: bool = False) -> Segment:
+        fingerprint, dim = self.spec.fingerprint, self.spec.dim
+        try:
+            return open_segment(path, fingerprint, dim, check=check)
+        except StoreError as error:
+            # Replaced since it was listed: what replaced it is not in the list, but it is kept.
+            kept = retired_path(path)
+            if not isinstance(error.__cause__, FileNotFoundError) or not kept.is_file():
+                raise
+            return open_segment(kept, fingerprint, dim, check=check)
+
+    def index(self, *, check: bool = False) -> KeyIndex:
+        """Index all rows.
+
+        Args:
+            check: compare the digest of every segment first.
+
+        Raises:
+            FormatError: a segment is damaged.
+        """
+        return self._looking_again(lambda: KeyIndex(self._segments(check), self.folder))
+
+    def keep_index(self) -> None:
+        """Write the key index down, once many rows have come that no index file covers.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        self._looking_again(self._keep_index)
+
+    def _keep_index(self) -> None:
+        segments = self._segments(check=False)
+        total = sum(segment.rows for segment in segments)
+        if unindexed_rows(self.folder, segments) * 10 > total:
+            persist_index(self.folder, segments)
+
+    def vectors(
+        self,
+        keys: Keys,
+        *,
+        out: FloatArray | None = None,
+        check: bool = False,
+        index: KeyIndex | None = None,
+    ) -> FloatArray:
+        """Read rows by key.
+
+        Args:
+            keys: (n, 16) uint8, in the order wanted; repeats are fine.
+            out: (n, d) float32 to fill; None makes one, or maps the file where its rows are
+                float32 and lie in the order wanted.
+            check: compare the digest of every segment before trusting it.
+            index: one made before, to save building it again.
+
+        Returns:
+            (n, d) float32, as the model gave them (not normalised).
+
+        Raises:
+            StoreError: some keys are not stored.
+            FormatError: a segment is damaged, or a vector is not finite.
+        """
+        if out is not None and (out.shape != (len(keys), self.spec.dim) or out.dtype != np.float32):
+            raise ValueError(f"out is {out.dtype} {out.shape}, not ({len(keys)}, {self.spec.dim})")
+        # A given index may name segments that are gone for good: then this one's own.
+        given = [index] if index is not None else []
+        return self._looking_again(
+            lambda: self._vectors(keys, out, given.pop() if given else self.index(check=check))
+        )
+
+    def _vectors(self, keys: Keys, out: FloatArray | None, index: KeyIndex) -> FloatArray:
+        positions = index.positions(keys)
+        missing = int(np.count_nonzero(positions < 0))
+        if missing:
+            raise StoreError(
+                f"{self.folder.parent.parent}: {missing} of {len(keys)} rows are not encoded by "
+                f"{self.spec.label()}. Run era-embed again: it encodes only what is missing."
+            )
+        if out is None:
+            mapped = mapped_rows(index, positions)
+            if mapped is not None:
+                return mapped
+            out = np.empty((len(keys), self.spec.dim), dtype=np.float32)
+        read_rows(index, positions, out)
+        return out
