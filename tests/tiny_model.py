@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from era_cache.encode.encoder import EncoderSettings
+from era_cache.encode.sentence_transformers import SentenceTransformerEncoder
+
 WORDS = ["[UNK]", "a", "b", "c", "d"]
+
+
+def open_model(folder: Path | str, **settings: Any) -> SentenceTransformerEncoder:
+    """A sentence-transformers model, with the settings of ``EncoderSettings``."""
+    return SentenceTransformerEncoder(str(folder), EncoderSettings(**settings))
 
 
 def build_tiny(folder: Path, weights: np.ndarray | None = None) -> Path:

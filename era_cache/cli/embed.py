@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,12 +23,17 @@ from era_cache.cli.common import (
 )
 from era_cache.cli.text_options import (
     all_queries,
-    document_text,
+    how_to_read,
     name_option,
     read_texts,
     skip_bad_rows,
 )
 from era_cache.config import EmbedConfig
+
+if TYPE_CHECKING:
+    from era_cache.collection.records import Collection
+    from era_cache.encode.embed import EncodedRows
+    from era_cache.encode.encoder import Encoder
 
 __all__ = ["main"]
 
@@ -86,7 +91,7 @@ TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." +
     metavar="TEMPLATE",
     help=TEMPLATE_HELP.format("the small model for documents"),
 )
-@document_text
+@how_to_read
 @click.option("--large-revision", help="Commit or tag of the large model on the hub.")
 @click.option("--small-revision", help="Commit or tag of the small model on the hub.")
 @click.option(
@@ -136,11 +141,11 @@ TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." +
 @json_option
 @version_option
 def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> None:
-    """Encode COLLECTION (a folder in BEIR layout) into a store.
+    """Encode COLLECTION (a folder in BEIR layout, or what --reader reads) into a store.
 
     The small model encodes all documents and queries, the large model all queries and a sample of
     the documents. Rows that the store has are not encoded again, so an interrupted run goes on
-    where it stopped.
+    where it stopped. A model that an installed package brings is named KIND:NAME.
 
     \b
     Example:
@@ -186,35 +191,26 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
     _render(store_path, stored, reports)
 
 
-def _encoders(options: dict[str, Any]) -> tuple[Any, Any]:
-    from era_cache.encode.encoders import SentenceTransformerEncoder
+def _encoders(options: dict[str, Any]) -> tuple[Encoder, Encoder]:
+    from era_cache.encode.encoder import EncoderSettings, open_encoder
 
-    common = {
-        "precision": options["precision"],
-        "device": options["device"],
-        "batch_tokens": options["batch_tokens"],
-    }
-    large = SentenceTransformerEncoder(
-        options["query_model"],
-        revision=options["large_revision"],
-        query_template=options["large_query_template"],
-        document_template=options["large_doc_template"],
-        max_seq_length=options["large_max_seq_length"],
-        **common,
-    )
-    small = SentenceTransformerEncoder(
-        options["doc_model"],
-        revision=options["small_revision"],
-        query_template=options["small_query_template"],
-        document_template=options["small_doc_template"],
-        max_seq_length=options["small_max_seq_length"],
-        truncate_dim=options["small_truncate_dim"],
-        **common,
-    )
-    return large, small
+    def opened(model: str, side: str) -> Encoder:
+        settings = EncoderSettings(
+            query_template=options[f"{side}_query_template"],
+            document_template=options[f"{side}_doc_template"],
+            max_seq_length=options[f"{side}_max_seq_length"],
+            truncate_dim=options.get(f"{side}_truncate_dim"),
+            revision=options[f"{side}_revision"],
+            precision=options["precision"],
+            device=options["device"],
+            batch_tokens=options["batch_tokens"],
+        )
+        return open_encoder(model, settings)
+
+    return opened(options["query_model"], "large"), opened(options["doc_model"], "small")
 
 
-def _mention_prompts(instructions: list[str], large: Any, small: Any) -> None:
+def _mention_prompts(instructions: list[str], large: Encoder, small: Encoder) -> None:
     from era_cache.types import Role
 
     for side, encoder in (("large", large), ("small", small)):
@@ -235,7 +231,7 @@ def _mention_prompts(instructions: list[str], large: Any, small: Any) -> None:
         )
 
 
-def _render(store_path: Path, stored: Any, reports: list[Any]) -> None:
+def _render(store_path: Path, stored: Collection, reports: list[EncodedRows]) -> None:
     rows = [
         [
             report.what,

@@ -20,7 +20,7 @@ from era_cache.cli.common import (
 )
 from era_cache.cli.text_options import (
     all_queries,
-    document_text,
+    how_to_read,
     name_option,
     read_texts,
     skip_bad_rows,
@@ -91,7 +91,7 @@ ROLES = click.Choice(["document", "query"])
 @click.option("--skip-unknown", is_flag=True, help="Pass over ids that COLLECTION has not.")
 @click.option("--note", "remark", default="", help="Your own words, kept with the vectors.")
 @name_option
-@document_text
+@how_to_read
 @all_queries
 @skip_bad_rows
 @json_option
@@ -170,18 +170,17 @@ def _stated_encoder(role: Any, options: dict[str, Any]) -> tuple[Any, int | None
         from era_cache.store.encoder_record import read_stated_spec
 
         return read_stated_spec(options["encoder"]), None
-    from era_cache.encode.encoders import SentenceTransformerEncoder
-    from era_cache.encode.model_width import model_width
+    from era_cache.encode.encoder import EncoderSettings, open_encoder
 
-    encoder = SentenceTransformerEncoder(
-        options["model"],
+    settings = EncoderSettings(
         revision=options["revision"],
-        precision=options["precision"] or "float32",
+        precision=options["precision"] or EncoderSettings.precision,
         max_seq_length=options["max_seq_length"],
         truncate_dim=options["truncate_dim"],
         **{f"{role.value}_template": options["template"]},
     )
-    return encoder.spec, model_width(encoder.folder, options["truncate_dim"])
+    encoder = open_encoder(options["model"], settings)
+    return encoder.spec, getattr(encoder, "width", None)
 
 
 def _file_rows(texts: Any, role: Any, options: dict[str, Any]) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from era_cache.cli.common import (
 )
 from era_cache.cli.text_options import (
     all_queries,
-    document_text,
+    how_to_read,
     name_option,
     read_texts,
     skip_bad_rows,
@@ -123,7 +123,7 @@ def export_command(
     help="Smallest cosine that is no drift.",
 )
 @name_option
-@document_text
+@how_to_read
 @all_queries
 @skip_bad_rows
 @role_choice
@@ -142,13 +142,14 @@ def probe_command(
     Example:
       era-store probe stores/mine e5-small-v2 data/toy --role document --model intfloat/e5-small-v2
     """
-    from era_cache.encode.drift import encoder_of, probe_rows
+    from era_cache.encode.drift import probe_rows
+    from era_cache.encode.encoder import encoder_as_recorded
     from era_cache.store.store import Store
     from era_cache.types import Role
 
     role = Role(options["role"]) if options["role"] else None
     stored = Store.open(store_path).encoder(encoder, role)
-    model = encoder_of(
+    model = encoder_as_recorded(
         stored.spec, options["model"], revision=options["revision"], device=options["device"]
     )
     report = probe_rows(

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from era_cache.cli.common import note
 
-__all__ = ["all_queries", "document_text", "name_option", "read_texts", "skip_bad_rows"]
+if TYPE_CHECKING:
+    from era_cache.collection.records import TextCollection
+
+__all__ = ["all_queries", "how_to_read", "name_option", "read_texts", "skip_bad_rows"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 name_option = click.option(
     "--name", help="Name of the collection.  [default: from meta.json, else the folder]"
 )
-document_text = click.option(
-    "--document-text",
-    metavar="TEMPLATE",
-    default="{title} {text}",
-    show_default=True,
-    help="How title and text become a document; use what your index was made with.",
-)
+
+
+def how_to_read(command: Command) -> Command:
+    """The options that say in which form a collection is, and what a document is."""
+    command = click.option(
+        "--document-text",
+        metavar="TEMPLATE",
+        default="{title} {text}",
+        show_default=True,
+        help="How title and text become a document; use what your index was made with.",
+    )(command)
+    return click.option(
+        "--reader",
+        metavar="NAME",
+        default="beir",
+        show_default=True,
+        help="What reads the collection: beir for folders in BEIR layout; installed packages may "
+        "bring others.",
+    )(command)
+
+
 all_queries = click.option(
     "--all-queries", is_flag=True, help="Also take queries that no judgement names."
 )
@@ -29,12 +49,13 @@ skip_bad_rows = click.option(
 )
 
 
-def read_texts(collection: Path, options: dict[str, Any]) -> Any:
-    """Read a collection in BEIR layout, and tell what was left out. Raises ``InputError``."""
-    from era_cache.collection.beir import read_beir
+def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
+    """Read a collection, and tell what was left out. Raises ``InputError``."""
+    from era_cache.collection import readers
 
-    texts = read_beir(
+    texts = readers.read_texts(
         collection,
+        reader=options["reader"],
         name=options["name"],
         document_template=options["document_text"],
         all_queries=options["all_queries"],

@@ -14,8 +14,8 @@ import numpy as np
 
 from era_cache.collection.keys import alignment_order
 from era_cache.collection.records import TextCollection
-from era_cache.encode.encoders import Encoder, SentenceTransformerEncoder
-from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError, StoreError
+from era_cache.encode.encoder import Encoder, differences
+from era_cache.errors import EncoderError, FingerprintError, StoreError
 from era_cache.store.encoder_record import StoredSpec, render
 from era_cache.store.exchange.blocks import cosines
 from era_cache.store.exchange.matching import collection_keys
@@ -25,7 +25,7 @@ from era_cache.store.read_rows import read_rows
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import FloatArray, IntArray, Role
 
-__all__ = ["ProbeReport", "SegmentOrigin", "check_same_encoder", "encoder_of", "probe_rows"]
+__all__ = ["ProbeReport", "SegmentOrigin", "probe_rows"]
 
 # Of the provenance, what can change a vector though no file of the model changes.
 _RUNTIME = (
@@ -81,84 +81,17 @@ class ProbeReport(NamedTuple):
     """Today's provenance."""
 
 
-def encoder_of(
-    spec: StoredSpec, model: str, *, revision: str | None = None, device: str | None = None
-) -> SentenceTransformerEncoder:
-    """The encoder that a store describes, with that description's own settings.
-
-    Args:
-        spec: as stored.
-        model: folder or hub name of the model.
-        revision: of a hub name.
-        device: torch device name.
-
-    Raises:
-        InputError: the stored encoder is not a model that can be run here.
-        FingerprintError: the model's files are not those that the vectors were made with.
-        EncoderError: there is no such model.
-    """
-    identity = spec.identity
-    if identity.get("kind") != "sentence-transformers":
-        what = "stated by an import" if identity.get("kind") == "stated" else "of another kind"
-        raise InputError(
-            f"{spec.label()} is {what}: there is no model that could be run to compare with. Only "
-            "encoders of sentence-transformers models can be probed."
-        )
-    settings = {name: identity.get(name) for name in ("max_seq_length", "truncate_dim")}
-    if any(value is not None and not isinstance(value, int) for value in settings.values()):
-        raise FormatError(f"{spec.label()}: its settings {settings} are damaged.")
-    is_query = spec.role is Role.QUERY
-    encoder = SentenceTransformerEncoder(
-        model,
-        revision=revision,
-        # The other role's template does not matter; the model's own may be one we cannot read.
-        query_template=spec.template if is_query else "{text}",
-        document_template="{text}" if is_query else spec.template,
-        precision=str(identity.get("precision")),
-        max_seq_length=settings["max_seq_length"],
-        truncate_dim=settings["truncate_dim"],
-        device=device,
-    )
-    check_same_encoder(spec, encoder)
-    return encoder
-
-
-def check_same_encoder(spec: StoredSpec, encoder: Encoder) -> None:
+def _check_same_encoder(spec: StoredSpec, encoder: Encoder) -> None:
     """Refuse an encoder that is not the stored one.
 
     Raises:
         FingerprintError: the fingerprints differ; the message says in what.
     """
-    if encoder.spec.fingerprint(spec.role) == spec.fingerprint:
-        return
-    found = _differences(spec.identity, encoder.spec.identity)
-    if encoder.spec.templates[spec.role] != spec.template:
-        found.append(f"template {spec.template!r} stored, {encoder.spec.templates[spec.role]!r}")
-    listed = "; ".join(found[:5]) + ("; …" if len(found) > 5 else "")
-    raise FingerprintError(
-        f"{encoder.spec.name} is not the encoder of {spec.label()}: {listed}. Give the model that "
-        "made these vectors; another one has vectors of its own in the store."
-    )
-
-
-def _differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Say in what two identities differ, file by file."""
-    found = []
-    files = stored.get("files"), given.get("files")
-    old, new = (part if isinstance(part, dict) else {} for part in files)
-    for name in sorted(old.keys() | new.keys()):
-        if name not in new:
-            found.append(f"file {name} is missing")
-        elif name not in old:
-            found.append(f"file {name} is new")
-        elif old[name] != new[name]:
-            found.append(f"file {name} has other content")
-    facts = sorted((stored.keys() | given.keys()) - {"files"})
-    return found + [
-        f"{name} was {stored.get(name)!r}, is {given.get(name)!r}"
-        for name in facts
-        if stored.get(name) != given.get(name)
-    ]
+    if listed := differences(spec, encoder):
+        raise FingerprintError(
+            f"{encoder.spec.name} is not the encoder of {spec.label()}: {listed}. Give the model "
+            "that made these vectors; another one has vectors of its own in the store."
+        )
 
 
 def probe_rows(
@@ -187,7 +120,7 @@ def probe_rows(
         FormatError: a segment is damaged.
     """
     spec = stored.spec
-    check_same_encoder(spec, encoder)
+    _check_same_encoder(spec, encoder)
     ids, keys = collection_keys(texts, spec.role)
     index = stored.index()
     positions = index.positions(keys)

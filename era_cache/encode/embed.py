@@ -16,7 +16,7 @@ from era_cache import __version__
 from era_cache.collection.keys import alignment_order, distinct_rows
 from era_cache.collection.records import Collection, TextCollection
 from era_cache.config import EmbedConfig
-from era_cache.encode.encoders import Encoder
+from era_cache.encode.encoder import Encoder
 from era_cache.errors import EncoderError
 from era_cache.store.encoder_record import render
 from era_cache.store.precision import StoredRows, check_vectors
@@ -25,7 +25,7 @@ from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, IntArray, Keys, Progress, Role
 
-__all__ = ["EncodedRows", "embed_collection", "encode_missing"]
+__all__ = ["EncodedRows", "embed_collection"]
 
 
 class EncodedRows(NamedTuple):
@@ -85,115 +85,104 @@ def embed_collection(
     if not large_corpus:
         sample = sample[: config.align_documents]
     everything = np.arange(len(texts.doc_ids))
-    queries = np.arange(len(texts.query_ids))
-    plan = (
-        ("documents", small, Role.DOCUMENT, everything),
-        ("queries", small, Role.QUERY, queries),
-        ("queries", large, Role.QUERY, queries),
-        ("alignment documents", large, Role.DOCUMENT, np.sort(sample)),
+    parts = (
+        _documents("documents", small, texts, collection, everything),
+        _queries(small, texts, collection),
+        _queries(large, texts, collection),
+        _documents(
+            "documents" if large_corpus else "alignment documents",
+            large,
+            texts,
+            collection,
+            np.sort(sample),
+        ),
     )
     reports = []
     seen = set()
-    for what, encoder, role, rows in plan:
-        fingerprint = encoder.spec.fingerprint(role)
+    for part in parts:
+        fingerprint = part.encoder.spec.fingerprint(part.role)
         if fingerprint in seen:  # same model on both sides: already encoded in full
             continue
         seen.add(fingerprint)
-        what = "documents" if large_corpus and role is Role.DOCUMENT else what
-        reports.append(
-            _encode_part(store, collection, texts, what, encoder, role, rows, config, progress)
-        )
+        reports.append(_encode_missing(store, part, config, progress))
     return collection, reports
 
 
-def _encode_part(
-    store: Store,
-    collection: Collection,
-    texts: TextCollection,
-    what: str,
-    encoder: Encoder,
-    role: Role,
-    rows: IntArray,
-    config: EmbedConfig,
-    progress: Progress | None,
-) -> EncodedRows:
-    is_query = role is Role.QUERY
-    keys = (collection.query_keys if is_query else collection.doc_keys)[rows]
-    bodies = texts.query_texts if is_query else texts.doc_texts
-    ids = texts.query_ids if is_query else texts.doc_ids
-    return encode_missing(
-        store,
+class _Part(NamedTuple):
+    """Texts of one role for one encoder, none of them put into the template yet.
+
+    ``what`` names them for progress and report; ``keys`` is (n, 16) uint8; ``instructions`` is None
+    where there are none.
+    """
+
+    what: str
+    encoder: Encoder
+    role: Role
+    ids: Sequence[str]
+    keys: Keys
+    texts: Sequence[str]
+    instructions: Sequence[str] | None
+
+    def rendered(self, rows: IntArray) -> list[str]:
+        """Some of the texts as the model is given them."""
+        return render(
+            self.encoder.spec.templates[self.role],
+            [self.texts[row] for row in rows],
+            None if self.instructions is None else [self.instructions[row] for row in rows],
+        )
+
+
+def _documents(
+    what: str, encoder: Encoder, texts: TextCollection, collection: Collection, rows: IntArray
+) -> _Part:
+    ids, bodies = ([column[row] for row in rows] for column in (texts.doc_ids, texts.doc_texts))
+    return _Part(what, encoder, Role.DOCUMENT, ids, collection.doc_keys[rows], bodies, None)
+
+
+def _queries(encoder: Encoder, texts: TextCollection, collection: Collection) -> _Part:
+    return _Part(
+        "queries",
         encoder,
-        role,
-        keys,
-        [bodies[row] for row in rows],
-        [texts.instructions[row] for row in rows] if is_query else None,
-        what=what,
-        name_of=lambda row: f"{role.value} '{ids[rows[row]]}'",
-        config=config,
-        progress=progress,
+        Role.QUERY,
+        texts.query_ids,
+        collection.query_keys,
+        texts.query_texts,
+        texts.instructions,
     )
 
 
-def encode_missing(
-    store: Store,
-    encoder: Encoder,
-    role: Role,
-    keys: Keys,
-    texts: Sequence[str],
-    instructions: Sequence[str] | None,
-    *,
-    what: str,
-    name_of: Callable[[int], str],
-    config: EmbedConfig,
-    progress: Progress | None = None,
+def _encode_missing(
+    store: Store, part: _Part, config: EmbedConfig, progress: Progress | None
 ) -> EncodedRows:
-    """Encode those of ``texts`` that the store has not, in groups that are committed one by one.
+    """Encode those texts of a part that the store has not, in groups that are committed one by one.
 
     A killed process loses at most the group in flight; an error or Ctrl-C loses nothing that the
     encoder had finished.
-
-    Args:
-        store: where the vectors go.
-        encoder: makes them.
-        role: of all the texts.
-        keys: (n, 16) uint8, of (role, instruction, text).
-        texts: n texts, not yet put into the template.
-        instructions: n instructions, or None.
-        what: names the rows for progress and report.
-        name_of: names one row in an error.
-        config: precision and group sizes.
-        progress: told how far it is.
 
     Raises:
         EncoderError: the encoder fails or gives unusable vectors.
         StoreError: the store cannot be written.
     """
     start = time.monotonic()
-    distinct = distinct_rows(keys)
-    missing = _missing_rows(store, encoder, role, keys, distinct, config.dtype)
-    truncated = getattr(encoder, "truncated", 0)
+    distinct = distinct_rows(part.keys)
+    missing = _missing_rows(store, part, distinct, config.dtype)
+    truncated = getattr(part.encoder, "truncated", 0)
     if len(missing):
-        job = _Job(store, encoder, role, keys, name_of, config)
+        job = _Job(store, part, config)
         tell = progress or (lambda _what, _done, _total: None)
-        tell(what, 0, len(missing))
+        tell(part.what, 0, len(missing))
         done = 0
         for group in job.groups(missing):
-            rendered = render(
-                encoder.spec.templates[role],
-                [texts[row] for row in group],
-                [instructions[row] for row in group] if instructions is not None else None,
-            )
-            job.encode_group(group, rendered, _shifted(tell, what, done, len(missing)))
+            job.encode_group(group, _shifted(tell, part.what, done, len(missing)))
             done += len(group)
         job.finish()
     return EncodedRows(
-        what=what,
-        encoder=encoder.spec.name,
+        what=part.what,
+        encoder=part.encoder.spec.name,
         rows=len(distinct),
         encoded=len(missing),
         cached=len(distinct) - len(missing),
-        truncated=getattr(encoder, "truncated", 0) - truncated,
+        truncated=getattr(part.encoder, "truncated", 0) - truncated,
         seconds=time.monotonic() - start,
     )
 
@@ -203,30 +192,19 @@ def _shifted(tell: Progress, what: str, before: int, total: int) -> Callable[[in
     return lambda done: tell(what, before + done, total)
 
 
-def _missing_rows(
-    store: Store, encoder: Encoder, role: Role, keys: Keys, distinct: IntArray, dtype: str
-) -> IntArray:
-    known = store.find_encoder(encoder.spec.fingerprint(role))
+def _missing_rows(store: Store, part: _Part, distinct: IntArray, dtype: str) -> IntArray:
+    known = store.find_encoder(part.encoder.spec.fingerprint(part.role))
     if known is None:
         return distinct
     # float16 rows do not satisfy a run that asks for float32; the other way round they do.
-    return distinct[known.index().missing(keys[distinct], dtype)]
+    return distinct[known.index().missing(part.keys[distinct], dtype)]
 
 
 class _Job:
-    """Encodes groups of rows with one encoder and commits them."""
+    """Encodes groups of rows of one part and commits them."""
 
-    def __init__(
-        self,
-        store: Store,
-        encoder: Encoder,
-        role: Role,
-        keys: Keys,
-        name_of: Callable[[int], str],
-        config: EmbedConfig,
-    ) -> None:
-        self._store, self._encoder, self._role = store, encoder, role
-        self._keys, self._name_of, self._config = keys, name_of, config
+    def __init__(self, store: Store, part: _Part, config: EmbedConfig) -> None:
+        self._store, self._part, self._config = store, part, config
         self._dtype = config.dtype
         self._writer: SegmentWriter | None = None
         self._target: StoredEncoder | None = None
@@ -246,14 +224,13 @@ class _Job:
             # At most four times as many: a first group of short texts must not mislead.
             self._group_rows = max(256, min(most, wanted, 4 * size))
 
-    def encode_group(
-        self, group: IntArray, rendered: Sequence[str], tell: Callable[[int], None]
-    ) -> None:
+    def encode_group(self, group: IntArray, tell: Callable[[int], None]) -> None:
         """Encode one group and commit it."""
         stored: StoredRows | None = None
         done = np.zeros(len(group), dtype=bool)
         try:
-            for rows, batch in self._encoder.encode(rendered, self._role):
+            rendered = self._part.rendered(group)
+            for rows, batch in self._part.encoder.encode(rendered, self._part.role):
                 checked = self._checked(group, rows, batch)
                 if stored is None:
                     stored = StoredRows.empty(len(group), batch.shape[1], self._dtype)
@@ -266,27 +243,30 @@ class _Job:
                 self._commit(group[done], stored.take(done))
         if not done.all():
             raise EncoderError(
-                f"{self._encoder.spec.name} returned {int(done.sum())} vectors for "
+                f"{self._part.encoder.spec.name} returned {int(done.sum())} vectors for "
                 f"{len(group)} texts."
             )
 
     def _checked(self, group: IntArray, rows: list[int], batch: FloatArray) -> StoredRows:
-        name = self._encoder.spec.name
+        name = self._part.encoder.spec.name
         if batch.ndim != 2 or len(batch) != len(rows):
             raise EncoderError(f"{name} returned shape {batch.shape} for {len(rows)} texts.")
         return check_vectors(
-            batch, self._dtype, lambda row: self._name_of(int(group[rows[row]])), name
+            batch,
+            self._dtype,
+            lambda row: f"{self._part.role.value} '{self._part.ids[group[rows[row]]]}'",
+            name,
         )
 
     def _commit(self, rows: IntArray, stored: StoredRows) -> None:
         if self._writer is None:
-            spec, dim = self._encoder.spec, stored.values.shape[1]
-            self._target = self._store.add_encoder(spec, self._role, dim)
-            about = {**self._encoder.provenance(), "era-cache": __version__}
+            spec, dim = self._part.encoder.spec, stored.values.shape[1]
+            self._target = self._store.add_encoder(spec, self._part.role, dim)
+            about = {**self._part.encoder.provenance(), "era-cache": __version__}
             if self._config.note:
                 about["note"] = self._config.note
             self._writer = SegmentWriter(self._target, about, dtype=self._dtype)
-        self._writer.commit(self._keys[rows], stored)
+        self._writer.commit(self._part.keys[rows], stored)
 
     def finish(self) -> None:
         """Merge what this job wrote."""

@@ -1,6 +1,7 @@
 """Model files: where a model lies, and the digest of every file of it that loading can touch.
 
-In: a folder or hub name. Out: the folder, its files' digests, its own prompts. No model is loaded.
+In: a folder or hub name. Out: the folder, its files' digests, its own prompts, how wide its vectors
+are. No model is loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from era_cache.disk.files import os_errors, sha256_file
 from era_cache.errors import EncoderError
 
-__all__ = ["hash_model", "locate_model", "model_config", "model_name"]
+__all__ = ["hash_model", "locate_model", "model_config", "model_name", "model_width"]
 
 # Files that no PyTorch encoder reads: documentation, licences, other runtimes' copies.
 _IGNORED_FILES = re.compile(
@@ -24,6 +25,7 @@ _IGNORED_FILES = re.compile(
 _PICKLED_TWIN = re.compile(r"(^|/)pytorch_model[^/]*\.bin$")
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _MOST_MODEL_FILES = 10_000
+_HEADER_LIMIT = 1 << 24
 
 
 def model_name(model: str) -> str:
@@ -115,3 +117,53 @@ def model_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("prompts") or {}, dict):
         raise EncoderError(f"{path}: not a sentence-transformers configuration.")
     return config
+
+
+def model_width(folder: Path, truncate_dim: int | None = None) -> int | None:
+    """Values of a vector, as far as the files of a sentence-transformers model say it.
+
+    Args:
+        folder: of the model.
+        truncate_dim: leading dimensions kept; None keeps all.
+    """
+    width: int | None = None
+    try:
+        for module in json.loads((folder / "modules.json").read_bytes()):
+            place, kind = folder / str(module["path"]), str(module["type"]).rpartition(".")[2]
+            if kind != "Normalize":
+                reader = _READERS.get(kind)
+                width = reader(place) if reader else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # A check before the model itself is asked: what it cannot read, it does not judge.
+        return None
+    if width is None or truncate_dim is None:
+        return width
+    return min(width, truncate_dim)
+
+
+def _pooling(place: Path) -> int:
+    config = json.loads((place / "config.json").read_bytes())
+    modes = config.get("pooling_mode")
+    if modes is None:
+        flags = [v for k, v in config.items() if k.startswith("pooling_mode_")]
+        count = sum(flag is True for flag in flags)
+    else:
+        count = 1 if isinstance(modes, str) else len(modes)
+    width = config.get("embedding_dimension") or config["word_embedding_dimension"]
+    return int(width) * max(count, 1)
+
+
+def _dense(place: Path) -> int:
+    return int(json.loads((place / "config.json").read_bytes())["out_features"])
+
+
+def _static(place: Path) -> int | None:
+    """The second dimension of the only tensor; a safetensors file begins with its header."""
+    with (place / "model.safetensors").open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(size)) if size <= _HEADER_LIMIT else {}
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    return int(shapes[0][1]) if len(shapes) == 1 and len(shapes[0]) == 2 else None
+
+
+_READERS = {"Pooling": _pooling, "Dense": _dense, "StaticEmbedding": _static}

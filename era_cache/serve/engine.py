@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from era_cache.collection.keys import row_keys
-from era_cache.encode.encoders import Encoder
+from era_cache.encode.encoder import Encoder
 from era_cache.errors import FormatError, InputError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_folder import load_adapter

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from era_cache.encode.encoders import Encoder, SentenceTransformerEncoder
-from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError
+from era_cache.encode.encoder import Encoder, differences, encoder_as_recorded
+from era_cache.errors import EncoderError, FingerprintError, InputError
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.store.encoder_record import StoredSpec, render
 from era_cache.store.precision import check_vectors
@@ -58,32 +58,9 @@ def load_models(
         if twin is not None:
             models[view] = models[twin]
             continue
-        models[view] = _as_recorded(model, specs[view], view, device)
+        models[view] = encoder_as_recorded(specs[view], model, device=device)
         check_model(models[view], encoders, view)
     return models
-
-
-def _as_recorded(model: str, spec: StoredSpec, view: str, device: str | None) -> Encoder:
-    """A model with the settings of a recorded encoder."""
-    identity = spec.identity
-    if identity.get("kind") != "sentence-transformers":
-        raise FingerprintError(
-            f"{spec.label()} is no sentence-transformers model (kind "
-            f"{str(identity.get('kind'))!r}), so {MODEL_OPTIONS[view]} cannot stand for it. Search "
-            "for stored queries with --id, or encode your queries yourself."
-        )
-    lengths = [identity.get("max_seq_length"), identity.get("truncate_dim")]
-    if any(not (n is None or (type(n) is int and n > 0)) for n in lengths):
-        raise FormatError(f"{spec.label()}: recorded with impossible lengths {lengths}.")
-    return SentenceTransformerEncoder(
-        model,
-        query_template=spec.template,
-        document_template="{text}",  # documents are not encoded here
-        precision=str(identity.get("precision")),
-        max_seq_length=lengths[0],
-        truncate_dim=lengths[1],
-        device=device,
-    )
 
 
 def check_model(encoder: Encoder, encoders: Encoders, view: str) -> None:
@@ -92,38 +69,27 @@ def check_model(encoder: Encoder, encoders: Encoders, view: str) -> None:
     Raises:
         FingerprintError: its fingerprint differs; the message says what to pass.
     """
-    specs = specs_of(encoders)
-    expected, found = specs[view], encoder.spec
-    fingerprint = found.fingerprint(Role.QUERY)
-    if fingerprint == expected.fingerprint:
+    specs, option = specs_of(encoders), MODEL_OPTIONS[view]
+    found, listed = encoder.spec, differences(specs[view], encoder)
+    if not listed:
         return
-    option = MODEL_OPTIONS[view]
     message = (
-        f"{option}: {found.name} (fingerprint {fingerprint[:12]}) is not what the adapter was "
-        f"fitted on, which is {expected.label()}"
+        f"{option}: {found.name} (fingerprint {found.fingerprint(Role.QUERY)[:12]}) is not what "
+        f"the adapter was fitted on, which is {specs[view].label()}"
     )
     others = [v for v in specs if v != view and _same_files(specs[v].identity, found.identity)]
     if others:
         raise FingerprintError(
             f"{message}. It is the model of {MODEL_OPTIONS[others[0]]}; exchange the two."
         )
-    differing = _differing_files(found.identity, expected.identity)
-    if differing:
-        message += f"; these of its files differ: {differing}"
-    raise FingerprintError(f"{message}. Pass the model that era-embed was given as {option}.")
+    raise FingerprintError(
+        f"{message}: {listed}. Pass the model that era-embed was given as {option}."
+    )
 
 
 def _same_files(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether it is one model, perhaps with other settings."""
     return one == other or (one.get("files") is not None and one["files"] == other.get("files"))
-
-
-def _differing_files(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    ours, theirs = found.get("files"), expected.get("files")
-    if not isinstance(ours, dict) or not isinstance(theirs, dict):
-        return ""
-    names = sorted(n for n in {*ours, *theirs} if ours.get(n) != theirs.get(n))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def missing_models(views: set[str], models: Mapping[str, Encoder], encoders: Encoders) -> None:

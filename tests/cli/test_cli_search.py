@@ -18,12 +18,12 @@ from click.testing import CliRunner, Result
 from hash_encoder import HashEncoder
 from lookup_cases import NASTY, SPLIT, Case, build, nasty_texts, write_beir
 from planted import QUICK, planted_texts
+from tiny_model import open_model
 
 from era_cache.cli import search
 from era_cache.collection.beir import read_beir
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.fitting.fit_from_store import fit_to_folder
 from era_cache.serve import server
 from era_cache.serve.engine import MOST_DEPTH
@@ -228,7 +228,7 @@ def test_wrong_use_is_said(case, arguments, words) -> None:
         (["--id", ""], "no query ''"),
         (["  ", "--collection", "planted"], "query is empty"),
         (["new words"], "--query-model (hash-24) and --doc-model (hash-16)"),
-        (["w1", "--query-model", "./none"], "is no sentence-transformers model"),
+        (["w1", "--query-model", "./none"], "is of kind 'hash'"),
         (["--id", "q001", "--candidates", "best"], "'best' was asked for; there are small,"),
         (["--id", "q001", "--collection", "nope"], "no collection 'nope'"),
         (["--id", "q001", "--texts", "./nope"], "no such folder"),
@@ -320,7 +320,7 @@ def test_ctrl_c_ends_the_page_s_server_quietly(case) -> None:
 @pytest.mark.encoders
 def test_real_encoders_answer_what_was_never_stored(models, toy, tmp_path) -> None:
     large, small = (
-        SentenceTransformerEncoder(str(models[side]), **given)
+        open_model(models[side], **given)
         for side, given in (
             ("large", {"query_template": "Instruct: {instruction}\nQuery: {text}"}),
             ("small", {"truncate_dim": 128}),

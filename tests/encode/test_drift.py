@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hash_encoder import HashEncoder
 from test_importing import bring, nothing_stored, texts_of, write_spec
-from tiny_model import build_tiny
+from tiny_model import build_tiny, open_model
 
 from era_cache.config import EmbedConfig
 from era_cache.disk.files import sha256_file
 from era_cache.disk.hdf5 import write_plain
-from era_cache.encode.drift import encoder_of, probe_rows
+from era_cache.encode.drift import probe_rows
 from era_cache.encode.embed import embed_collection
-from era_cache.encode.encoders import SentenceTransformerEncoder
-from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError, StoreError
+from era_cache.encode.encoder import encoder_as_recorded
+from era_cache.errors import EncoderError, FingerprintError, FormatError, StoreError
 from era_cache.store.encoder_record import read_stated_spec
 from era_cache.store.exchange.matching import collection_keys
 from era_cache.store.precision import check_vectors
@@ -43,7 +43,7 @@ def store(tmp_path) -> Store:
 
 
 def model_of(folder, **options):
-    return SentenceTransformerEncoder(str(folder), device="cpu", **options)
+    return open_model(folder, device="cpu", **options)
 
 
 def fresh(encoder, role=Role.DOCUMENT):
@@ -68,7 +68,7 @@ def write(store, spec, vectors, dtype="float16", role=Role.DOCUMENT, rows=None, 
 def test_honest_rows_differ_by_storage_rounding_and_nothing_else(store, tiny, dtype):
     model = model_of(tiny)
     stored = write(store, model.spec, fresh(model), dtype)
-    report = probe_rows(stored, TEXTS, encoder_of(stored.spec, str(tiny), device="cpu"))
+    report = probe_rows(stored, TEXTS, encoder_as_recorded(stored.spec, str(tiny), device="cpu"))
     assert report.verdict == "ok"
     assert (report.rows, report.stored, report.equal_after_rounding) == (6, 6, 6)
     assert report.cosine_min > 0.9999
@@ -84,7 +84,7 @@ def test_vectors_of_a_slightly_different_model_under_the_same_fingerprint_are_dr
     noise = np.random.default_rng(1).standard_normal(WEIGHTS.shape).astype("f4")
     other = model_of(build_tiny(tmp_path / "other", WEIGHTS + 0.1 * noise))
     stored = write(store, model.spec, fresh(other), **{"torch": "0.1", "device": "cuda:7"})
-    report = probe_rows(stored, TEXTS, encoder_of(stored.spec, str(tiny), device="cpu"))
+    report = probe_rows(stored, TEXTS, encoder_as_recorded(stored.spec, str(tiny), device="cpu"))
     assert report.verdict == "drift"
     assert 0.9 < report.cosine_min < report.cosine_mean < 0.999
     assert report.equal_after_rounding == 0
@@ -167,7 +167,7 @@ def test_the_stored_settings_and_template_are_used(store, tiny):
     embed_collection(store, TEXTS, large=model, small=model, config=EmbedConfig())
     for role in Role:
         stored = store.encoder(model.spec.fingerprint(role))
-        runner = encoder_of(stored.spec, str(tiny), device="cpu")
+        runner = encoder_as_recorded(stored.spec, str(tiny), device="cpu")
         assert runner.spec.identity == model.spec.identity
         report = probe_rows(stored, TEXTS, runner)
         assert (report.verdict, report.rows) == ("ok", len(collection_keys(TEXTS, role)[0]))
@@ -181,13 +181,13 @@ def test_other_files_are_refused_by_name(store, tiny, tmp_path):
     other = build_tiny(tmp_path / "other", WEIGHTS + 1)
     (other / "new.json").write_text("{}")
     with pytest.raises(FingerprintError) as caught:
-        encoder_of(stored.spec, str(other))
+        probe_rows(stored, TEXTS, encoder_as_recorded(stored.spec, str(other)))
     assert "file model.safetensors has other content" in str(caught.value)
     assert "file new.json is new" in str(caught.value)
     assert "tokenizer.json" not in str(caught.value)
     (other / "tokenizer.json").unlink()
     with pytest.raises(FingerprintError, match=r"file tokenizer\.json is missing"):
-        encoder_of(stored.spec, str(other))
+        probe_rows(stored, TEXTS, encoder_as_recorded(stored.spec, str(other)))
 
 
 def test_other_settings_are_refused_by_name(store, tiny):
@@ -204,17 +204,17 @@ def test_settings_that_no_encoder_has_are_damage(store, tiny):
     stored = write(store, model.spec, fresh(model))
     identity = {**stored.spec.identity, "truncate_dim": "5"}
     with pytest.raises(FormatError, match="damaged"):
-        encoder_of(stored.spec._replace(identity=identity), str(tiny))
+        encoder_as_recorded(stored.spec._replace(identity=identity), str(tiny))
 
 
 def test_encoders_without_a_model_cannot_be_probed(store, tmp_path):
     spec = read_stated_spec(write_spec(tmp_path / "e.json", {"name": "acme", "model": "m"}))
     stored = write(store, spec, np.ones((6, 24), "f4"))
-    with pytest.raises(InputError, match="stated by an import: there is no model"):
-        encoder_of(stored.spec, "m")
+    with pytest.raises(FingerprintError, match="stated by an import: there is no model"):
+        encoder_as_recorded(stored.spec, "m")
     stored = write(store, HashEncoder(24).spec, np.ones((6, 24), "f4"))
-    with pytest.raises(InputError, match="of another kind"):
-        encoder_of(stored.spec, "m")
+    with pytest.raises(FingerprintError, match="is of kind 'hash'"):
+        encoder_as_recorded(stored.spec, "m")
 
 
 def test_texts_that_are_not_stored_are_told(store, tiny):

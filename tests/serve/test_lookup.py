@@ -11,10 +11,9 @@ import torch
 from hash_encoder import HashEncoder
 from lookup_cases import SPLIT, Case, build, unit_rows
 from planted import QUICK, embedded, planted_texts
-from tiny_model import build_tiny
+from tiny_model import build_tiny, open_model
 
 from era_cache.collection.splits import make_split
-from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.encoder_pair import Encoders
@@ -379,10 +378,8 @@ def test_prompt_precision_and_lengths_need_not_be_said_again(tiny, tmp_path) -> 
     large, small = map(str, tiny)
     encoders = _stored(
         Store.create(tmp_path / "store"),
-        large=SentenceTransformerEncoder(
-            large, query_template="Find {text} {instruction}", precision="float16"
-        ),
-        small=SentenceTransformerEncoder(small, max_seq_length=7, truncate_dim=3),
+        large=open_model(large, query_template="Find {text} {instruction}", precision="float16"),
+        small=open_model(small, max_seq_length=7, truncate_dim=3),
     )
     models = load_models(encoders, query_model=large, doc_model=small, device=None)
     assert models["large"].spec.fingerprint(Role.QUERY) == encoders.query.spec.fingerprint
@@ -397,13 +394,15 @@ def test_a_changed_file_of_the_model_is_named(tiny, tmp_path) -> None:
     large, small = map(str, tiny)
     encoders = _stored(
         Store.create(tmp_path / "store"),
-        large=SentenceTransformerEncoder(large),
-        small=SentenceTransformerEncoder(small),
+        large=open_model(large),
+        small=open_model(small),
     )
     with pytest.raises(FingerprintError, match="It is the model of --query-model; exchange"):
         load_models(encoders, query_model=None, doc_model=large, device=None)
     (tiny[0] / "tokenizer.json").write_text((tiny[0] / "tokenizer.json").read_text() + "\n")
-    with pytest.raises(FingerprintError, match=r"differ: tokenizer.json.*given as --query-model"):
+    with pytest.raises(
+        FingerprintError, match=r"tokenizer.json has other content.*given as --query-model"
+    ):
         load_models(encoders, query_model=large, doc_model=small, device=None)
     with pytest.raises(EraError, match="no such folder"):
         load_models(encoders, query_model="./nowhere", doc_model=None, device=None)
@@ -411,7 +410,7 @@ def test_a_changed_file_of_the_model_is_named(tiny, tmp_path) -> None:
 
 def test_one_model_for_both_sides_is_given_once(tiny, tmp_path) -> None:
     model = str(tiny[0])
-    encoder = SentenceTransformerEncoder(model)
+    encoder = open_model(model)
     encoders = _stored(Store.create(tmp_path / "store"), large=encoder, small=encoder)
     for given in (
         {"query_model": model, "doc_model": None},
@@ -425,8 +424,8 @@ def test_one_model_with_two_prompts_is_given_once_too(tiny, tmp_path) -> None:
     model = str(tiny[0])
     encoders = _stored(
         Store.create(tmp_path / "store"),
-        large=SentenceTransformerEncoder(model, query_template="Q: {text}"),
-        small=SentenceTransformerEncoder(model),
+        large=open_model(model, query_template="Q: {text}"),
+        small=open_model(model),
     )
     models = load_models(encoders, query_model=model, doc_model=None, device=None)
     templates = [models[view].spec.templates[Role.QUERY] for view in ("large", "small")]
@@ -435,5 +434,5 @@ def test_one_model_with_two_prompts_is_given_once_too(tiny, tmp_path) -> None:
 
 def test_vectors_that_no_model_here_made_cannot_be_typed_for(case, tiny) -> None:
     encoders = open_source(case.store, case.folder).encoders
-    with pytest.raises(FingerprintError, match=r"hash-24 .* is no sentence-transformers model"):
+    with pytest.raises(FingerprintError, match=r"hash-24 .* is of kind 'hash'"):
         load_models(encoders, query_model=str(tiny[0]), doc_model=None, device=None)

@@ -14,13 +14,12 @@ import pytest
 from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_model import build_tiny
+from tiny_model import build_tiny, open_model
 
 from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.encode.encoders import SentenceTransformerEncoder
-from era_cache.encode.model_width import model_width
+from era_cache.encode.model_files import model_width
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import read_stated_spec
 from era_cache.store.exchange import blocks as array_blocks
@@ -460,7 +459,7 @@ def test_the_width_is_that_of_the_last_module_that_changes_it(tmp_path, modules,
 
 def test_the_width_agrees_with_what_a_model_gives(tmp_path):
     folder = build_tiny(tmp_path / "tiny")
-    [(_, vectors)] = SentenceTransformerEncoder(str(folder)).encode(["a b"], Role.DOCUMENT)
+    [(_, vectors)] = open_model(folder).encode(["a b"], Role.DOCUMENT)
     assert model_width(folder) == vectors.shape[1] == 4
     (folder / "model.safetensors").write_bytes(b"\xff" * 20)
     assert model_width(folder) is None

@@ -7,13 +7,12 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tiny_model import build_tiny
+from tiny_model import build_tiny, open_model
 
 from era_cache.cli import embed
 from era_cache.cli.store_import import import_command
 from era_cache.cli.store_vectors import export_command, probe_command
 from era_cache.collection.beir import read_beir
-from era_cache.encode.encoders import SentenceTransformerEncoder
 from era_cache.store.exchange.importing import import_vectors
 from era_cache.store.exchange.matching import FileRows
 from era_cache.store.exchange.row_ids import read_ids
@@ -61,7 +60,7 @@ def place(tmp_path_factory):
     """A folder with a collection, a model, and its vectors in another order with their ids."""
     folder = tmp_path_factory.mktemp("place")
     write_collection(folder / "notes", DOCUMENTS)
-    model = SentenceTransformerEncoder(str(build_tiny(folder / "tiny", WEIGHTS)), device="cpu")
+    model = open_model(str(build_tiny(folder / "tiny", WEIGHTS)), device="cpu")
     order = [3, 1, 4, 0, 2]
     vectors = np.empty((5, 24), "f4")
     for rows, batch in model.encode([DOCUMENTS[row] for row in order], Role.DOCUMENT):
@@ -143,7 +142,7 @@ def test_settings_of_the_model_are_those_of_era_embed(place, tmp_path):
     settings = {"precision": "bfloat16", "max_seq_length": 7, "truncate_dim": 24}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     works(import_command, *imported(place, tmp_path / "store", *options))
-    spec = SentenceTransformerEncoder(str(place / "tiny"), **settings).spec
+    spec = open_model(place / "tiny", **settings).spec
     assert Store.open(tmp_path / "store").find_encoder(spec.fingerprint(Role.DOCUMENT))
 
 
@@ -276,7 +275,7 @@ def test_a_probe_passes_on_honest_vectors_and_names_the_import(place, tmp_path):
 def test_a_probe_of_drifted_vectors_fails_and_still_reports(place, tmp_path):
     store = Store.create(tmp_path / "store")
     works(import_command, *imported(place, tmp_path / "right"))
-    spec = SentenceTransformerEncoder(str(place / "tiny")).spec
+    spec = open_model(place / "tiny").spec
     keys = Store.open(tmp_path / "right").collection("notes").doc_keys
     noise = np.random.default_rng(1).standard_normal((5, 24)).astype("f4")
     np.save(

@@ -11,11 +11,10 @@ import pytest
 from hash_encoder import HashEncoder
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_model import build_tiny
+from tiny_model import build_tiny, open_model
 
 from era_cache.disk.json_files import json_digest, write_json
-from era_cache.encode import encoders
-from era_cache.encode.encoders import SentenceTransformerEncoder
+from era_cache.encode import sentence_transformers
 from era_cache.errors import EncoderError, FormatError, InputError
 from era_cache.store.encoder_record import (
     EncoderSpec,
@@ -34,7 +33,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def fingerprints(folder, **options):
-    spec = SentenceTransformerEncoder(str(folder), **options).spec
+    spec = open_model(folder, **options).spec
     return spec.fingerprint(Role.QUERY), spec.fingerprint(Role.DOCUMENT)
 
 
@@ -131,15 +130,15 @@ def test_a_file_that_no_vector_depends_on_changes_nothing(tiny, name):
 def test_path_name_device_and_batch_size_change_nothing(tiny, tmp_path):
     elsewhere = shutil.copytree(tiny, tmp_path / "else where" / "other name")
     assert fingerprints(elsewhere, device="cpu", batch_tokens=17) == fingerprints(tiny)
-    assert SentenceTransformerEncoder(str(elsewhere)).spec.name == "other-name"
+    assert open_model(elsewhere).spec.name == "other-name"
 
 
 def test_the_models_own_prompts_become_templates_and_an_argument_wins(tiny):
     config = {"prompts": {"query": "Q: ", "passage": "P: ", "other": "O: "}}
     (tiny / "config_sentence_transformers.json").write_text(json.dumps(config))
-    templates = SentenceTransformerEncoder(str(tiny)).spec.templates
+    templates = open_model(tiny).spec.templates
     assert templates == {Role.QUERY: "Q: {text}", Role.DOCUMENT: "{text}"}
-    given_one = SentenceTransformerEncoder(str(tiny), query_template="{text}").spec.templates
+    given_one = open_model(tiny, query_template="{text}").spec.templates
     assert given_one == {Role.QUERY: "{text}", Role.DOCUMENT: "{text}"}
 
 
@@ -163,7 +162,7 @@ def test_prompts_are_those_of_encode_query_and_encode_document(models, tmp_path,
     before = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps({**before, **config}))
     model = SentenceTransformer(str(folder), device="cpu")
-    encoder = SentenceTransformerEncoder(str(folder))
+    encoder = open_model(folder)
     for role, encode in ((Role.QUERY, model.encode_query), (Role.DOCUMENT, model.encode_document)):
         rendered = render(encoder.spec.templates[role], ["a leaking tap"], None)
         ((_, vectors),) = encoder.encode(rendered, role)
@@ -174,18 +173,18 @@ def test_prompts_are_those_of_encode_query_and_encode_document(models, tmp_path,
 @pytest.mark.usefixtures("offline")
 def test_a_model_that_changes_after_it_was_hashed_is_refused(models, tmp_path):
     folder = shutil.copytree(models["small"], tmp_path / "model")
-    encoder = SentenceTransformerEncoder(str(folder))
+    encoder = open_model(folder)
     (folder / "extra.json").write_text("{}")
     with pytest.raises(EncoderError, match="changed after this run began"):
         list(encoder.encode(["text"], Role.DOCUMENT))
 
 
 def test_what_tools_leave_beside_a_model_does_not_change_it(tiny):
-    before = SentenceTransformerEncoder(str(tiny)).spec.space
+    before = open_model(tiny).spec.space
     for name in (".cache/huggingface/download/a.metadata", ".git/index", "eval/scores.csv"):
         (tiny / name).parent.mkdir(parents=True)
         (tiny / name).write_text("x")
-    assert SentenceTransformerEncoder(str(tiny)).spec.space == before
+    assert open_model(tiny).spec.space == before
 
 
 # Templates
@@ -280,7 +279,7 @@ def test_an_encoder_file_with_a_wrong_field_is_refused(record, change):
 def test_an_infinite_dimension_and_a_missing_field_are_refused(record):
     path, value = record
     path.write_text(json.dumps(value).replace('"dim": 4, "fing', '"dim": Infinity, "fing'))
-    with pytest.raises(FormatError, match="incomplete or damaged"):
+    with pytest.raises(FormatError, match=r"not valid JSON|incomplete or damaged"):
         read_encoder_record(path)
     for field in ("name", "role", "dim", "fingerprint", "space", "identity", "template"):
         path.write_text(json.dumps({k: v for k, v in value.items() if k != field}))
@@ -325,7 +324,7 @@ def test_the_hash_encoder_is_deterministic_and_depends_on_seed_and_words():
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 120), st.integers(1, 9))
 def test_batches_hold_each_row_once_within_the_budget(lengths, budget, most):
-    batches = list(encoders._batches(lengths, len(lengths), budget, most))
+    batches = list(sentence_transformers._batches(lengths, len(lengths), budget, most))
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     for batch in batches:
         padded = max(lengths[row] for row in batch) * len(batch)
@@ -335,13 +334,13 @@ def test_batches_hold_each_row_once_within_the_budget(lengths, budget, most):
 
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_batches_without_lengths_hold_each_row_once_in_order(count, most):
-    batches = list(encoders._batches(None, count, 1, most))
+    batches = list(sentence_transformers._batches(None, count, 1, most))
     assert [row for batch in batches for row in batch] == list(range(count))
     assert all(1 <= len(batch) <= most for batch in batches)
 
 
 def test_the_longest_texts_come_first():
-    assert list(encoders._batches([1, 9, 5, 9], 4, 18)) == [[1, 3], [2, 0]]
+    assert list(sentence_transformers._batches([1, 9, 5, 9], 4, 18)) == [[1, 3], [2, 0]]
 
 
 # Models that cannot be used
@@ -353,24 +352,24 @@ def test_the_longest_texts_come_first():
 )
 def test_a_missing_model_folder_is_an_encoder_error(model, message):
     with pytest.raises(EncoderError, match=message):
-        SentenceTransformerEncoder(model)
+        open_model(model)
 
 
 def test_a_file_an_empty_folder_and_a_folder_of_other_things_are_encoder_errors(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(EncoderError, match="this is a file"):
-        SentenceTransformerEncoder(str(tmp_path / "file"))
+        open_model(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     with pytest.raises(EncoderError, match="no model in this folder"):
-        SentenceTransformerEncoder(str(tmp_path / "empty"))
+        open_model(tmp_path / "empty")
     (tmp_path / "empty" / "weights.safetensors").write_text("x")
     with pytest.raises(EncoderError, match=r"neither modules\.json nor config\.json"):
-        SentenceTransformerEncoder(str(tmp_path / "empty"))
+        open_model(tmp_path / "empty")
 
 
 def test_an_unknown_precision_is_an_input_error(tiny):
     with pytest.raises(InputError, match="Precision 'int8': expected one of float32"):
-        SentenceTransformerEncoder(str(tiny), precision="int8")
+        open_model(tiny, precision="int8")
 
 
 @pytest.mark.parametrize(
@@ -379,10 +378,10 @@ def test_an_unknown_precision_is_an_input_error(tiny):
 def test_a_broken_prompt_file_is_an_encoder_error(tiny, content):
     (tiny / "config_sentence_transformers.json").write_text(content)
     if content == '{"prompts": []}':  # nothing in it, and nothing wrong
-        assert SentenceTransformerEncoder(str(tiny)).spec.templates[Role.QUERY] == "{text}"
+        assert open_model(tiny).spec.templates[Role.QUERY] == "{text}"
         return
     with pytest.raises(EncoderError, match=r"cannot be read|holds a placeholder|not a sentence"):
-        SentenceTransformerEncoder(str(tiny))
+        open_model(tiny)
 
 
 @pytest.fixture
@@ -404,24 +403,24 @@ def offline(monkeypatch):
 )
 def test_a_model_that_does_not_load_is_an_encoder_error(tiny, name, content):
     (tiny / name).unlink() if content is None else (tiny / name).write_text(content)
-    encoder = SentenceTransformerEncoder(str(tiny), device="cpu")
+    encoder = open_model(tiny, device="cpu")
     with pytest.raises(EncoderError, match=r"tiny.*(cannot be loaded|no tokenizer)"):
         list(encoder.encode(["a"], Role.QUERY))
 
 
 @pytest.mark.usefixtures("offline")
 def test_a_tiny_model_gives_the_means_of_its_rows(tiny):
-    encoder = SentenceTransformerEncoder(str(tiny), device="cpu")
+    encoder = open_model(tiny, device="cpu")
     found = vectors_of(encoder, ["a b", "d", "a"])
     np.testing.assert_array_equal(found, [[6, 7, 8, 9], [16, 17, 18, 19], [4, 5, 6, 7]])
-    truncated = SentenceTransformerEncoder(str(tiny), device="cpu", truncate_dim=2)
+    truncated = open_model(tiny, device="cpu", truncate_dim=2)
     np.testing.assert_array_equal(vectors_of(truncated, ["d"]), [[16, 17]])
     assert encoder.provenance()["device"] == "cpu"
 
 
 @pytest.mark.usefixtures("offline")
 def test_out_of_memory_halves_the_batch_and_loses_no_row(tiny, monkeypatch):
-    encoder = SentenceTransformerEncoder(str(tiny), device="cpu")
+    encoder = open_model(tiny, device="cpu")
     model = encoder._load()
     sizes, original = [], model.encode_query
 
@@ -440,7 +439,7 @@ def test_out_of_memory_halves_the_batch_and_loses_no_row(tiny, monkeypatch):
 
 @pytest.mark.usefixtures("offline")
 def test_another_failure_of_the_model_is_an_encoder_error(tiny, monkeypatch):
-    encoder = SentenceTransformerEncoder(str(tiny), device="cpu")
+    encoder = open_model(tiny, device="cpu")
 
     def fail(*args, **options):
         raise RuntimeError("bad kernel")
@@ -473,7 +472,7 @@ def test_vectors_are_those_of_sentence_transformers_whatever_the_batches(models,
     rendered = render(template, TEXTS, None)
     expected = np.array([model.encode(text, show_progress_bar=False) for text in rendered])
     for budget in (1, 8192):
-        encoder = SentenceTransformerEncoder(
+        encoder = open_model(
             str(models[which]), device="cpu", batch_tokens=budget, query_template=template
         )
         found = vectors_of(encoder, render(encoder.spec.templates[Role.QUERY], TEXTS, None))
@@ -484,7 +483,7 @@ def test_vectors_are_those_of_sentence_transformers_whatever_the_batches(models,
 @pytest.mark.encoders
 @pytest.mark.usefixtures("offline")
 def test_a_shorter_limit_of_tokens_cuts_and_counts(models):
-    encoder = SentenceTransformerEncoder(str(models["large"]), device="cpu", max_seq_length=5)
+    encoder = open_model(models["large"], device="cpu", max_seq_length=5)
     found = vectors_of(encoder, ["one two three", "one two three four", "one two three five"])
     assert encoder.truncated == 2
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
@@ -503,23 +502,23 @@ def test_files_behind_links_are_part_of_the_model(tmp_path):
     _folder(tmp_path / "elsewhere", **{"1_Pooling/config.json": "mean"})
     linked = _folder(tmp_path / "b")
     (linked / "1_Pooling").symlink_to(tmp_path / "elsewhere" / "1_Pooling")
-    spaces = [SentenceTransformerEncoder(str(tmp_path / name)).spec.space for name in ("a", "b")]
+    spaces = [open_model(tmp_path / name).spec.space for name in ("a", "b")]
     assert spaces[0] == spaces[1]
     (tmp_path / "elsewhere" / "1_Pooling" / "config.json").write_text("cls")
-    assert SentenceTransformerEncoder(str(linked)).spec.space != spaces[0]
+    assert open_model(linked).spec.space != spaces[0]
 
 
 def test_a_model_folder_that_contains_itself_is_refused(tmp_path):
     folder = _folder(tmp_path / "loop")
     (folder / "again").symlink_to(folder)
     with pytest.raises(EncoderError, match="too many files or folders"):
-        SentenceTransformerEncoder(str(folder))
+        open_model(folder)
 
 
 def test_weights_that_lie_elsewhere_are_refused(tmp_path):
     folder = _folder(tmp_path / "peft", **{"adapter_config.json": "{}"})
     with pytest.raises(EncoderError, match=r"adapter_config\.json"):
-        SentenceTransformerEncoder(str(folder))
+        open_model(folder)
 
 
 def test_pickled_weights_count_unless_safetensors_replace_them(tmp_path):
@@ -533,6 +532,6 @@ def test_pickled_weights_count_unless_safetensors_replace_them(tmp_path):
         "other both": {"pytorch_model.bin": "2", "model.safetensors": "x"},
     }.items():
         folder = _folder(tmp_path / name, **files)
-        spaces.append(SentenceTransformerEncoder(str(folder)).spec.space)
+        spaces.append(open_model(folder).spec.space)
     assert len(set(spaces[:4])) == 4
     assert spaces[4] == spaces[5]

@@ -1,4 +1,4 @@
-"""Encoders: from texts to vectors, with an identity that changes whenever a vector would.
+"""Encoders that are sentence-transformers models.
 
 In: a model folder or hub name, prompt templates, precision. Out: an ``EncoderSpec`` (cheap: files
 are hashed, no model is loaded) and, when texts must really be encoded, (n, d) float32 arrays.
@@ -13,40 +13,26 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from era_cache.encode.model_files import hash_model, locate_model, model_config, model_name
+from era_cache.encode.encoder import EncoderSettings
+from era_cache.encode.model_files import (
+    hash_model,
+    locate_model,
+    model_config,
+    model_name,
+    model_width,
+)
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec, check_template
 from era_cache.types import FloatArray, Role
 
-__all__ = [
-    "Encoder",
-    "SentenceTransformerEncoder",
-]
+__all__ = ["SentenceTransformerEncoder"]
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 _logger = logging.getLogger(__name__)
-
-
-class Encoder(Protocol):
-    """Turns rendered texts into vectors."""
-
-    @property
-    def spec(self) -> EncoderSpec:
-        """What it is."""
-
-    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
-        """Encode rendered texts in batches of the encoder's own choosing.
-
-        Yields:
-            (row numbers in ``texts``, their (b, d) float32 vectors); each row once, any order.
-        """
-
-    def provenance(self) -> dict[str, Any]:
-        """What ran (JSON): library versions, device, precision, batch policy, truncated texts."""
 
 
 class SentenceTransformerEncoder:
@@ -56,36 +42,19 @@ class SentenceTransformerEncoder:
 
     Args:
         model: a folder, or a hub name (fetched by huggingface_hub into its own cache).
-        revision: of the hub name; None is the newest.
-        query_template: prompt for queries with ``{text}`` and maybe ``{instruction}``; None takes
-            the model's own query prompt, if it has one.
-        document_template: the same for documents.
-        precision: ``float32``, ``float16`` or ``bfloat16`` weights and products.
-        max_seq_length: tokens kept; None is the model's own.
-        truncate_dim: leading dimensions kept (Matryoshka); None keeps all.
-        device: torch device name; None is cuda where there is one, else cpu.
-        batch_tokens: tokens of one batch, padding included.
+        settings: precision is ``float32``, ``float16`` or ``bfloat16`` weights and products;
+            templates that are None take the model's own prompts.
 
     Raises:
         EncoderError: the model cannot be found, hashed or used.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        revision: str | None = None,
-        query_template: str | None = None,
-        document_template: str | None = None,
-        precision: str = "float32",
-        max_seq_length: int | None = None,
-        truncate_dim: int | None = None,
-        device: str | None = None,
-        batch_tokens: int = 8192,
-    ) -> None:
-        if precision not in PRECISIONS:
-            raise InputError(f"Precision '{precision}': expected one of {', '.join(PRECISIONS)}.")
-        self.folder, source = locate_model(model, revision)
+    def __init__(self, model: str, settings: EncoderSettings) -> None:
+        if settings.precision not in PRECISIONS:
+            raise InputError(
+                f"Precision '{settings.precision}': expected one of {', '.join(PRECISIONS)}."
+            )
+        self.folder, source = locate_model(model, settings.revision)
         files = hash_model(self.folder)
         config = model_config(self.folder)
         prompts = {
@@ -93,23 +62,26 @@ class SentenceTransformerEncoder:
         }
         source["similarity"] = str(config.get("similarity_fn_name") or "cosine")
         templates = {
-            Role.QUERY: _template(query_template, prompts, "query"),
-            Role.DOCUMENT: _template(document_template, prompts, "document"),
+            Role.QUERY: _template(settings.query_template, prompts, "query"),
+            Role.DOCUMENT: _template(settings.document_template, prompts, "document"),
         }
         identity = {
             "kind": "sentence-transformers",
             "files": files,
             "backend": "torch",
-            "precision": precision,
-            "max_seq_length": max_seq_length,
-            "truncate_dim": truncate_dim,
+            "precision": settings.precision,
+            "max_seq_length": settings.max_seq_length,
+            "truncate_dim": settings.truncate_dim,
         }
         self.spec = EncoderSpec(model_name(model), identity, templates, source)
         self.truncated = 0
-        self._precision, self._max_seq_length = precision, max_seq_length
-        self._truncate_dim, self._device = truncate_dim, device
-        self._batch_tokens = batch_tokens
+        self._settings, self._batch_tokens = settings, settings.batch_tokens
         self._model: Any = None
+
+    @property
+    def width(self) -> int | None:
+        """See ``Encoder``; as far as the files of the model's modules say it."""
+        return model_width(self.folder, self._settings.truncate_dim)
 
     def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
         """See ``Encoder.encode``. Batches hold texts of similar length and a budget of tokens.
@@ -149,7 +121,7 @@ class SentenceTransformerEncoder:
         return {
             **{package: version(package) for package in packages},
             "device": str(self._load().device),
-            "precision": self._precision,
+            "precision": self._settings.precision,
             "batch_tokens": self._batch_tokens,
             **{
                 key: self.spec.source[key]
@@ -160,9 +132,9 @@ class SentenceTransformerEncoder:
 
     def _load(self) -> Any:
         if self._model is None:
-            model = _load_model(self.folder, self._precision, self._truncate_dim, self._device)
-            if self._max_seq_length is not None:
-                model.max_seq_length = self._max_seq_length
+            model = _load_model(self.folder, self._settings)
+            if self._settings.max_seq_length is not None:
+                model.max_seq_length = self._settings.max_seq_length
             # The fingerprint was taken when this run began, perhaps long ago.
             if hash_model(self.folder) != self.spec.identity["files"]:
                 raise EncoderError(
@@ -244,20 +216,20 @@ def _template(given: str | None, prompts: Mapping[str, str], name: str) -> str:
     return prompt + "{text}"
 
 
-def _load_model(folder: Path, precision: str, truncate_dim: int | None, device: str | None) -> Any:
+def _load_model(folder: Path, settings: EncoderSettings) -> Any:
     with _quiet_libraries():
         import torch
         from sentence_transformers import SentenceTransformer
 
         # Said outright: transformers 5 would otherwise take the configuration's dtype, transformers
         # 4 float32, and the same model would give other vectors.
-        dtype = getattr(torch, precision)
+        dtype = getattr(torch, settings.precision)
         key = "dtype" if int(version("transformers").split(".")[0]) >= 5 else "torch_dtype"
         try:
             model = SentenceTransformer(
                 str(folder),
-                device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-                truncate_dim=truncate_dim,
+                device=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+                truncate_dim=settings.truncate_dim,
                 local_files_only=True,
                 trust_remote_code=False,
                 model_kwargs={key: dtype},

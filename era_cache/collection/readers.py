@@ -1,0 +1,73 @@
+"""Readers of collections, one for each form that collections come in.
+
+In: a reader's name. Out: the function that reads. Another form is one function in a file of its
+own and one line in ``READERS``; or, from another package, an entry point of ``era_cache.readers``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from era_cache.collection.records import TextCollection
+from era_cache.registry import Registry
+
+__all__ = ["DEFAULT_READER", "READERS", "Reader", "read_texts"]
+
+DEFAULT_READER = "beir"
+READERS = Registry("era_cache.readers", "reader", {"beir": "era_cache.collection.beir:read_beir"})
+
+
+class Reader(Protocol):
+    """Reads a collection of one form.
+
+    Rows of judgements count in the lists of ids; ids are unique, without white space; texts are
+    valid Unicode, and none is empty. What is left out is counted in ``dropped``.
+    """
+
+    def __call__(
+        self,
+        path: Path,
+        /,
+        *,
+        name: str | None,
+        document_template: str,
+        all_queries: bool,
+        skip_bad_rows: bool,
+    ) -> TextCollection:
+        """Read it.
+
+        Args:
+            path: file or folder, as the user gave it.
+            name: of the collection; None lets the reader find one.
+            document_template: how ``{title}`` and ``{text}`` become a document.
+            all_queries: keep queries that no judgement names.
+            skip_bad_rows: leave out and count rows that would otherwise be errors.
+
+        Raises:
+            InputError: something is wrong with it; the message names file and line.
+        """
+
+
+def read_texts(
+    path: Path,
+    *,
+    reader: str = DEFAULT_READER,
+    name: str | None = None,
+    document_template: str = "{title} {text}",
+    all_queries: bool = False,
+    skip_bad_rows: bool = False,
+) -> TextCollection:
+    """Read a collection with the reader of a name; the other arguments are the reader's.
+
+    Raises:
+        InputError: there is no such reader, or something is wrong with the collection.
+    """
+    read: Reader = READERS.load(reader)
+    return read(
+        path,
+        name=name,
+        document_template=document_template,
+        all_queries=all_queries,
+        skip_bad_rows=skip_bad_rows,
+    )
