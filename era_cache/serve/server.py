@@ -26,7 +26,7 @@ from era_cache.fitting.choice import CANDIDATES
 from era_cache.serve.answer import to_json
 from era_cache.serve.engine import Lookup
 from era_cache.serve.gate import Gate, bind_address
-from era_cache.serve.page import POLICY, page
+from era_cache.serve.page import search_page
 
 __all__ = ["DEFAULT_PORT", "SearchServer"]
 
@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         cookie = gate.cookie() if "token" in values else {}
         if parts.path == "/":
-            self._send(HTTPStatus.OK, "text/html; charset=utf-8", page(), cookie)
+            self._send(HTTPStatus.OK, "text/html; charset=utf-8", search_page().content, cookie)
         elif parts.path in _ANSWERS:
             self._api(parts.path, values, cookie)
         else:
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in {
                 "Content-Type": content_type,
                 "Content-Length": str(len(body)),
-                "Content-Security-Policy": POLICY,
+                "Content-Security-Policy": search_page().policy,
                 "X-Content-Type-Options": "nosniff",
                 "X-Frame-Options": "DENY",
                 "Referrer-Policy": "no-referrer",

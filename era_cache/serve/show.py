@@ -7,14 +7,14 @@ printable characters only.
 from __future__ import annotations
 
 import textwrap
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from era_cache.report.cells import clean
+from era_cache.report.terminal import cut, display_width
 from era_cache.serve.answer import Answer, Column, Hit
 
-__all__ = ["display_width", "fit", "render"]
+__all__ = ["fit", "render"]
 
 _LEAST_COLUMN = 28
 _ROOM_BESIDE = 60
@@ -37,33 +37,9 @@ _UNICODE = Signs("★", "│", "─", "…")
 _ASCII = Signs("*", "|", "-", "~")
 
 
-def display_width(text: str) -> int:
-    """Columns that a terminal gives a text: two to wide characters, none to combining ones."""
-    return sum(map(_char_width, text))
-
-
-def _char_width(char: str) -> int:
-    if unicodedata.category(char) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-def fit(text: str, width: int, cut: str = "…") -> str:
+def fit(text: str, width: int, sign: str = "…") -> str:
     """A printable text on one line, cut or filled to exactly ``width`` columns."""
-    return _cut(clean(text[:_TEXT_SHOWN]), width, cut)
-
-
-def _cut(text: str, width: int, cut: str) -> str:
-    used = 0
-    for at, char in enumerate(text):
-        used += _char_width(char)
-        if used > width:
-            text = text[:at]
-            while text and display_width(text) > width - len(cut):
-                text = text[:-1]
-            text += cut[:width]
-            break
-    return text + " " * (width - display_width(text))
+    return cut(clean(text[:_TEXT_SHOWN]), width, sign)
 
 
 def render(
@@ -151,18 +127,7 @@ def _column(
     value = "" if column.value is None else f"  {answer.measure} {column.value:.3f}"
     chosen = " (chosen)" if column.chosen else ""
     lines = [fit(f"{column.name}{chosen}{value}", room, signs.cut), signs.rule * room]
-    moves = [""] * len(column.hits)
-    if answer.baseline is not None and column.name != answer.baseline:
-        moves = [_moved(hit, answer) for hit in column.hits]
-    scores = [f"{hit.score:.3f}" for hit in column.hits]
-    parts = [
-        _aligned([str(hit.rank) for hit in column.hits]),
-        _aligned([_grade(hit.grade, signs) for hit in column.hits], grade_width),
-        _aligned(scores),
-        _aligned(moves),
-    ]
-    parts = [part for part in parts if part and part[0]]  # all of one length, perhaps none
-    heads = [" ".join(part) for part in zip(*parts, strict=True)]
+    heads = _heads(answer, column, grade_width, signs)
     rest = max(4, room - len(heads[0]) - 1) if heads else 0
     with_text = any(hit.text for hit in column.hits)
     beside = with_text and room >= _ROOM_BESIDE
@@ -174,15 +139,30 @@ def _column(
             own[0] += f" {fit(hit.text, rest - id_width - 1, signs.cut)}"
         elif with_text:
             own.append(f"    {fit(hit.text or '', room - 4, signs.cut)}")
-        own = [_cut(line, room, signs.cut) for line in own]
+        own = [cut(line, room, signs.cut) for line in own]
         relevant = hit.grade is not None and hit.grade >= 1
         lines += [emphasise(line) for line in own] if relevant else own
     return lines
 
 
-def _aligned(texts: Sequence[str], width: int = 0) -> list[str]:
-    width = max(width, *map(len, texts)) if texts else width
-    return [text.rjust(width) for text in texts]
+def _heads(answer: Answer, column: Column, grade_width: int, signs: Signs) -> list[str]:
+    """Rank, grade, score and movement of each hit, aligned; what all of them lack takes no room."""
+    moving = answer.baseline is not None and column.name != answer.baseline
+    cells = [
+        [
+            str(hit.rank),
+            _grade(hit.grade, signs).rjust(grade_width),
+            f"{hit.score:.3f}",
+            _moved(hit, answer) if moving else "",
+        ]
+        for hit in column.hits
+    ]
+    columns = [texts for texts in zip(*cells, strict=True) if any(texts)]
+    widths = [max(map(len, texts)) for texts in columns]
+    return [
+        " ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def _elsewhere_lines(answer: Answer, width: int, signs: Signs) -> list[str]:

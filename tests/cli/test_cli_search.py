@@ -25,9 +25,9 @@ from era_cache.collection.beir import read_beir
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.fitting.fit_from_store import fit_to_folder
+from era_cache.report.terminal import display_width
 from era_cache.serve import server
 from era_cache.serve.engine import MOST_DEPTH
-from era_cache.serve.show import display_width
 from era_cache.store.store import Store
 
 BIN = Path(__file__).parents[2] / "bin" / "era-search"

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lookup_cases import NASTY
 
+from era_cache.report.terminal import display_width
 from era_cache.serve import render
 from era_cache.serve.answer import Answer, Asked, Column, Elsewhere, Hit
-from era_cache.serve.show import display_width, fit
+from era_cache.serve.show import fit
 
 
 def _hits(ids, grades=(), before=None, texts=None):
@@ -155,6 +156,6 @@ def test_a_text_that_fits_is_whole_and_a_longer_one_is_cut() -> None:
     assert fit("abc", 3) == "abc"
     assert fit("abcd", 3) == "ab…"
     assert fit("漢字漢字", 5) == "漢字…"
-    assert fit("漢字漢字", 4) == "漢… "
+    assert fit("漢字漢字", 4) == "漢 …"
     assert fit(" a\n\tb ", 6) == "a b   "
     assert fit("e\u0301e\u0301", 2) == "e\u0301e\u0301"

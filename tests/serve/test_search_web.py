@@ -15,7 +15,8 @@ from lookup_cases import NASTY, Case, build, nasty_texts
 from planted import planted_texts
 
 from era_cache.report.style import CSS
-from era_cache.serve import SearchServer, page
+from era_cache.serve import SearchServer
+from era_cache.serve.page import search_page
 
 TOKEN = "a-token-for-tests-only"
 SHOWN = ["small", "era-dual"]
@@ -83,7 +84,7 @@ def _raw(server, data: bytes) -> bytes:
 def test_on_loopback_no_token_is_needed(server) -> None:
     assert server.url == f"http://127.0.0.1:{server.server_port}/"
     status, headers, body = _ask(server, "/")
-    assert (status, body) == (200, page.page())
+    assert (status, body) == (200, search_page().content)
     assert "Set-Cookie" not in headers
     assert "Set-Cookie" not in _ask(server, "/?token=whatever")[1]
 
@@ -102,7 +103,7 @@ def test_with_a_token_nothing_is_told_without_it(guarded, path) -> None:
 
 def test_the_token_is_shown_once_and_the_cookie_then_does(guarded) -> None:
     status, headers, body = _ask(guarded, f"/?token={TOKEN}")
-    assert (status, body) == (200, page.page())
+    assert (status, body) == (200, search_page().content)
     cookie, *attributes = headers["Set-Cookie"].split("; ")
     assert set(attributes) == {"Path=/", "HttpOnly", "SameSite=Strict"}
     status, headers, body = _ask(guarded, "/api/search?id=q001&k=3", Cookie=f"a=b; {cookie}")
@@ -310,7 +311,7 @@ def test_a_fault_of_ours_is_told_and_logged_and_the_server_lives_on(case, caplog
 
 
 def test_the_page_has_the_colours_of_the_reports() -> None:
-    source = page.page().decode()
+    source = search_page().content.decode()
     colours = set(re.findall(r"--\w+:#\w+", source))
     assert len(colours) > 15
     assert colours <= set(re.findall(r"--\w+:#\w+", CSS))

@@ -1,10 +1,3 @@
-"""What the search page does: it asks the server, and shows the answers through text nodes only."""
-
-from __future__ import annotations
-
-__all__ = ["SCRIPT"]
-
-SCRIPT = """
 "use strict";
 const $ = (id) => document.getElementById(id);
 const MORE = 20;
@@ -125,7 +118,7 @@ function show(answer) {
     : `Encoded in ${spent.encode.toFixed(1)} ms`;
   const timing = `${encoded}, searched ${number(answer.collection.documents)} documents in `
     + `${spent.search.toFixed(1)} ms.`;
-  const stars = asked.id === null ? "" : " \\u2605: relevant, with its grade.";
+  const stars = asked.id === null ? "" : " \u2605: relevant, with its grade.";
   const marks = answer.baseline !== null && answer.candidates.length > 1
     ? ` Arrows: places up or down from ${answer.baseline}; new: not in its list.` : "";
   $("foot").textContent = timing + stars + marks;
@@ -163,7 +156,7 @@ function hitOf(hit, column, answer) {
 function markOf(grade) {
   if (grade === null) return null;
   if (grade < 1) return make("span", "badge soft", unseen("judged "), String(grade));
-  const star = make("span", "", "\\u2605 ");
+  const star = make("span", "", "\u2605 ");
   star.setAttribute("aria-hidden", "true");
   const mark = make("span", "badge mark", star, unseen("relevant, grade "), String(grade));
   mark.title = `relevant, grade ${grade}`;
@@ -176,7 +169,7 @@ function movedOf(hit, column, answer) {
   if (before === null || before > answer.depth) return make("span", "moved up", "new");
   const change = before - hit.rank;
   if (!change) return null;
-  const [name, arrow, words] = change > 0 ? ["up", "\\u25b2", "up "] : ["down", "\\u25bc", "down "];
+  const [name, arrow, words] = change > 0 ? ["up", "\u25b2", "up "] : ["down", "\u25bc", "down "];
   const sign = make("span", "", arrow);
   sign.setAttribute("aria-hidden", "true");
   return make("span", `moved ${name}`, sign, unseen(words), String(Math.abs(change)));
@@ -261,4 +254,3 @@ async function start() {
   search("keep");
 }
 start();
-"""
