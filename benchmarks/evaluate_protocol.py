@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from demo_encoders import demo_models_dir
+from demo_models import demo_models_dir
 
 from benchmarks.common import Bar
 from benchmarks.fit_data import PAIRS, available

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from demo_encoders import demo_models_dir
+from demo_models import demo_models_dir
 
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Collection

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 import numpy as np
-from demo_encoders import demo_models_dir
+from demo_models import demo_models_dir
 
 from benchmarks.fit_data import COLLECTIONS, vector_folders
 from era_cache.disk.files import write_bytes

@@ -21,7 +21,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from demo_encoders import demo_models_dir
+from demo_models import demo_models_dir
 
 from benchmarks.fit_data import PAIRS, Pair, available, problem
 from benchmarks.peers.problem import Problem

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import chromium, watch
-from demo_encoders import build_large, build_small, demo_models_dir
+from demo_models import build_large, build_small, demo_models_dir
 from hash_encoder import HashEncoder
 from hypothesis import settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bfcl_source
 import pytest
-from bfcl_collection import build_bfcl
+from bfcl import build_bfcl
 
 from era_cache.collection.beir import read_beir
 from era_cache.errors import InputError, StoreError

@@ -6,10 +6,10 @@ import os
 import threading
 from pathlib import Path
 
-import demo_encoders as demo_models
+import demo_models
 import numpy as np
 import pytest
-from demo_encoders import build_large, build_small, demo_models_dir
+from demo_models import build_large, build_small, demo_models_dir
 
 from era_cache.errors import EncoderError, StoreError
 
