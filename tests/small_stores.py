@@ -7,7 +7,8 @@ import numpy as np
 from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
 from era_cache.store.encoder_record import EncoderSpec
-from era_cache.store.store import SIDES, Store
+from era_cache.store.pair import ROLES
+from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
 
@@ -35,7 +36,7 @@ def add_collection(path, toy, name="toy"):
     """Store the toy collection and a pair; gives the paths of both files."""
     store = Store.create(path)
     collection = store.add_collection(read_beir(toy)._replace(name=name))
-    store.add_pair(collection, dict.fromkeys(SIDES, "0" * 64))
+    store.add_pair(collection, dict.fromkeys(ROLES, "0" * 64))
     (collected,) = (path / "collections").glob(f"{name}-*.h5")
     (pair,) = (path / "pairs").glob(f"{collection.version}-*.json")
     return collected, pair

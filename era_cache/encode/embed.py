@@ -19,8 +19,9 @@ from era_cache.config import EmbedConfig
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import EncoderError
 from era_cache.store.encoder_record import render
+from era_cache.store.pair import ROLES
 from era_cache.store.precision import StoredRows, check_vectors
-from era_cache.store.store import SIDES, Store
+from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, IntArray, Keys, Progress, Role
@@ -80,7 +81,7 @@ def embed_collection(
         small.spec.fingerprint(Role.DOCUMENT),
         large.spec.fingerprint(Role.DOCUMENT),
     )
-    store.add_pair(collection, dict(zip(SIDES, sides, strict=True)))
+    store.add_pair(collection, dict(zip(ROLES, sides, strict=True)))
     sample = alignment_order(collection.doc_keys, config.align_seed)
     if not large_corpus:
         sample = sample[: config.align_documents]

@@ -10,18 +10,20 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta, field, to_builtins
 
 from era_cache.disk.files import os_errors, safe_name, staged
-from era_cache.disk.json_files import canonical_json, json_digest, loads_json, read_json
+from era_cache.disk.json_files import Record, canonical_json, json_digest, loads_json, read_record
 from era_cache.errors import EncoderError, FormatError, InputError
+from era_cache.store.names import encoder_folder_name
 from era_cache.types import Role
 
 __all__ = [
     "EncoderSpec",
     "StoredSpec",
     "check_template",
-    "encoder_record",
     "read_encoder_record",
     "read_stated_spec",
     "render",
@@ -29,7 +31,6 @@ __all__ = [
     "write_encoder_record",
 ]
 
-FORMAT, VERSION = "era-encoder", 1
 _STATED_LIMIT = 1 << 16
 _PLACEHOLDER = re.compile(r"\{(text|instruction)\}")
 
@@ -60,37 +61,24 @@ def _fingerprint(space: str, role: Role, template: str) -> str:
     return json_digest({"role": role.value, "space": space, "template": template})
 
 
-class StoredSpec(NamedTuple):
-    """One ``encoder.json``: the encoder of one role, as a store describes it."""
+class StoredSpec(Record, frozen=True):
+    """One ``encoder.json``: the encoder of one role, as a store describes it (docs/format.md)."""
+
+    FORMAT = "era-encoder"
+    VERSION = 1
 
     name: str
     role: Role
-    dim: int
+    dim: Annotated[int, Meta(ge=1, le=1 << 20)]
     fingerprint: str
     space: str
     identity: dict[str, Any]
     template: str
-    source: dict[str, Any]
+    source: dict[str, Any] = field(default_factory=dict)
 
     def label(self) -> str:
         """Name and short fingerprint, for messages."""
         return f"{self.name} ({self.role.value}, fingerprint {self.fingerprint[:12]})"
-
-
-def encoder_record(spec: EncoderSpec, role: Role, dim: int) -> dict[str, Any]:
-    """The content of ``encoder.json`` (docs/format.md)."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": spec.name,
-        "role": role.value,
-        "dim": dim,
-        "fingerprint": spec.fingerprint(role),
-        "space": spec.space,
-        "identity": spec.identity,
-        "template": spec.templates[role],
-        "source": spec.source,
-    }
 
 
 def write_encoder_record(folder: Path, spec: EncoderSpec, role: Role, dim: int) -> None:
@@ -102,7 +90,18 @@ def write_encoder_record(folder: Path, spec: EncoderSpec, role: Role, dim: int) 
     """
     with staged(folder, ".json") as (temporary, commit):
         try:
-            text = json.dumps(encoder_record(spec, role, dim), indent=1, allow_nan=False)
+            record = StoredSpec(
+                name=spec.name,
+                role=role,
+                dim=dim,
+                fingerprint=spec.fingerprint(role),
+                space=spec.space,
+                identity=spec.identity,
+                template=spec.templates[role],
+                source=spec.source,
+            )
+            fields = {"format": record.FORMAT, "version": record.VERSION, **to_builtins(record)}
+            text = json.dumps(fields, indent=1, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
             read_encoder_record(temporary)
         except (FormatError, TypeError, ValueError, RecursionError) as error:
@@ -114,34 +113,30 @@ def write_encoder_record(folder: Path, spec: EncoderSpec, role: Role, dim: int) 
         commit("encoder.json")
 
 
-def read_encoder_record(path: Path) -> StoredSpec:
+def read_encoder_record(path: Path, folder: str = "") -> StoredSpec:
     """Read an ``encoder.json`` and recompute its digests.
+
+    Args:
+        path: the file.
+        folder: name of the encoder's folder, which must agree; empty is any.
 
     Raises:
         FormatError: not such a file, damaged, newer, or its digests are not its content's.
         StoreError: it cannot be read.
     """
-    record = read_json(path, FORMAT, VERSION)
+    stored = read_record(path, StoredSpec)
     try:
-        role, identity, template = Role(record["role"]), record["identity"], record["template"]
-        stored = StoredSpec(
-            name=str(record["name"]),
-            role=role,
-            dim=int(record["dim"]),
-            fingerprint=str(record["fingerprint"]),
-            space=str(record["space"]),
-            identity=dict(identity),
-            template=str(template),
-            source=dict(record.get("source") or {}),
-        )
         space = json_digest(stored.identity)
-        fingerprint = _fingerprint(space, role, stored.template)
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise FormatError(f"{path}: incomplete or damaged: {error!r}") from error
+        fingerprint = _fingerprint(space, stored.role, stored.template)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: damaged: {error!r}") from error
     if (space, fingerprint) != (stored.space, stored.fingerprint):
         raise FormatError(f"{path}: the fingerprint does not match the description; damaged.")
-    if not 1 <= stored.dim <= 1 << 20:
-        raise FormatError(f"{path}: dimension {stored.dim}.")
+    if folder and not folder.endswith(encoder_folder_name("", stored.role, fingerprint)):
+        raise FormatError(
+            f"{path}: holds the encoder {stored.label()}, which its folder's name contradicts. "
+            "Rename it back or remove it."
+        )
     return stored
 
 

@@ -6,26 +6,33 @@ is not ours and is never read, moved or deleted.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from era_cache.disk.files import os_errors
 from era_cache.errors import FormatError
+from era_cache.types import Role
 
 __all__ = [
     "COLLECTION_NAME",
     "ENCODER_NAME",
+    "FILE",
+    "FOLDER",
     "INDEX_NAME",
+    "MAX_NAMES",
     "PAIR_NAME",
     "SEGMENT_NAME",
     "STORE_FOLDERS",
+    "Entry",
     "encoder_folder_name",
     "list_names",
     "list_steadily",
+    "scan_folder",
 ]
 
 ENCODER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}-(query|document)-([0-9a-f]{12})")
@@ -34,13 +41,16 @@ INDEX_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 COLLECTION_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,63})-([0-9a-f]{12})\.h5")
 PAIR_NAME = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}\.json")
 STORE_FOLDERS = ("encoders", "collections", "pairs")
+FILE, FOLDER = "file", "folder"
+MAX_NAMES = 1_000_000
+"""Names that are looked at in one place, at most."""
 _LISTINGS = 10
 T = TypeVar("T")
 
 
-def encoder_folder_name(name: str, role: str, fingerprint: str) -> str:
+def encoder_folder_name(name: str, role: Role, fingerprint: str) -> str:
     """Name of the folder of one role of an encoder."""
-    return f"{name}-{role}-{fingerprint[:12]}"
+    return f"{name}-{role.value}-{fingerprint[:12]}"
 
 
 def list_names(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -> list[str]:
@@ -74,6 +84,54 @@ def list_names(folder: Path, pattern: re.Pattern[str], *, folders: bool = False)
             if folders == entry.is_dir(follow_symlinks=False):
                 found.append(entry.name)
         return sorted(found)
+
+
+class Entry(NamedTuple):
+    """One name in a folder; ``form`` is ``FILE``, ``FOLDER``, or what else it is."""
+
+    name: str
+    form: str
+    size: int
+    """In bytes; -1 where the place does not say."""
+
+
+def scan_folder(folder: Path) -> Iterable[Entry]:
+    """Everything in a folder, whatever it is; nothing where it is not there.
+
+    A folder of segments is listed until no row can have been overlooked, and gives no more than
+    ``MAX_NAMES`` names and one.
+
+    Raises:
+        StoreError: it cannot be listed.
+    """
+    if folder.name != "segments":
+        return _scan(folder)
+    return list_steadily(
+        lambda: {entry.name: entry for entry in itertools.islice(_scan(folder), MAX_NAMES + 1)}
+    ).values()
+
+
+def _scan(folder: Path) -> Iterator[Entry]:
+    with os_errors("listing", folder):
+        try:
+            scan = os.scandir(folder)
+        except FileNotFoundError:
+            return
+        with scan:
+            for entry in scan:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # renamed since: a temporary name, or retired
+                    continue
+                yield Entry(entry.name, _form(status.st_mode), status.st_size)
+
+
+def _form(mode: int) -> str:
+    if stat.S_ISREG(mode):
+        return FILE
+    if stat.S_ISDIR(mode):
+        return FOLDER
+    return "link" if stat.S_ISLNK(mode) else "device or pipe"
 
 
 def list_steadily(listing: Callable[[], dict[str, T]]) -> dict[str, T]:

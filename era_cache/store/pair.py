@@ -1,30 +1,78 @@
-"""What the four sides of a pair of encoders must have in common.
+"""Pairs: which encoders a collection was embedded for, and what they must have in common.
 
-In: descriptions of encoders by side. Out: whether they make a pair.
+In: records of pairs in a store, and descriptions of encoders by side. Out: checked records, and
+whether encoders make a pair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta
+
+from era_cache.disk.json_files import Record, json_digest, read_record
+from era_cache.errors import FormatError, NewerError
 from era_cache.store.encoder_record import StoredSpec
 from era_cache.types import Role
 
-__all__ = ["ROLES", "mixed_up"]
+__all__ = ["ROLES", "Side", "StoredPair", "mixed_up", "read_pair"]
 
-ROLES = {
+Side = Literal["query", "small_query", "document", "align"]
+ROLES: dict[Side, Role] = {
     "query": Role.QUERY,
     "small_query": Role.QUERY,
     "document": Role.DOCUMENT,
     "align": Role.DOCUMENT,
 }
 """Role of each side; ``align`` is the large model on documents."""
+_LIMIT = 64 << 10
 
 
-def mixed_up(specs: Mapping[str, StoredSpec]) -> bool:
+class StoredPair(Record, frozen=True):
+    """Which encoders a collection (by its digest) was embedded for: side to fingerprint."""
+
+    FORMAT = "era-pair"
+    VERSION = 1
+
+    collection: str
+    sides: Annotated[dict[Side, str], Meta(min_length=len(ROLES))]
+    created: str = ""
+
+    def file_name(self) -> str:
+        """Its name in the folder ``pairs``, which follows from its content."""
+        return f"{self.collection[:12]}-{json_digest(self.sides)[:12]}.json"
+
+
+def read_pair(path: Path, name: str = "") -> StoredPair:
+    """Read the record of a pair.
+
+    Args:
+        path: the file.
+        name: that it must have; empty is its own.
+
+    Raises:
+        FormatError: it is damaged, or its name is not that of its content.
+        StoreError: it cannot be read.
+    """
+    try:
+        pair = read_record(path, StoredPair, _LIMIT)
+    except NewerError:
+        raise
+    except FormatError as error:
+        raise FormatError(f"{error} Remove it and run era-embed again.") from error
+    if pair.file_name() != (name or path.name):
+        raise FormatError(
+            f"{path}: its name is not that of its content. Remove it and run era-embed again."
+        )
+    return pair
+
+
+def mixed_up(specs: Mapping[Any, StoredSpec]) -> bool:
     """Whether the sides at hand mix up roles or models; a side that is not stored is left out."""
     spaces = {side: spec.space for side, spec in specs.items()}
-    wrong = any(spec.role is not ROLES[side] for side, spec in specs.items())
+    wrong = any(specs[side].role is not role for side, role in ROLES.items() if side in specs)
     for one, other in (("query", "align"), ("small_query", "document")):
         wrong |= one in spaces and other in spaces and spaces[one] != spaces[other]
     return wrong

@@ -12,11 +12,13 @@ import datetime
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated
+
+from msgspec import Meta
 
 from era_cache.disk.files import make_folder, os_errors
-from era_cache.disk.json_files import read_json, write_json
-from era_cache.errors import FormatError
+from era_cache.disk.json_files import Record, read_record, write_record
+from era_cache.errors import FormatError, NewerError
 from era_cache.store.names import SEGMENT_NAME, list_names
 
 __all__ = [
@@ -30,7 +32,6 @@ __all__ = [
     "retired_path",
 ]
 
-FORMAT, VERSION = "era-retired", 1
 GRACE_SECONDS = 24 * 3600.0
 """How long a retired file is kept: longer than any reader that opened it before should take."""
 
@@ -55,15 +56,8 @@ def retire(paths: Iterable[Path], by: str | None, *, dropped: bool = False) -> N
         folder = kept.parent
         make_folder(folder)
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "by": by,
-            "created": created,
-        }
-        if dropped:
-            record["dropped"] = True
-        write_json(folder / f"{path.stem}.json", record)
+        record = _RetiredRecord(by=by, created=created, dropped=dropped)
+        write_record(folder / f"{path.stem}.json", record)
         with os_errors("retiring", path), contextlib.suppress(FileNotFoundError):
             path.rename(kept)
 
@@ -102,17 +96,24 @@ def _lives_on(folders: Sequence[Path], digest: str, *, with_drops: bool) -> bool
     return False
 
 
-class _Record(NamedTuple):
-    by: str | None
-    dropped: bool
+class _RetiredRecord(Record, frozen=True, omit_defaults=True):
+    """Beside a retired segment; ``by`` is the digest of the one that replaced it, if any."""
+
+    FORMAT = "era-retired"
+    VERSION = 1
+
+    by: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None
+    created: str = ""
+    dropped: bool = False
 
 
-def _read_record(path: Path) -> _Record:
-    content = read_json(path, FORMAT, VERSION)
-    by = content.get("by")
-    if by is not None and not (isinstance(by, str) and SEGMENT_NAME.fullmatch(f"{by}.h5")):
-        raise FormatError(f"{path}: damaged. Remove it.")
-    return _Record(by, bool(content.get("dropped")))
+def _read_record(path: Path) -> _RetiredRecord:
+    try:
+        return read_record(path, _RetiredRecord)
+    except NewerError:
+        raise
+    except FormatError as error:
+        raise FormatError(f"{error} Remove it.") from error
 
 
 def replacement(record_path: Path) -> str | None:

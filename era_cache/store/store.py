@@ -7,17 +7,16 @@ place.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from era_cache.collection.keys import distinct_rows, row_keys
 from era_cache.collection.records import Collection, TextCollection
 from era_cache.collection.stored import read_collection, write_collection
 from era_cache.disk.files import make_folder, os_errors, remove_stale_temporaries
-from era_cache.disk.json_files import json_digest, read_json, write_json
+from era_cache.disk.json_files import Record, read_record, write_record
 from era_cache.errors import EncoderError, FingerprintError, FormatError, StoreError
 from era_cache.store.encoder_record import (
     EncoderSpec,
@@ -31,6 +30,7 @@ from era_cache.store.names import (
     encoder_folder_name,
     list_names,
 )
+from era_cache.store.pair import Side, StoredPair, read_pair
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, Keys, Role
@@ -38,35 +38,33 @@ from era_cache.types import FloatArray, Keys, Role
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FORMAT", "SIDES", "VERSION", "Store", "StoredPair", "read_pair"]
-
-FORMAT, PAIR_FORMAT, VERSION = "era-store", "era-pair", 1
-SIDES = ("query", "small_query", "document", "align")
+__all__ = ["Store", "StoreRecord", "read_stored_collection"]
 
 
-class StoredPair(NamedTuple):
-    """Which encoders a collection was embedded for: side to fingerprint."""
+class StoreRecord(Record, frozen=True, forbid_unknown_fields=False):
+    """The ``store.json`` that makes a folder a store."""
 
-    collection: str
-    sides: dict[str, str]
-    created: str
+    FORMAT = "era-store"
+    VERSION = 1
 
 
-def read_pair(path: Path, name: str) -> StoredPair:
-    """Read the record of a pair that shall have a name.
+def read_stored_collection(path: Path, name: str = "") -> Collection:
+    """Read a collection's file, whose name must be that of its content.
+
+    Args:
+        path: the file.
+        name: that it must have; empty is its own.
 
     Raises:
-        FormatError: it is damaged, or its name is not that of its content.
-        StoreError: it cannot be read.
+        FormatError: damaged, hostile, newer, or another's name.
+        StoreError: it cannot be opened.
     """
-    record = read_json(path, PAIR_FORMAT, VERSION, limit=64 << 10)
-    sides, collection = record.get("sides"), record.get("collection")
-    if isinstance(sides, dict) and set(sides) == set(SIDES) and isinstance(collection, str):
-        with contextlib.suppress(ValueError, RecursionError):  # no JSON that has a digest
-            if f"{collection[:12]}-{json_digest(sides)[:12]}.json" == name:
-                known = {side: str(sides[side]) for side in SIDES}
-                return StoredPair(collection, known, str(record.get("created", "")))
-    raise FormatError(f"{path}: damaged or edited. Remove it and run era-embed again.")
+    collection = read_collection(path)
+    if (name or path.name) != f"{collection.name}-{collection.version}.h5":
+        raise FormatError(
+            f"{path}: holds {collection.name}-{collection.version}. Rename it back or remove it."
+        )
+    return collection
 
 
 class Store:
@@ -91,7 +89,7 @@ class Store:
             raise StoreError(
                 f"{path}: not a store (no store.json). era-embed makes one; check the path."
             )
-        read_json(path / "store.json", FORMAT, VERSION)
+        read_record(path / "store.json", StoreRecord)
         return cls(path)
 
     @classmethod
@@ -112,7 +110,7 @@ class Store:
                     f"{path}: holds other files ({strangers[0]}, …) and is not a store. "
                     "Give an empty or new folder."
                 )
-            write_json(path / "store.json", {"format": FORMAT, "version": VERSION})
+            write_record(path / "store.json", StoreRecord())
         store = cls.open(path)
         for folder in STORE_FOLDERS:
             make_folder(path / folder)
@@ -128,13 +126,6 @@ class Store:
             if not (folder / name / "encoder.json").is_file():
                 continue
             encoder = StoredEncoder(folder / name)
-            if not name.endswith(
-                encoder_folder_name("", encoder.spec.role.value, encoder.spec.fingerprint)
-            ):
-                raise FormatError(
-                    f"{folder / name}: holds the encoder {encoder.spec.label()}, which its name "
-                    "contradicts. Rename it back or remove it."
-                )
             known = next((e for e in found if e.spec.fingerprint == encoder.spec.fingerprint), None)
             if known is not None and known.spec.dim == encoder.spec.dim:
                 known.others.append(encoder.folder)
@@ -184,7 +175,7 @@ class Store:
             StoreError: the folder cannot be written.
         """
         fingerprint = spec.fingerprint(role)
-        name = encoder_folder_name(spec.name, role.value, fingerprint)
+        name = encoder_folder_name(spec.name, role, fingerprint)
         folder = self.path / "encoders" / name
         known = self.find_encoder(fingerprint)
         if known is None:
@@ -226,13 +217,10 @@ class Store:
         if not paths:
             have = ", ".join(sorted({n for n, _, _ in known})) or "none"
             raise StoreError(f"{self.path}: no collection '{name}'; it holds: {have}.")
-        read = [(path, read_collection(path)) for path in paths]
-        for path, collection in read:
-            if path.name != f"{collection.name}-{collection.version}.h5":
-                raise FormatError(f"{path}: holds {collection.name}-{collection.version}.")
-        return max((c for _, c in read), key=lambda c: (c.created, c.digest))
+        read = map(read_stored_collection, paths)
+        return max(read, key=lambda c: (c.created, c.digest))
 
-    def add_pair(self, collection: Collection, sides: Mapping[str, str]) -> None:
+    def add_pair(self, collection: Collection, sides: Mapping[Side, str]) -> None:
         """Record that a collection was embedded for a pair of encoders.
 
         Args:
@@ -245,21 +233,20 @@ class Store:
         folder = self.path / "pairs"
         make_folder(folder)
         remove_stale_temporaries(folder)
-        record = {"format": PAIR_FORMAT, "version": VERSION, "collection": collection.digest}
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-        name = f"{collection.digest[:12]}-{json_digest(dict(sides))[:12]}.json"
-        write_json(folder / name, {**record, "sides": dict(sides), "created": created})
+        pair = StoredPair(collection=collection.digest, sides=dict(sides), created=created)
+        write_record(folder / pair.file_name(), pair)
 
-    def pairs(self, collection: Collection) -> list[dict[str, str]]:
+    def pairs(self, collection: Collection) -> list[dict[Side, str]]:
         """The pairs that a collection was embedded for: side to fingerprint, the newest first.
 
         Raises:
             FormatError: a record is damaged.
         """
         folder = self.path / "pairs"
-        found: list[tuple[str, dict[str, str]]] = []
+        found: list[tuple[str, dict[Side, str]]] = []
         for path in (folder / name for name in list_names(folder, PAIR_NAME)):
-            pair = read_pair(path, path.name)
+            pair = read_pair(path)
             if pair.collection == collection.digest:
                 found.append((pair.created, pair.sides))
         return [sides for _, sides in sorted(found, key=lambda pair: pair[0], reverse=True)]

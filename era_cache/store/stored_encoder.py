@@ -44,7 +44,7 @@ class StoredEncoder:
         self.folder = folder
         self.others: list[Path] = []
         """Folders of the same fingerprint under another name, as copying two stores can give."""
-        self.spec: StoredSpec = read_encoder_record(folder / "encoder.json")
+        self.spec: StoredSpec = read_encoder_record(folder / "encoder.json", folder.name)
 
     def segment_paths(self) -> list[Path]:
         """The committed segments, by name.

@@ -26,7 +26,8 @@ from era_cache.disk.hdf5 import PlainWriter
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import EncoderError, EraError, StoreError
 from era_cache.store.encoder_record import render
-from era_cache.store.store import SIDES, Store
+from era_cache.store.pair import ROLES
+from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Qrels, Role
 
@@ -121,7 +122,7 @@ def test_each_side_gets_exactly_the_texts_it_needs(tmp_path):
         small.spec.fingerprint(Role.DOCUMENT),
         large.spec.fingerprint(Role.DOCUMENT),
     )
-    assert sides == [dict(zip(SIDES, prints, strict=True))]
+    assert sides == [dict(zip(ROLES, prints, strict=True))]
 
 
 def test_large_corpus_encodes_every_document_with_the_large_encoder(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from era_cache.collection.keys import row_keys
+from era_cache.store.encoder_record import EncoderSpec, write_encoder_record
 from era_cache.store.store import Store
 from era_cache.types import Role
 
@@ -69,6 +70,17 @@ def test_the_encoders_read_as_they_were_written(store):
     assert document.spec.template == "{text}"
     assert (query.spec.name, query.spec.dim) == ("golden-model", 3)
     assert query.spec.identity["truncate_dim"] == 3
+
+
+def test_fingerprints_and_descriptions_made_today_are_those_that_were_stored(store, tmp_path):
+    for encoder in store.encoders():
+        stored = encoder.spec
+        templates = dict.fromkeys(Role, stored.template)
+        spec = EncoderSpec(stored.name, stored.identity, templates, stored.source)
+        assert spec.fingerprint(stored.role) in (QUERY, DOCUMENT)
+        write_encoder_record(tmp_path, spec, stored.role, stored.dim)
+        written = (tmp_path / "encoder.json").read_bytes()
+        assert written == (encoder.folder / "encoder.json").read_bytes()
 
 
 def test_the_vectors_read_as_they_were_written(store):

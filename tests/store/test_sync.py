@@ -31,7 +31,7 @@ from era_cache.collection.keys import row_keys
 from era_cache.disk.files import sha256_file
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.store import sync as transfer
-from era_cache.store.encoder_record import encoder_record
+from era_cache.store.encoder_record import write_encoder_record
 from era_cache.store.store import Store
 from era_cache.store.sync import merge, places, pull, push
 from era_cache.store.sync import plan as transfer_plan
@@ -379,8 +379,7 @@ def test_without_its_record_no_segment_of_an_encoder_arrives(source, into, conte
 
 def test_a_record_of_another_encoder_is_refused(source, into):
     record = next(source.glob("encoders/model-*/encoder.json"))
-    other = encoder_record(spec_of("x", "another"), Role.DOCUMENT, 3)
-    record.write_text(json.dumps(other))
+    write_encoder_record(record.parent, spec_of("x", "another"), Role.DOCUMENT, 3)
     with pytest.raises(RefusedError, match="which its folder's name contradicts"):
         merge(into, [source])
 

@@ -10,17 +10,16 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from era_cache.collection.stored import read_collection
-from era_cache.disk.json_files import read_json
+from era_cache.disk.json_files import read_record
 from era_cache.errors import FormatError
-from era_cache.store.encoder_record import StoredSpec, read_encoder_record
-from era_cache.store.names import encoder_folder_name
+from era_cache.store.encoder_record import read_encoder_record
+from era_cache.store.pair import read_pair
 from era_cache.store.read_rows import read_blocks, repeats_a_key
 from era_cache.store.segment import open_segment
-from era_cache.store.store import FORMAT, VERSION, read_pair
-from era_cache.store.sync.places import LIMITS, Check
+from era_cache.store.store import StoreRecord, read_stored_collection
+from era_cache.store.sync.places import Check
 
-__all__ = ["check_of", "check_segment", "check_store", "named_encoder", "shown_as"]
+__all__ = ["check_of", "check_segment", "shown_as"]
 
 
 def check_of(kind: str, name: str) -> Check:
@@ -30,16 +29,17 @@ def check_of(kind: str, name: str) -> Check:
         kind: as ``places.kind_of`` gives it.
         name: path in its store.
     """
+    base = name.rpartition("/")[2]
     match kind:
         case "collection":
-            return lambda path, _digest: _check_collection(path, name)
+            return lambda path, _digest: read_stored_collection(path, base)
         case "pair":
-            return lambda path, _digest: read_pair(path, name.rpartition("/")[2])
+            return lambda path, _digest: read_pair(path, base)
         case "encoder":
             folder = name.split("/")[1]
-            return lambda path, _digest: named_encoder(path, folder)
+            return lambda path, _digest: read_encoder_record(path, folder)
         case _:
-            return lambda path, _digest: check_store(path)
+            return lambda path, _digest: read_record(path, StoreRecord)
 
 
 def check_segment(base: str, fingerprint: str, dim: int) -> Check:
@@ -66,25 +66,6 @@ def check_segment(base: str, fingerprint: str, dim: int) -> Check:
                 raise FormatError(f"{path}: holds a key twice.")
 
     return check
-
-
-def check_store(path: Path) -> None:
-    """Check a ``store.json``. Raises ``FormatError``."""
-    read_json(path, FORMAT, VERSION, LIMITS["store"])
-
-
-def named_encoder(path: Path, folder: str) -> StoredSpec:
-    """Read an ``encoder.json`` that shall lie in ``folder``. Raises ``FormatError``."""
-    spec = read_encoder_record(path)
-    if not folder.endswith(encoder_folder_name("", spec.role.value, spec.fingerprint)):
-        raise FormatError(f"{path}: holds {spec.label()}, which its folder's name contradicts.")
-    return spec
-
-
-def _check_collection(path: Path, name: str) -> None:
-    collection = read_collection(path)
-    if f"collections/{collection.name}-{collection.version}.h5" != name:
-        raise FormatError(f"{path}: holds {collection.name}-{collection.version}.")
 
 
 @contextlib.contextmanager

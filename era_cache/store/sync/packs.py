@@ -15,7 +15,8 @@ from typing import IO, BinaryIO, Self
 
 from era_cache.disk.files import os_errors, staged
 from era_cache.errors import FormatError, InputError, StoreError
-from era_cache.store.sync.places import CHUNK_BYTES, FOLDER, Listing, count_name, kind_of
+from era_cache.store.names import FOLDER
+from era_cache.store.sync.places import CHUNK_BYTES, Listing, count_name, kind_of
 
 __all__ = ["PackPlace", "PackWriter", "pack_writer"]
 

@@ -8,10 +8,8 @@ Out: the files whose paths a store can have, with their sizes. A name that fits 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -27,19 +25,20 @@ from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.store.names import (
     COLLECTION_NAME,
     ENCODER_NAME,
+    FILE,
+    FOLDER,
+    MAX_NAMES,
     PAIR_NAME,
     SEGMENT_NAME,
     STORE_FOLDERS,
-    list_steadily,
+    Entry,
+    scan_folder,
 )
 
 __all__ = [
     "CHUNK_BYTES",
-    "FOLDER",
     "LIMITS",
-    "MAX_NAMES",
     "Check",
-    "Entry",
     "Listing",
     "LocalPlace",
     "Place",
@@ -50,8 +49,6 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 1 << 20
-MAX_NAMES = 1_000_000
-"""Names that are looked at in one place, at most."""
 LIMITS = {
     "store": 64 << 10,
     "collection": 4 << 30,
@@ -60,19 +57,9 @@ LIMITS = {
     "pair": 64 << 10,
 }
 """The kinds of file in a store, and the largest size in bytes that is accepted of each."""
-FOLDER = "folder"
 
 Check = Callable[[Path, str], object]
 """Called with (path, SHA-256 in hex of its content); raises ``FormatError`` to refuse the file."""
-
-
-class Entry(NamedTuple):
-    """One name in a folder; ``form`` is ``file``, ``folder``, or what else it is."""
-
-    name: str
-    form: str
-    size: int
-    """In bytes; -1 where the place does not say."""
 
 
 class Listing(NamedTuple):
@@ -158,7 +145,7 @@ def list_store(label: str, entries: Callable[[str], Iterable[Entry]]) -> Listing
             kind = kind_of(path)
             if kind is None:
                 continue
-            form = FOLDER if kind == FOLDER else "file"
+            form = FOLDER if kind == FOLDER else FILE
             if entry.form != form:
                 found.refused[path] = f"{label}/{path}: is a {entry.form}, not a {form}."
             elif kind == FOLDER:
@@ -197,29 +184,7 @@ class LocalPlace:
 
     def entries(self, folder: str) -> Iterable[Entry]:
         """Give the names in a folder. Raises ``StoreError`` where it cannot be listed."""
-        if not folder.endswith("/segments"):
-            return self._scan(folder)
-
-        def once() -> dict[str, Entry]:
-            most = itertools.islice(self._scan(folder), MAX_NAMES + 1)
-            return {entry.name: entry for entry in most}
-
-        return list_steadily(once).values()
-
-    def _scan(self, folder: str) -> Iterator[Entry]:
-        path = self.path(folder) if folder else self.root
-        with os_errors("listing", path):
-            try:
-                scan = os.scandir(path)
-            except FileNotFoundError:
-                return
-            with scan:
-                for entry in scan:
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:  # renamed since: a temporary name, or retired
-                        continue
-                    yield Entry(entry.name, _form(status.st_mode), status.st_size)
+        return scan_folder(self.path(folder) if folder else self.root)
 
     def listing(self) -> Listing:
         """What lies there."""
@@ -272,11 +237,3 @@ class LocalPlace:
         """Remove what killed writers left in some folders."""
         for folder in folders:
             remove_stale_temporaries(self.path(folder))
-
-
-def _form(mode: int) -> str:
-    if stat.S_ISREG(mode):
-        return "file"
-    if stat.S_ISDIR(mode):
-        return FOLDER
-    return "link" if stat.S_ISLNK(mode) else "device or pipe"

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from era_cache.disk.json_files import read_record
 from era_cache.errors import FormatError, StoreError
-from era_cache.store.encoder_record import StoredSpec
-from era_cache.store.names import encoder_folder_name
+from era_cache.store.encoder_record import StoredSpec, read_encoder_record
+from era_cache.store.names import FOLDER, encoder_folder_name
+from era_cache.store.store import StoreRecord
 from era_cache.store.sync.file_checks import (
     check_of,
     check_segment,
-    check_store,
-    named_encoder,
     shown_as,
 )
-from era_cache.store.sync.places import FOLDER, LIMITS, Check, Listing, Place, kind_of, limited
+from era_cache.store.sync.places import LIMITS, Check, Listing, Place, kind_of, limited
 
 __all__ = ["Plan", "Step", "list_source", "plan_transfer"]
 
@@ -69,7 +69,7 @@ def list_source(source: Place) -> Listing:
     """
     listing = source.listing()
     if "store.json" in listing.files:
-        _read_record(source, "store.json", check_store)
+        _read(source, "store.json", lambda path: read_record(path, StoreRecord))
         return listing
     raise StoreError(
         f"{source.label}: not a store (no store.json). Check the path. If a push to it was "
@@ -125,7 +125,7 @@ class _Planner:
         for reason in self._there.refused.values():
             raise FormatError(f"{reason} Nothing in a store may lead outside it. Remove it.")
         if target and "store.json" in self._there.files:
-            _read_record(target, "store.json", check_store)
+            _read(target, "store.json", lambda path: read_record(path, StoreRecord))
         self._folders_there = [
             name.split("/")[1] for name in self._there.files if kind_of(name) == "encoder"
         ]
@@ -180,7 +180,7 @@ class _Planner:
     def _add_home(self, folder: str) -> _Home:
         """Find the destination's folders of a fingerprint, whatever they are called."""
         spec = _read_encoder(self._source, folder)
-        end = encoder_folder_name("", spec.role.value, spec.fingerprint)
+        end = encoder_folder_name("", spec.role, spec.fingerprint)
         found = []
         for other in sorted(self._folders_there):
             if self._target is None or not other.endswith(end):
@@ -206,10 +206,10 @@ class _Planner:
 
 def _read_encoder(place: Place, folder: str) -> StoredSpec:
     name = f"encoders/{folder}/encoder.json"
-    return _read_record(place, name, lambda path: named_encoder(path, folder))
+    return _read(place, name, lambda path: read_encoder_record(path, folder))
 
 
-def _read_record(place: Place, name: str, read: Callable[[Path], T]) -> T:
+def _read(place: Place, name: str, read: Callable[[Path], T]) -> T:
     """Read a small file of a place, as a file here."""
     shown, limit = f"{place.label}/{name}", LIMITS[str(kind_of(name))]
     with tempfile.TemporaryDirectory(prefix="era-") as scratch:

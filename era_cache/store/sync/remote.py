@@ -15,8 +15,8 @@ from typing import Any
 
 from era_cache.disk.files import TEMPORARY_PREFIX
 from era_cache.errors import EraError, InputError, StoreError
-from era_cache.store.names import STORE_FOLDERS
-from era_cache.store.sync.places import CHUNK_BYTES, FOLDER, Entry, Listing, LocalPlace, list_store
+from era_cache.store.names import FOLDER, STORE_FOLDERS, Entry
+from era_cache.store.sync.places import CHUNK_BYTES, Listing, LocalPlace, list_store
 
 __all__ = ["RemotePlace", "place_at"]
 

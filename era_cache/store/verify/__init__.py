@@ -10,18 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from era_cache.collection.records import Collection
-from era_cache.collection.stored import read_collection
 from era_cache.errors import FormatError
-from era_cache.store.names import COLLECTION_NAME, PAIR_NAME, STORE_FOLDERS
-from era_cache.store.pair import ROLES, mixed_up
-from era_cache.store.store import Store, read_pair
-from era_cache.store.sync.places import FOLDER
+from era_cache.store.names import COLLECTION_NAME, FILE, FOLDER, PAIR_NAME, STORE_FOLDERS
+from era_cache.store.pair import ROLES, Side, mixed_up, read_pair
+from era_cache.store.store import Store, read_stored_collection
 from era_cache.store.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
 from era_cache.store.verify.report import Finding, PairState, Report
-from era_cache.store.verify.walk import FILE, Walk, exactly
+from era_cache.store.verify.walk import Walk, exactly
 from era_cache.types import Progress, Role
 
 __all__ = ["verify"]
@@ -78,24 +75,17 @@ def _collections(walk: Walk) -> Iterator[Collection]:
     """The sound collections, one at a time."""
     for name in walk.names("collections", (COLLECTION_NAME, FILE)):
         path = f"collections/{name}"
-        collection = walk.checked(path, partial(_read_collection, walk.path(path)))
+        collection = walk.checked(path, partial(read_stored_collection, walk.path(path)))
         if collection is not None:
             yield collection
 
 
-def _read_collection(path: Path) -> Collection:
-    collection = read_collection(path)
-    if path.name != f"{collection.name}-{collection.version}.h5":
-        raise FormatError(f"{path}: holds {collection.name}-{collection.version}. Rename it back.")
-    return collection
-
-
-def _read_pairs(walk: Walk) -> dict[str, dict[str, dict[str, str]]]:
+def _read_pairs(walk: Walk) -> dict[str, dict[str, dict[Side, str]]]:
     """The sound records: digest of the collection to path to side to fingerprint."""
-    found: dict[str, dict[str, dict[str, str]]] = {}
+    found: dict[str, dict[str, dict[Side, str]]] = {}
     for name in walk.names("pairs", (PAIR_NAME, FILE)):
         path = f"pairs/{name}"
-        pair = walk.checked(path, partial(read_pair, walk.path(path), name))
+        pair = walk.checked(path, partial(read_pair, walk.path(path)))
         if pair is not None:
             found.setdefault(pair.collection, {})[path] = pair.sides
     return found
@@ -103,7 +93,7 @@ def _read_pairs(walk: Walk) -> dict[str, dict[str, dict[str, str]]]:
 
 def _pair_states(
     walk: Walk,
-    records: dict[str, dict[str, str]],
+    records: dict[str, dict[Side, str]],
     collection: Collection,
     encoders: CheckedEncoders,
 ) -> Iterator[PairState]:
@@ -121,7 +111,7 @@ def _pair_states(
 
 
 def _pair_state(
-    path: str, sides: dict[str, str], collection: Collection, encoders: dict[str, CheckedEncoder]
+    path: str, sides: dict[Side, str], collection: Collection, encoders: dict[str, CheckedEncoder]
 ) -> PairState:
     """Count the rows of each side. Raises ``FormatError`` where sides mix up roles or models."""
     known = {side: encoders.get(fingerprint) for side, fingerprint in sides.items()}

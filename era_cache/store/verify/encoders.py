@@ -21,10 +21,9 @@ from era_cache.disk.files import os_errors
 from era_cache.errors import FormatError, NewerError, StoreError
 from era_cache.store.encoder_record import StoredSpec
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.names import ENCODER_NAME, INDEX_NAME, SEGMENT_NAME, list_steadily
+from era_cache.store.names import ENCODER_NAME, FOLDER, INDEX_NAME, SEGMENT_NAME, list_steadily
 from era_cache.store.retired import restore
 from era_cache.store.segment import Segment, open_segment
-from era_cache.store.sync.places import FOLDER
 from era_cache.store.verify.folder import CheckedFolder
 from era_cache.store.verify.index_check import index_problem
 from era_cache.store.verify.report import EncoderState, Finding

@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from era_cache.store.encoder_record import StoredSpec
-from era_cache.store.names import INDEX_NAME, SEGMENT_NAME
+from era_cache.store.encoder_record import StoredSpec, read_encoder_record
+from era_cache.store.names import FILE, FOLDER, INDEX_NAME, SEGMENT_NAME
 from era_cache.store.retired import replacement
-from era_cache.store.sync.file_checks import named_encoder
-from era_cache.store.sync.places import FOLDER
 from era_cache.store.verify.quarantine import set_aside
 from era_cache.store.verify.report import EncoderState, Finding
 from era_cache.store.verify.row_scan import Norms
 from era_cache.store.verify.scan import Scan
-from era_cache.store.verify.walk import FILE, Walk, exactly
+from era_cache.store.verify.walk import Walk, exactly
 
 __all__ = ["CheckedFolder"]
 
@@ -38,7 +36,7 @@ class CheckedFolder:
         self._parts = walk.names(self.name, (exactly("encoder.json"), FILE), (parts, FOLDER))
         record = f"{self.name}/encoder.json"
         if "encoder.json" in self._parts:
-            self.spec = walk.checked(record, lambda: named_encoder(walk.path(record), name))
+            self.spec = walk.checked(record, lambda: read_encoder_record(walk.path(record), name))
         elif self.files("segments", SEGMENT_NAME):
             walk.add(
                 Finding("damage", record, "missing: nothing reads the segments. Copy it back.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from era_cache.store.pair import Side
 from era_cache.store.verify.row_scan import Norms
 
 __all__ = ["EncoderState", "Finding", "PairState", "Report"]
@@ -62,7 +63,7 @@ class PairState(NamedTuple):
 
     path: str
     collection: str
-    sides: dict[str, tuple[int, int]]
+    sides: dict[Side, tuple[int, int]]
     """Rows stored, and rows of the collection; of ``align``, some are enough."""
 
     @property

@@ -13,12 +13,11 @@ from typing import TypeVar
 
 from era_cache.disk.files import TEMPORARY_PREFIX
 from era_cache.errors import FormatError, NewerError, StoreError
-from era_cache.store.sync.places import FOLDER, LocalPlace
+from era_cache.store.names import scan_folder
 from era_cache.store.verify.report import Finding
 
-__all__ = ["FILE", "Walk", "exactly", "has_vanished"]
+__all__ = ["Walk", "exactly", "has_vanished"]
 
-FILE = "file"
 T = TypeVar("T")
 
 
@@ -40,7 +39,7 @@ class Walk:
     """
 
     def __init__(self, root: Path) -> None:
-        self._place = LocalPlace(root)
+        self._root = root
         self._findings: dict[tuple[str, str, str], Finding] = {}
         self.orphans: set[str] = set()
         self.temporaries: set[str] = set()
@@ -54,7 +53,7 @@ class Walk:
 
     def path(self, name: str) -> Path:
         """Where a path of the store lies."""
-        return self._place.path(name)
+        return self._root.joinpath(*name.split("/"))
 
     def add(self, finding: Finding) -> None:
         """Keep a finding."""
@@ -75,7 +74,7 @@ class Walk:
             StoreError: it cannot be listed.
         """
         ours = {}
-        for entry in self._place.entries(folder):
+        for entry in scan_folder(self.path(folder) if folder else self._root):
             path = f"{folder}/{entry.name}" if folder else entry.name
             form = next((form for pattern, form in known if pattern.fullmatch(entry.name)), None)
             if entry.name.startswith(TEMPORARY_PREFIX):
@@ -114,5 +113,4 @@ class Walk:
 def _wrong_form(form: str, wanted: str) -> str:
     if form == "link":
         return "a link; nothing in a store may lead outside it. Replace it by what it points to."
-    wanted = "folder" if wanted == FOLDER else wanted
     return f"is a {form}, where a {wanted} belongs. Move it away."
