@@ -13,7 +13,9 @@ from planted import QUICK, embedded, planted_texts
 from era_cache.collection.records import TextCollection
 from era_cache.config import SplitConfig
 from era_cache.fitting.fit_from_store import fit_to_folder
-from era_cache.serve import Lookup, default_candidates, matching_texts, open_source
+from era_cache.serve.engine import Lookup
+from era_cache.serve.source import default_candidates, open_source
+from era_cache.serve.texts import matching_texts
 from era_cache.store.store import Store
 
 SPLIT = SplitConfig(labels=0.3)

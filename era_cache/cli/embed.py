@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -22,6 +23,7 @@ from era_cache.cli.common import (
     version_option,
 )
 from era_cache.cli.text_options import (
+    Command,
     all_queries,
     how_to_read,
     name_option,
@@ -39,7 +41,33 @@ __all__ = ["main"]
 
 DEFAULTS = EmbedConfig()
 OWN = "  [default: the model's own]"
-TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." + OWN
+
+
+def model_options(side: str) -> Callable[[Command], Command]:
+    """The options of one of the two models."""
+    prompt = "Prompt of the {} model for {}; holds {{text}}, and {{instruction}} if wanted." + OWN
+    options = (
+        click.option(
+            f"--{side}-query-template", metavar="TEMPLATE", help=prompt.format(side, "queries")
+        ),
+        click.option(
+            f"--{side}-doc-template", metavar="TEMPLATE", help=prompt.format(side, "documents")
+        ),
+        click.option(
+            f"--{side}-max-seq-length",
+            type=count,
+            metavar="N",
+            help=f"Tokens of a text that the {side} model reads.{OWN}",
+        ),
+        click.option(f"--{side}-revision", help=f"Commit or tag of the {side} model on the hub."),
+    )
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 @click.command(cls=EraCommand)
@@ -71,41 +99,8 @@ TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." +
     is_flag=True,
     help="Encode all documents with the large model, too: era-eval then measures a full re-encode.",
 )
-@click.option(
-    "--large-query-template",
-    metavar="TEMPLATE",
-    help=TEMPLATE_HELP.format("the large model for queries"),
-)
-@click.option(
-    "--large-doc-template",
-    metavar="TEMPLATE",
-    help=TEMPLATE_HELP.format("the large model for documents"),
-)
-@click.option(
-    "--small-query-template",
-    metavar="TEMPLATE",
-    help=TEMPLATE_HELP.format("the small model for queries"),
-)
-@click.option(
-    "--small-doc-template",
-    metavar="TEMPLATE",
-    help=TEMPLATE_HELP.format("the small model for documents"),
-)
-@how_to_read
-@click.option("--large-revision", help="Commit or tag of the large model on the hub.")
-@click.option("--small-revision", help="Commit or tag of the small model on the hub.")
-@click.option(
-    "--large-max-seq-length",
-    type=count,
-    metavar="N",
-    help="Tokens of a text that the large model reads." + OWN,
-)
-@click.option(
-    "--small-max-seq-length",
-    type=count,
-    metavar="N",
-    help="Tokens of a text that the small model reads." + OWN,
-)
+@model_options("large")
+@model_options("small")
 @click.option(
     "--small-truncate-dim",
     type=count,
@@ -135,6 +130,7 @@ TEMPLATE_HELP = "Prompt of {}; holds {{text}}, and {{instruction}} if wanted." +
     help="Tokens in one batch, padding included.",
 )
 @click.option("--note", default="", help="Kept with the vectors, in each segment.")
+@how_to_read
 @all_queries
 @skip_bad_rows
 @device_option

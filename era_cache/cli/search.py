@@ -22,7 +22,10 @@ from era_cache.cli.text_options import how_to_read, read_texts, skip_bad_rows
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
-    from era_cache.serve import Answer, Lookup, Source, Texts
+    from era_cache.serve.answer import Answer
+    from era_cache.serve.engine import Lookup
+    from era_cache.serve.source import Source
+    from era_cache.serve.texts import Texts
 
 __all__ = ["main"]
 
@@ -100,7 +103,7 @@ def main(store_path: Path, adapter: Path, query: tuple[str, ...], **options: Any
     """
     text = " ".join(query)
     _check_usage(text, options)
-    from era_cache.serve import default_candidates, open_source
+    from era_cache.serve.source import default_candidates, open_source
     from era_cache.store.store import Store
 
     source = open_source(Store.open(store_path), adapter, options["collection"])
@@ -132,7 +135,8 @@ def _check_usage(text: str, options: dict[str, Any]) -> None:
 
 
 def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup:
-    from era_cache.serve import Lookup, load_models
+    from era_cache.serve.engine import Lookup
+    from era_cache.serve.models import load_models
 
     models = load_models(
         source.encoders,
@@ -155,7 +159,7 @@ def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup
 
 
 def _texts(source: Source, options: dict[str, Any]) -> Texts:
-    from era_cache.serve import matching_texts
+    from era_cache.serve.texts import matching_texts
 
     wanted = {**options, "name": source.collection.name, "all_queries": True}
     texts = matching_texts(source.collection, read_texts(options["texts"], wanted))
@@ -171,7 +175,8 @@ def _asked(lookup: Lookup, text: str, options: dict[str, Any]) -> Answer:
 
 
 def _serve(lookup: Lookup, shown: list[str], options: dict[str, Any]) -> None:
-    from era_cache.serve import SearchServer, make_token
+    from era_cache.serve.gate import make_token
+    from era_cache.serve.server import SearchServer
 
     server = SearchServer(
         lookup,

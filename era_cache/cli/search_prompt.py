@@ -18,7 +18,8 @@ from era_cache.errors import EraError, InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from era_cache.serve import Answer, Lookup
+    from era_cache.serve.answer import Answer
+    from era_cache.serve.engine import Lookup
 
 __all__ = ["converse", "print_answer"]
 
@@ -32,7 +33,8 @@ A query that begins with a colon gets a space before it."""
 
 def print_answer(answer: Answer, as_json: bool) -> None:
     """Print an answer in the terminal's width, or as JSON."""
-    from era_cache.serve import render, to_json
+    from era_cache.serve.answer import to_json
+    from era_cache.serve.show import render
 
     if as_json:
         # ASCII only: ids and texts stay as they are, and no terminal obeys them.

@@ -13,7 +13,7 @@ from era_cache.cli.common import note
 if TYPE_CHECKING:
     from era_cache.collection.records import TextCollection
 
-__all__ = ["all_queries", "how_to_read", "name_option", "read_texts", "skip_bad_rows"]
+__all__ = ["Command", "all_queries", "how_to_read", "name_option", "read_texts", "skip_bad_rows"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -18,15 +18,11 @@ from era_cache.errors import EraError, FingerprintError, FormatError, InputError
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.fit_from_store import fit_to_folder
-from era_cache.serve import (
-    Lookup,
-    default_candidates,
-    load_models,
-    matching_texts,
-    open_source,
-    to_json,
-)
-from era_cache.serve.answer import Asked
+from era_cache.serve.answer import Asked, to_json
+from era_cache.serve.engine import Lookup
+from era_cache.serve.models import load_models
+from era_cache.serve.source import default_candidates, open_source
+from era_cache.serve.texts import matching_texts
 from era_cache.store.store import Store
 from era_cache.types import Role
 

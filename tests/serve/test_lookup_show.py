@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from lookup_cases import NASTY
 
 from era_cache.report.terminal import display_width
-from era_cache.serve import render
 from era_cache.serve.answer import Answer, Asked, Column, Elsewhere, Hit
-from era_cache.serve.show import fit
+from era_cache.serve.show import fit, render
 
 
 def _hits(ids, grades=(), before=None, texts=None):

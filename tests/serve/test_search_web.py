@@ -15,8 +15,8 @@ from lookup_cases import NASTY, Case, build, nasty_texts
 from planted import planted_texts
 
 from era_cache.report.style import CSS
-from era_cache.serve import SearchServer
 from era_cache.serve.page import search_page
+from era_cache.serve.server import SearchServer
 
 TOKEN = "a-token-for-tests-only"
 SHOWN = ["small", "era-dual"]
