@@ -22,14 +22,7 @@ from era_cache.cli.common import (
     note,
     version_option,
 )
-from era_cache.cli.text_options import (
-    Command,
-    all_queries,
-    how_to_read,
-    name_option,
-    read_texts,
-    skip_bad_rows,
-)
+from era_cache.cli.text_options import Command, collection_options, read_texts
 from era_cache.config import EmbedConfig
 
 if TYPE_CHECKING:
@@ -85,7 +78,6 @@ def model_options(side: str) -> Callable[[Command], Command]:
     required=True,
     help="Folder of the store; made if missing.",
 )
-@name_option
 @click.option(
     "--align-documents",
     type=count,
@@ -130,9 +122,7 @@ def model_options(side: str) -> Callable[[Command], Command]:
     help="Tokens in one batch, padding included.",
 )
 @click.option("--note", default="", help="Kept with the vectors, in each segment.")
-@how_to_read
-@all_queries
-@skip_bad_rows
+@collection_options
 @device_option
 @json_option
 @version_option

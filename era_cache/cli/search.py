@@ -18,7 +18,7 @@ from era_cache.cli.common import (
     version_option,
 )
 from era_cache.cli.search_prompt import converse, print_answer
-from era_cache.cli.text_options import how_to_read, read_texts, skip_bad_rows
+from era_cache.cli.text_options import how_to_read, read_texts
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ MOST_DEPTH = 1000
     help="Folder of the collection (BEIR layout): show texts beside the ids.",
 )
 @how_to_read
-@skip_bad_rows
 @click.option("--web", is_flag=True, help="Serve a page for it instead, until Ctrl-C.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where --web listens.")
 @click.option(

@@ -18,13 +18,7 @@ from era_cache.cli.common import (
     json_option,
     note,
 )
-from era_cache.cli.text_options import (
-    all_queries,
-    how_to_read,
-    name_option,
-    read_texts,
-    skip_bad_rows,
-)
+from era_cache.cli.text_options import collection_options, read_texts
 
 __all__ = ["import_command"]
 
@@ -90,10 +84,7 @@ ROLES = click.Choice(["document", "query"])
 @click.option("--vector-column", metavar="NAME", help="The same of the vectors.")
 @click.option("--skip-unknown", is_flag=True, help="Pass over ids that COLLECTION has not.")
 @click.option("--note", "remark", default="", help="Your own words, kept with the vectors.")
-@name_option
-@how_to_read
-@all_queries
-@skip_bad_rows
+@collection_options
 @json_option
 def import_command(
     store_path: Path, collection: Path | None, as_json: bool, **options: Any

@@ -19,13 +19,7 @@ from era_cache.cli.common import (
     note,
     seed_number,
 )
-from era_cache.cli.text_options import (
-    all_queries,
-    how_to_read,
-    name_option,
-    read_texts,
-    skip_bad_rows,
-)
+from era_cache.cli.text_options import collection_options, read_texts
 
 __all__ = ["export_command", "probe_command"]
 
@@ -122,10 +116,7 @@ def export_command(
     show_default=True,
     help="Smallest cosine that is no drift.",
 )
-@name_option
-@how_to_read
-@all_queries
-@skip_bad_rows
+@collection_options
 @role_choice
 @device_option
 @json_option

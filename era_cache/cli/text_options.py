@@ -13,40 +13,47 @@ from era_cache.cli.common import note
 if TYPE_CHECKING:
     from era_cache.collection.records import TextCollection
 
-__all__ = ["Command", "all_queries", "how_to_read", "name_option", "read_texts", "skip_bad_rows"]
+__all__ = ["Command", "collection_options", "how_to_read", "read_texts"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-name_option = click.option(
-    "--name", help="Name of the collection.  [default: from meta.json, else the folder]"
-)
-
 
 def how_to_read(command: Command) -> Command:
-    """The options that say in which form a collection is, and what a document is."""
-    command = click.option(
-        "--document-text",
-        metavar="TEMPLATE",
-        default="{title} {text}",
-        show_default=True,
-        help="How title and text become a document; use what your index was made with.",
-    )(command)
-    return click.option(
-        "--reader",
-        metavar="NAME",
-        default="beir",
-        show_default=True,
-        help="What reads the collection: beir for folders in BEIR layout; installed packages may "
-        "bring others.",
-    )(command)
+    """Add the options that say in which form a collection is, and what a document is."""
+    options = (
+        click.option(
+            "--reader",
+            metavar="NAME",
+            default="beir",
+            show_default=True,
+            help="What reads the collection: beir for folders in BEIR layout; installed packages "
+            "may bring others.",
+        ),
+        click.option(
+            "--document-text",
+            metavar="TEMPLATE",
+            default="{title} {text}",
+            show_default=True,
+            help="How title and text become a document; use what your index was made with.",
+        ),
+        click.option(
+            "--skip-bad-rows", is_flag=True, help="Leave out and count rows that would be errors."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
-all_queries = click.option(
-    "--all-queries", is_flag=True, help="Also take queries that no judgement names."
-)
-skip_bad_rows = click.option(
-    "--skip-bad-rows", is_flag=True, help="Leave out and count rows that would be errors."
-)
+def collection_options(command: Command) -> Command:
+    """Add all options of a collection that is read whole."""
+    name = click.option(
+        "--name", help="Name of the collection.  [default: from meta.json, else the folder]"
+    )
+    all_queries = click.option(
+        "--all-queries", is_flag=True, help="Also take queries that no judgement names."
+    )
+    return name(all_queries(how_to_read(command)))
 
 
 def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
