@@ -33,7 +33,7 @@ from benchmarks.mutate import mutated
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.store import key_index as keyindex
+from era_cache.store import sorted_keys
 from era_cache.store.compact import compact
 from era_cache.store.store import Store
 from era_cache.types import Qrels
@@ -67,7 +67,7 @@ def build(folder: Path) -> None:
         splits={"test": Qrels(np.arange(3), np.arange(3), np.ones(3, np.int64))},
         dropped=Dropped(),
     )
-    keyindex._PERSIST_ROWS = 0
+    sorted_keys._PERSIST_ROWS = 0
     store = Store.create(folder / "store")
     large, small = HashEncoder(8), HashEncoder(4, seed="s")
     for dtype in ("int8", "float16", "float32"):

@@ -24,7 +24,7 @@ from era_cache.collection.keys import distinct_rows, row_keys
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import EraError
-from era_cache.store import key_index as keyindex
+from era_cache.store import sorted_keys
 from era_cache.store.clean import clean
 from era_cache.store.compact import compact
 from era_cache.store.precision import StoredRows
@@ -212,7 +212,7 @@ def main() -> None:
     """Run a job."""
     job, options = sys.argv[1], json.loads(sys.argv[2])
     # Index files also for stores as small as these.
-    keyindex._PERSIST_ROWS = 500
+    sorted_keys._PERSIST_ROWS = 500
     Committed.watch(RowLog(Path(options["log"])))
     reader = Reader(options) if job == "read" else None
     step: Callable[[], int] = reader.step if reader else getattr(Job(options), job)

@@ -25,7 +25,7 @@ from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.store.clean import clean
 from era_cache.store.compact import compact
-from era_cache.store.key_index import persist_index
+from era_cache.store.sorted_keys import persist_index
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.verify import verify

@@ -7,7 +7,7 @@ import numpy as np
 from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
 from era_cache.store.encoder_record import EncoderSpec
-from era_cache.store.pair import ROLES
+from era_cache.store.records import ROLES
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role

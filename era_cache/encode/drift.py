@@ -19,9 +19,10 @@ from era_cache.errors import EncoderError, FingerprintError, StoreError
 from era_cache.store.encoder_record import StoredSpec, render
 from era_cache.store.exchange.blocks import cosines
 from era_cache.store.exchange.matching import collection_keys
-from era_cache.store.key_index import KeyIndex, by_segment
+from era_cache.store.key_index import KeyIndex
 from era_cache.store.precision import check_vectors
 from era_cache.store.read_rows import read_rows
+from era_cache.store.sorted_keys import by_segment
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import FloatArray, IntArray, Role
 

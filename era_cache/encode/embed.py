@@ -19,8 +19,8 @@ from era_cache.config import EmbedConfig
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import EncoderError
 from era_cache.store.encoder_record import render
-from era_cache.store.pair import ROLES
 from era_cache.store.precision import StoredRows, check_vectors
+from era_cache.store.records import ROLES
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter

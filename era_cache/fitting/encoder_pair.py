@@ -13,7 +13,7 @@ import numpy as np
 from era_cache.collection.records import Collection
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.pair import mixed_up
+from era_cache.store.records import mixed_up
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import Keys, Role

@@ -15,9 +15,9 @@ import numpy as np
 from era_cache import __version__
 from era_cache.disk.files import os_errors, remove_stale_temporaries
 from era_cache.store.compact import merged_provenance
-from era_cache.store.key_index import remove_stale_indexes
 from era_cache.store.names import STORE_FOLDERS
 from era_cache.store.retired import GRACE_SECONDS, purge
+from era_cache.store.sorted_keys import remove_stale_indexes
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import keep_rows

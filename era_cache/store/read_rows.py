@@ -18,10 +18,11 @@ import numpy as np
 from era_cache.collection.keys import distinct_rows, key_halves
 from era_cache.disk.hdf5 import PlainReader
 from era_cache.errors import FormatError, StoreError
-from era_cache.store.key_index import KeyIndex, by_segment
+from era_cache.store.key_index import KeyIndex
 from era_cache.store.precision import LARGEST_SCALE, StoredRows, all_finite
 from era_cache.store.retired import retired_path
 from era_cache.store.segment import Segment
+from era_cache.store.sorted_keys import by_segment
 from era_cache.types import Array, FloatArray, IntArray, Keys
 
 __all__ = ["mapped_rows", "read_blocks", "read_rows", "repeats_a_key"]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from era_cache.collection.keys import distinct_rows, row_keys
 from era_cache.collection.records import Collection, TextCollection
-from era_cache.collection.stored import read_collection, write_collection
+from era_cache.collection.stored import write_collection
 from era_cache.disk.files import make_folder, os_errors, remove_stale_temporaries
-from era_cache.disk.json_files import Record, read_record, write_record
-from era_cache.errors import EncoderError, FingerprintError, FormatError, StoreError
+from era_cache.disk.json_files import read_record, write_record
+from era_cache.errors import EncoderError, FingerprintError, StoreError
 from era_cache.store.encoder_record import (
     EncoderSpec,
     write_encoder_record,
@@ -30,7 +30,7 @@ from era_cache.store.names import (
     encoder_folder_name,
     list_names,
 )
-from era_cache.store.pair import Side, StoredPair, read_pair
+from era_cache.store.records import Side, StoredPair, StoreRecord, read_pair, read_stored_collection
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, Keys, Role
@@ -38,33 +38,7 @@ from era_cache.types import FloatArray, Keys, Role
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Store", "StoreRecord", "read_stored_collection"]
-
-
-class StoreRecord(Record, frozen=True, forbid_unknown_fields=False):
-    """The ``store.json`` that makes a folder a store."""
-
-    FORMAT = "era-store"
-    VERSION = 1
-
-
-def read_stored_collection(path: Path, name: str = "") -> Collection:
-    """Read a collection's file, whose name must be that of its content.
-
-    Args:
-        path: the file.
-        name: that it must have; empty is its own.
-
-    Raises:
-        FormatError: damaged, hostile, newer, or another's name.
-        StoreError: it cannot be opened.
-    """
-    collection = read_collection(path)
-    if (name or path.name) != f"{collection.name}-{collection.version}.h5":
-        raise FormatError(
-            f"{path}: holds {collection.name}-{collection.version}. Rename it back or remove it."
-        )
-    return collection
+__all__ = ["Store"]
 
 
 class Store:

@@ -18,7 +18,7 @@ from era_cache.store.encoder_record import (
     StoredSpec,
     read_encoder_record,
 )
-from era_cache.store.key_index import KeyIndex, persist_index, unindexed_rows
+from era_cache.store.key_index import KeyIndex
 from era_cache.store.names import (
     SEGMENT_NAME,
     list_names,
@@ -27,6 +27,7 @@ from era_cache.store.names import (
 from era_cache.store.read_rows import mapped_rows, read_rows
 from era_cache.store.retired import retired_path
 from era_cache.store.segment import Segment, open_segment
+from era_cache.store.sorted_keys import persist_index, unindexed_rows
 from era_cache.types import FloatArray, Keys
 
 __all__ = ["StoredEncoder"]

@@ -26,7 +26,7 @@ from era_cache.disk.hdf5 import PlainWriter
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import EncoderError, EraError, StoreError
 from era_cache.store.encoder_record import render
-from era_cache.store.pair import ROLES
+from era_cache.store.records import ROLES
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Qrels, Role

@@ -19,7 +19,7 @@ from era_cache.errors import StoreError
 from era_cache.store import contents
 from era_cache.store.compact import compact
 from era_cache.store.contents import Sides, coverage, diff, list_collections, list_encoders
-from era_cache.store.key_index import persist_index
+from era_cache.store.sorted_keys import persist_index
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from era_cache.disk.hdf5 import inspect, write_plain
-from era_cache.store import key_index as keyindex
-from era_cache.store.key_index import KeyIndex, by_segment, persist_index, remove_stale_indexes
+from era_cache.store import sorted_keys
+from era_cache.store.key_index import KeyIndex
 from era_cache.store.read_rows import read_rows
+from era_cache.store.sorted_keys import by_segment, persist_index, remove_stale_indexes
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
@@ -107,10 +108,11 @@ def test_a_hundred_thousand_keys_with_one_first_half_are_found_in_time(encoder):
 
 @pytest.mark.parametrize("partition_rows", [1, 7, 64, 1000])
 def test_partitions_give_one_ascending_order_of_all_keys(monkeypatch, partition_rows):
-    monkeypatch.setattr(keyindex, "_BLOCK_ROWS", 50)
+    monkeypatch.setattr(sorted_keys, "_BLOCK_ROWS", 50)
+    monkeypatch.setattr(sorted_keys, "_PARTITION_ROWS", partition_rows)
     keys = random_keys(500)
     keys[250:] = keys[:250]  # every key twice
-    parts = list(keyindex._partitions([keys[:120], keys[120:]], partition_rows))
+    parts = list(sorted_keys.sorted_ranges([keys[:120], keys[120:]]))
     assert len(parts) >= 500 // partition_rows
     high, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
     words = keys.view("<u8").reshape(-1, 2)
@@ -120,7 +122,7 @@ def test_partitions_give_one_ascending_order_of_all_keys(monkeypatch, partition_
 
 
 def test_the_writer_keeps_an_index_once_many_rows_have_come(encoder, monkeypatch):
-    monkeypatch.setattr(keyindex, "_PERSIST_ROWS", 100)
+    monkeypatch.setattr(sorted_keys, "_PERSIST_ROWS", 100)
     keys = random_keys(300)
     with SegmentWriter(encoder, {}, dtype="float32") as writer:
         writer.write(keys[:50], np.ones((50, 1)))

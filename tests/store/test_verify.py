@@ -22,15 +22,16 @@ from era_cache.disk.files import sha256_file
 from era_cache.disk.hdf5 import write_plain
 from era_cache.encode.embed import embed_collection
 from era_cache.store import read_rows as reading
+from era_cache.store import sorted_keys
 from era_cache.store.compact import compact
-from era_cache.store.key_index import persist_index
 from era_cache.store.names import SEGMENT_NAME
 from era_cache.store.precision import StoredRows, check_vectors
 from era_cache.store.retired import retire
 from era_cache.store.segment import segment_attributes
+from era_cache.store.sorted_keys import persist_index
 from era_cache.store.store import Store
 from era_cache.store.verify import encoders as verify_encoders
-from era_cache.store.verify import index_check, row_scan, scan, verify
+from era_cache.store.verify import segment_scan, verify
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
 
@@ -117,8 +118,8 @@ def test_a_store_without_folders_is_sound(store):
 def test_norms_are_those_of_the_rows_as_they_are_read(
     encoder, store, dtype, block_values, monkeypatch
 ):
-    monkeypatch.setattr(row_scan, "_BLOCK_VALUES", block_values)
-    monkeypatch.setattr(scan, "_CHUNK_BYTES", 64)
+    monkeypatch.setattr(segment_scan, "_BLOCK_VALUES", block_values)
+    monkeypatch.setattr(segment_scan, "_CHUNK_BYTES", 64)
     write(encoder, *range(5), dtype=dtype)
     write(encoder, *range(5, 12), dtype=dtype)
     norms = np.linalg.norm(encoder.vectors(numbered(*range(12))).astype(np.float64), axis=1)
@@ -156,18 +157,21 @@ def test_every_flipped_byte_of_every_form_is_found(encoder, store):
 def test_the_digest_is_that_of_the_whole_file_in_any_pieces(
     encoder, chunk_bytes, inline_bytes, monkeypatch
 ):
-    monkeypatch.setattr(scan, "_CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr(scan, "_INLINE_BYTES", inline_bytes)
+    monkeypatch.setattr(segment_scan, "_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(segment_scan, "_INLINE_BYTES", inline_bytes)
     path = write(encoder, *range(40), dtype="int8")
     told = []
     with ThreadPoolExecutor(2) as pool:
         for position in (0, 1000, path.stat().st_size - 1):
-            seen = scan.scan_segment(path, encoder.spec, pool, told.append)
+            seen = segment_scan.scan_segment(path, encoder.spec, pool, told.append)
             assert seen.problem is None
             assert sum(told) == path.stat().st_size
             told.clear()
             flip(path, position)
-            assert scan.scan_segment(path, encoder.spec, pool, lambda _: None).problem is not None
+            assert (
+                segment_scan.scan_segment(path, encoder.spec, pool, lambda _: None).problem
+                is not None
+            )
             flip(path, position)
 
 
@@ -196,8 +200,8 @@ def test_values_that_must_not_be_stored_are_found_though_the_digest_agrees(
 
 
 def test_the_first_bad_row_is_named_in_any_pieces(encoder, store, monkeypatch):
-    monkeypatch.setattr(scan, "_CHUNK_BYTES", 5 * 12)
-    monkeypatch.setattr(row_scan, "_BLOCK_VALUES", 2 * DIM)
+    monkeypatch.setattr(segment_scan, "_CHUNK_BYTES", 5 * 12)
+    monkeypatch.setattr(segment_scan, "_BLOCK_VALUES", 2 * DIM)
     values = rows(*range(20))
     values[[13, 18], 1] = np.nan
     forge(encoder, numbered(*range(20)), values)
@@ -387,7 +391,7 @@ def test_a_segment_that_the_disk_refuses_is_reported_and_left(encoder, store, mo
     def refuse(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(scan.os, "preadv", refuse)
+    monkeypatch.setattr(segment_scan.os, "preadv", refuse)
     (message,) = found(store, quarantine=True).values()
     assert "Input/output error" in message
     assert path.exists()
@@ -456,7 +460,7 @@ GROUPS = ((1, 2, 3, 4), (5, 6, 2), (7,))
 
 @pytest.mark.parametrize("block_rows", [1, 3, 1 << 18])
 def test_a_right_index_is_not_reported(encoder, store, block_rows, monkeypatch):
-    monkeypatch.setattr(index_check, "_BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(sorted_keys, "_CHECKED_ROWS", block_rows)
     indexed(encoder, *GROUPS)
     assert found(store) == {}
 
@@ -517,7 +521,7 @@ def drop_an_entry(high, rows):
 def test_a_wrong_index_is_found_and_only_deleted_when_asked_for(
     encoder, store, change, block_rows, monkeypatch
 ):
-    monkeypatch.setattr(index_check, "_BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(sorted_keys, "_CHECKED_ROWS", block_rows)
     path = indexed(encoder, *GROUPS)
     with h5py.File(path) as file:
         arrays = {name: file[name][...] for name in file}

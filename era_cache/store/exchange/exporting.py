@@ -24,8 +24,9 @@ from era_cache.errors import InputError, StoreError
 from era_cache.store.exchange.blocks import block_rows
 from era_cache.store.exchange.parquet import parquet_writer
 from era_cache.store.exchange.row_ids import KEY_COLUMN, fit_lines, write_ids
-from era_cache.store.key_index import KeyIndex, by_segment
+from era_cache.store.key_index import KeyIndex
 from era_cache.store.read_rows import read_rows
+from era_cache.store.sorted_keys import by_segment
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import FloatArray, IntArray, Keys, Progress, Role

@@ -1,14 +1,16 @@
-"""What a transfer has to copy: one place has it, and another lacks it.
+"""What a transfer has to copy, and what each file must be before it may be.
 
 In: the listings of two places and their encoders' records. Out: steps in the order in which they
-keep the destination useful at any moment, and what is refused beforehand. Nothing is written.
+keep the destination useful at any moment, each with its check (files come from strangers), and what
+is refused beforehand. Nothing is written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -16,15 +18,12 @@ from era_cache.disk.json_files import read_record
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.encoder_record import StoredSpec, read_encoder_record
 from era_cache.store.names import FOLDER, encoder_folder_name
-from era_cache.store.store import StoreRecord
-from era_cache.store.sync.file_checks import (
-    check_of,
-    check_segment,
-    shown_as,
-)
+from era_cache.store.read_rows import read_blocks, repeats_a_key
+from era_cache.store.records import StoreRecord, read_pair, read_stored_collection
+from era_cache.store.segment import open_segment
 from era_cache.store.sync.places import LIMITS, Check, Listing, Place, kind_of, limited
 
-__all__ = ["Plan", "Step", "list_source", "plan_transfer"]
+__all__ = ["Plan", "Step", "check_of", "check_segment", "list_source", "plan_transfer", "shown_as"]
 
 T = TypeVar("T")
 
@@ -217,3 +216,58 @@ def _read(place: Place, name: str, read: Callable[[Path], T]) -> T:
         path.write_bytes(b"".join(limited(place.chunks(name), limit, shown)))
         with shown_as(path, shown):
             return read(path)
+
+
+def check_of(kind: str, name: str) -> Check:
+    """The check of a file that is no segment.
+
+    Args:
+        kind: as ``places.kind_of`` gives it.
+        name: path in its store.
+    """
+    base = name.rpartition("/")[2]
+    match kind:
+        case "collection":
+            return lambda path, _digest: read_stored_collection(path, base)
+        case "pair":
+            return lambda path, _digest: read_pair(path, base)
+        case "encoder":
+            folder = name.split("/")[1]
+            return lambda path, _digest: read_encoder_record(path, folder)
+        case _:
+            return lambda path, _digest: read_record(path, StoreRecord)
+
+
+def check_segment(base: str, fingerprint: str, dim: int) -> Check:
+    """The check of a segment.
+
+    Args:
+        base: its file name.
+        fingerprint: of its encoder.
+        dim: values of a row.
+    """
+
+    def check(path: Path, digest: str) -> None:
+        if f"{digest}.h5" != base:
+            raise FormatError(
+                f"{path}: the content's SHA-256 is {digest[:12]}…, the name says {base[:12]}…; "
+                "damaged, or cut off."
+            )
+        segment = open_segment(path, fingerprint, dim)
+        for _, rows in read_blocks(segment):
+            if not rows.values.any(axis=1).all():
+                raise FormatError(f"{path}: holds a row of zeros, which no encoder here stores.")
+        with segment.plain.opened() as reader:
+            if repeats_a_key(segment, reader):
+                raise FormatError(f"{path}: holds a key twice.")
+
+    return check
+
+
+@contextlib.contextmanager
+def shown_as(path: Path, shown: str) -> Iterator[None]:
+    """Name a file in errors by where it came from, not by where it is looked at."""
+    try:
+        yield
+    except FormatError as error:
+        raise type(error)(str(error).replace(str(path), shown)) from error

@@ -16,9 +16,8 @@ from typing import Protocol
 from era_cache.disk.files import os_errors, sha256_file
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.names import FOLDER
-from era_cache.store.sync.file_checks import shown_as
 from era_cache.store.sync.places import LIMITS, Listing, LocalPlace, Place, limited
-from era_cache.store.sync.plan import Plan, Step, plan_transfer
+from era_cache.store.sync.plan import Plan, Step, plan_transfer, shown_as
 from era_cache.store.sync.report import KindCounts, TransferReport
 from era_cache.types import Progress
 

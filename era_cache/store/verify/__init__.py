@@ -14,11 +14,10 @@ from functools import partial
 from era_cache.collection.records import Collection
 from era_cache.errors import FormatError
 from era_cache.store.names import COLLECTION_NAME, FILE, FOLDER, PAIR_NAME, STORE_FOLDERS
-from era_cache.store.pair import ROLES, Side, mixed_up, read_pair
-from era_cache.store.store import Store, read_stored_collection
+from era_cache.store.records import ROLES, Side, mixed_up, read_pair, read_stored_collection
+from era_cache.store.store import Store
 from era_cache.store.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
-from era_cache.store.verify.report import Finding, PairState, Report
-from era_cache.store.verify.walk import Walk, exactly
+from era_cache.store.verify.report import Finding, PairState, Report, Walk, exactly
 from era_cache.types import Progress, Role
 
 __all__ = ["verify"]

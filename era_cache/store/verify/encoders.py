@@ -24,12 +24,10 @@ from era_cache.store.key_index import KeyIndex
 from era_cache.store.names import ENCODER_NAME, FOLDER, INDEX_NAME, SEGMENT_NAME, list_steadily
 from era_cache.store.retired import restore
 from era_cache.store.segment import Segment, open_segment
+from era_cache.store.sorted_keys import index_problem
 from era_cache.store.verify.folder import CheckedFolder
-from era_cache.store.verify.index_check import index_problem
-from era_cache.store.verify.report import EncoderState, Finding
-from era_cache.store.verify.row_scan import Norms
-from era_cache.store.verify.scan import Scan, scan_segment
-from era_cache.store.verify.walk import Walk, has_vanished
+from era_cache.store.verify.report import EncoderState, Finding, Walk, has_vanished
+from era_cache.store.verify.segment_scan import Norms, Scan, scan_segment
 from era_cache.types import Keys, Progress
 
 __all__ = ["CheckedEncoder", "CheckedEncoders", "check_encoders"]

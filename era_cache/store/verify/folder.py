@@ -1,25 +1,27 @@
 """Verification of one folder of an encoder: its record, its segments, and what lies beside them.
 
 In: a walk through a store, and the scans of the folder's segments. Out: findings and numbers.
+Damaged segments are set aside, never deleted, where that is asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from era_cache.disk.files import make_folder, os_errors
+from era_cache.disk.json_files import write_json
 from era_cache.store.encoder_record import StoredSpec, read_encoder_record
 from era_cache.store.names import FILE, FOLDER, INDEX_NAME, SEGMENT_NAME
 from era_cache.store.retired import replacement
-from era_cache.store.verify.quarantine import set_aside
-from era_cache.store.verify.report import EncoderState, Finding
-from era_cache.store.verify.row_scan import Norms
-from era_cache.store.verify.scan import Scan
-from era_cache.store.verify.walk import Walk, exactly
+from era_cache.store.verify.report import EncoderState, Finding, Walk, exactly
+from era_cache.store.verify.segment_scan import Norms, Scan
 
-__all__ = ["CheckedFolder"]
+__all__ = ["CheckedFolder", "set_aside"]
 
 _RECORD_NAME = re.compile(r"[0-9a-f]{64}\.json")
 
@@ -136,3 +138,30 @@ class CheckedFolder:
                 message = "retired without a record, at which writers stop. Move it to 'segments'."
                 self._walk.add(Finding("damage", f"{self.name}/retired/{name}", message))
         return len(segments)
+
+
+FORMAT, VERSION = "era-quarantine", 1
+
+
+def set_aside(path: Path, reason: str, rows: int | None) -> Path:
+    """Move a damaged segment into quarantine.
+
+    Args:
+        path: ``<encoder>/segments/<digest>.h5``; one that is gone already is passed over.
+        reason: what is wrong with it.
+        rows: how many it has; None where that cannot be told any more.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    folder = path.parent.parent / "quarantine"
+    make_folder(folder)
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record = {"format": FORMAT, "version": VERSION, "reason": reason, "rows": rows}
+    write_json(folder / f"{path.stem}.json", {**record, "created": created})
+    with os_errors("setting aside", path), contextlib.suppress(FileNotFoundError):
+        path.rename(folder / path.name)
+    return folder / path.name

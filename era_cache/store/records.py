@@ -1,7 +1,7 @@
-"""Pairs: which encoders a collection was embedded for, and what they must have in common.
+"""Small records of a store: that it is one, and which encoders a collection was embedded for.
 
-In: records of pairs in a store, and descriptions of encoders by side. Out: checked records, and
-whether encoders make a pair.
+In: files of a store that anyone may have made, and descriptions of encoders by side. Out: checked
+records, collections under the name that is theirs, and whether encoders make a pair.
 """
 
 from __future__ import annotations
@@ -12,14 +12,26 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from era_cache.collection.records import Collection
+from era_cache.collection.stored import read_collection
 from era_cache.disk.json_files import Record, json_digest, read_record
 from era_cache.errors import FormatError, NewerError
 from era_cache.store.encoder_record import StoredSpec
 from era_cache.types import Role
 
-__all__ = ["ROLES", "Side", "StoredPair", "mixed_up", "read_pair"]
+__all__ = [
+    "ROLES",
+    "Side",
+    "StoreRecord",
+    "StoredPair",
+    "mixed_up",
+    "read_pair",
+    "read_stored_collection",
+]
 
 Side = Literal["query", "small_query", "document", "align"]
+
+
 ROLES: dict[Side, Role] = {
     "query": Role.QUERY,
     "small_query": Role.QUERY,
@@ -27,6 +39,8 @@ ROLES: dict[Side, Role] = {
     "align": Role.DOCUMENT,
 }
 """Role of each side; ``align`` is the large model on documents."""
+
+
 _LIMIT = 64 << 10
 
 
@@ -76,3 +90,29 @@ def mixed_up(specs: Mapping[Any, StoredSpec]) -> bool:
     for one, other in (("query", "align"), ("small_query", "document")):
         wrong |= one in spaces and other in spaces and spaces[one] != spaces[other]
     return wrong
+
+
+class StoreRecord(Record, frozen=True, forbid_unknown_fields=False):
+    """The ``store.json`` that makes a folder a store."""
+
+    FORMAT = "era-store"
+    VERSION = 1
+
+
+def read_stored_collection(path: Path, name: str = "") -> Collection:
+    """Read a collection's file, whose name must be that of its content.
+
+    Args:
+        path: the file.
+        name: that it must have; empty is its own.
+
+    Raises:
+        FormatError: damaged, hostile, newer, or another's name.
+        StoreError: it cannot be opened.
+    """
+    collection = read_collection(path)
+    if (name or path.name) != f"{collection.name}-{collection.version}.h5":
+        raise FormatError(
+            f"{path}: holds {collection.name}-{collection.version}. Rename it back or remove it."
+        )
+    return collection
