@@ -101,7 +101,7 @@ def import_command(
           --vectors index.npy --ids index.ids.txt --model intfloat/e5-small-v2
     """
     _check_import_usage(collection, options)
-    from era_cache.store.exchange.importing import import_vectors
+    from era_cache.store.exchange.importing import Claim, import_vectors
     from era_cache.store.store import Store
     from era_cache.types import Role
 
@@ -122,10 +122,8 @@ def import_command(
             Store.create(store_path),
             vectors,
             rows,
-            spec,
-            role,
+            Claim(spec, role, options["remark"]),
             dtype=options["dtype"],
-            note=options["remark"],
             texts=texts,
             progress=bars,
         )

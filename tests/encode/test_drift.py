@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from hash_encoder import HashEncoder
-from test_importing import bring, nothing_stored, texts_of, write_spec
+from imported_vectors import bring, nothing_stored, texts_of, write_spec
 from tiny_model import build_tiny, open_model
 
 from era_cache.config import EmbedConfig

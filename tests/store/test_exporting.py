@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from test_importing import SPEC, bring, numbered, texts_of
+from imported_vectors import SPEC, bring, import_file, numbered, texts_of
 
 from era_cache.collection.keys import row_keys
 from era_cache.disk.files import sha256_file
@@ -14,7 +14,6 @@ from era_cache.errors import InputError, StoreError
 from era_cache.store.exchange import blocks as array_blocks
 from era_cache.store.exchange.arrays import open_vectors
 from era_cache.store.exchange.exporting import export_vectors
-from era_cache.store.exchange.importing import import_vectors
 from era_cache.store.exchange.matching import rows_by_id, rows_by_key
 from era_cache.store.exchange.row_ids import read_ids, read_keys
 from era_cache.store.store import Store
@@ -73,7 +72,7 @@ def test_what_is_exported_goes_in_again_bit_for_bit(tmp_path, suffix, dtype, out
     file = open_vectors(out)
     rows = rows_by_id(out, file.rows, ids_beside(out), texts, Role.DOCUMENT)
     again = Store.create(tmp_path / "b")
-    import_vectors(again, file, rows, SPEC, Role.DOCUMENT, dtype=dtype)
+    import_file(again, file, rows, dtype=dtype)
     keys = row_keys(Role.DOCUMENT, texts.doc_texts)
     if out_dtype == "float32" or dtype == "float16":
         np.testing.assert_array_equal(only(again).vectors(keys), only(store).vectors(keys))
@@ -101,7 +100,7 @@ def test_every_row_comes_out_once_under_its_key(tmp_path, suffix):
     again = Store.create(tmp_path / "b")
     file = open_vectors(out)
     rows = rows_by_key(out, file.rows, found)
-    import_vectors(again, file, rows, SPEC, Role.DOCUMENT, dtype="float32")
+    import_file(again, file, rows, dtype="float32")
     np.testing.assert_array_equal(only(again).vectors(keys), only(store).vectors(keys))
 
 

@@ -14,18 +14,27 @@ import pytest
 from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from imported_vectors import (
+    SPEC,
+    bring,
+    import_file,
+    nothing_stored,
+    numbered,
+    stored,
+    texts_of,
+    write_spec,
+)
 from tiny_model import build_tiny, open_model
 
 from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
-from era_cache.collection.records import Dropped, TextCollection
+from era_cache.collection.records import Dropped
 from era_cache.encode.model_files import model_width
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import read_stated_spec
 from era_cache.store.exchange import blocks as array_blocks
 from era_cache.store.exchange import row_checks
 from era_cache.store.exchange.arrays import open_vectors
-from era_cache.store.exchange.importing import import_vectors
 from era_cache.store.exchange.matching import (
     collection_keys,
     rows_by_id,
@@ -33,56 +42,14 @@ from era_cache.store.exchange.matching import (
     rows_in_order,
 )
 from era_cache.store.store import Store
-from era_cache.types import Qrels, Role
+from era_cache.types import Role
 
-DIM = 3
-SPEC = HashEncoder(DIM).spec
 TOY = Path(__file__).parents[2] / "data" / "toy"
 
 
 @pytest.fixture
 def store(tmp_path) -> Store:
     return Store.create(tmp_path / "store")
-
-
-def texts_of(documents, queries=("find one", "find two"), instructions=None, dropped=None):
-    one = np.zeros(1, dtype=np.int64)
-    return TextCollection(
-        name="c",
-        domain="",
-        ignore_identical_ids=False,
-        doc_ids=[f"d{row}" for row in range(len(documents))],
-        doc_texts=list(documents),
-        query_ids=[f"q{row}" for row in range(len(queries))],
-        query_texts=list(queries),
-        instructions=list(instructions or [""] * len(queries)),
-        splits={"test": Qrels(one, one, one + 1)},
-        dropped=dropped or Dropped(),
-    )
-
-
-def numbered(count):
-    """A collection of distinct documents, and a recognisable vector for each."""
-    vectors = np.array([[n + 1, n + 0.5, -1] for n in range(count)], dtype="f4")
-    return texts_of([f"text {n}" for n in range(count)]), vectors
-
-
-def bring(store, folder, vectors, ids, texts, role=Role.DOCUMENT, spec=SPEC, **options):
-    skip = {"skip_unknown": options.pop("skip_unknown", False)}
-    path = folder / "v.npy"
-    np.save(path, vectors)
-    file = open_vectors(path)
-    rows = rows_by_id(path, file.rows, ids, texts, role, **skip)
-    return import_vectors(store, file, rows, spec, role, texts=texts, **options)
-
-
-def stored(store, texts, role=Role.DOCUMENT, spec=SPEC):
-    keys = collection_keys(texts, role)[1]
-    return store.encoder(spec.fingerprint(role)).vectors(keys, check=True)
-
-
-def nothing_stored(store):
-    return not list(store.path.rglob("*.h5"))
 
 
 # Alignment
@@ -121,12 +88,12 @@ def test_rows_in_corpus_order_and_by_key(store, tmp_path):
     np.save(tmp_path / "v.npy", vectors)
     file = open_vectors(tmp_path / "v.npy")
     rows = rows_in_order(file.path, file.rows, texts, Role.DOCUMENT)
-    import_vectors(store, file, rows, SPEC, Role.DOCUMENT, texts=texts, dtype="float32")
+    import_file(store, file, rows, texts=texts, dtype="float32")
     np.testing.assert_array_equal(stored(store, texts), vectors)
     other = Store.create(tmp_path / "other")
     keys = collection_keys(texts, Role.DOCUMENT)[1]
     rows = rows_by_key(file.path, file.rows, keys[::-1])
-    report = import_vectors(other, file, rows, SPEC, Role.DOCUMENT, dtype="float32")
+    report = import_file(other, file, rows, dtype="float32")
     assert report.still_missing is None
     np.testing.assert_array_equal(stored(other, texts), vectors[::-1])
     assert not list(other.collection_paths())
@@ -324,7 +291,7 @@ def test_every_kind_of_file_gives_the_same_rows(store, tmp_path, suffix, monkeyp
         pyarrow.parquet.write_table(table, path, row_group_size=3)
     file = open_vectors(path)
     rows = rows_by_id(path, file.rows, file.ids() or ids, texts, Role.DOCUMENT)
-    import_vectors(store, file, rows, SPEC, Role.DOCUMENT, dtype="float32")
+    import_file(store, file, rows, dtype="float32")
     np.testing.assert_array_equal(stored(store, texts), vectors)
 
 
@@ -333,8 +300,10 @@ def test_a_killed_import_keeps_what_was_committed_and_goes_on(store, tmp_path):
     np.save(tmp_path / "v.npy", vectors)
     code = f"""
 import os, signal, sys
-sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
-from test_importing import *
+sys.path[:0] = {sys.path!r}
+from imported_vectors import *
+from era_cache.store.exchange import blocks as array_blocks
+from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 array_blocks.BLOCK_BYTES = 60
 write, calls = SegmentWriter.write, []
@@ -361,11 +330,6 @@ bring(Store.create(folder / "store"), folder, vectors, texts.doc_ids, texts, dty
 
 
 # Who made them
-
-
-def write_spec(path, value):
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
 
 
 def test_a_stated_encoder_is_its_facts_and_nothing_else(tmp_path):
@@ -472,5 +436,5 @@ def test_toy_can_be_imported_in_its_own_order(store, tmp_path):
     np.save(tmp_path / "v.npy", vectors)
     file = open_vectors(tmp_path / "v.npy")
     rows = rows_in_order(file.path, file.rows, texts, Role.DOCUMENT)
-    report = import_vectors(store, file, rows, HashEncoder(5).spec, Role.DOCUMENT, texts=texts)
+    report = import_file(store, file, rows, spec=HashEncoder(5).spec, texts=texts)
     assert report.still_missing == 0

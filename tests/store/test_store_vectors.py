@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from imported_vectors import import_file
 from tiny_model import build_tiny, open_model
 
 from era_cache.cli import embed
 from era_cache.cli.store_import import import_command
 from era_cache.cli.store_vectors import export_command, probe_command
 from era_cache.collection.beir import read_beir
-from era_cache.store.exchange.importing import import_vectors
 from era_cache.store.exchange.matching import FileRows
 from era_cache.store.exchange.row_ids import read_ids
 from era_cache.store.store import Store
@@ -284,7 +284,7 @@ def test_a_probe_of_drifted_vectors_fails_and_still_reports(place, tmp_path):
     from era_cache.store.exchange.arrays import open_vectors
 
     rows = FileRows(keys, np.ones(5, bool), None)
-    import_vectors(store, open_vectors(tmp_path / "w.npy"), rows, spec, Role.DOCUMENT)
+    import_file(store, open_vectors(tmp_path / "w.npy"), rows, spec=spec)
     options = ["--model", place / "tiny", "--device", "cpu"]
     arguments = [store.path, "tiny", place / "notes", *options]
     result = run(probe_command, *arguments)

@@ -25,7 +25,7 @@ from era_cache.store.exchange.row_checks import check_rows, selected_blocks
 from era_cache.store.store import Store
 from era_cache.types import Progress, Role
 
-__all__ = ["ImportReport", "import_vectors"]
+__all__ = ["Claim", "ImportReport", "import_vectors"]
 
 
 class ImportReport(NamedTuple):
@@ -51,15 +51,22 @@ class ImportReport(NamedTuple):
     seconds: float
 
 
+class Claim(NamedTuple):
+    """Who made vectors, as the user states it; ``note`` is kept with the segments."""
+
+    spec: EncoderSpec
+    role: Role
+    note: str = ""
+    """The user's own words."""
+
+
 def import_vectors(
     store: Store,
     vectors: VectorFile,
     rows: FileRows,
-    spec: EncoderSpec,
-    role: Role,
+    claim: Claim,
     *,
     dtype: str = "float16",
-    note: str = "",
     texts: TextCollection | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
@@ -69,10 +76,8 @@ def import_vectors(
         store: where they go.
         vectors: the file.
         rows: what its rows are.
-        spec: who made the vectors, as the user states it.
-        role: of all the texts.
+        claim: who made the vectors.
         dtype: stored form: ``float32``, ``float16`` or ``int8``.
-        note: the user's own words, kept with the segments.
         texts: the collection that the rows are of; it is added to the store.
         progress: told how far it is.
 
@@ -82,6 +87,7 @@ def import_vectors(
         EncoderError: the store has this encoder with another dimension.
         StoreError: the store cannot be written; what was committed is kept.
     """
+    spec, role, note = claim
     begun, before = time.monotonic(), _state(vectors.path)
     tell = progress or (lambda _what, _done, _total: None)
     known = store.find_encoder(spec.fingerprint(role))
