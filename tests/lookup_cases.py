@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from planted import QUICK, embedded, planted_texts
 
 from era_cache.collection.records import TextCollection
 from era_cache.config import SplitConfig
+from era_cache.encode.encoder import Encoder
 from era_cache.fitting.fit_from_store import fit_to_folder
 from era_cache.serve.engine import Lookup
 from era_cache.serve.source import default_candidates, open_source
@@ -53,19 +53,30 @@ class Case(NamedTuple):
         )
 
 
-def build(path: Path, texts: TextCollection | None = None, candidate: str = "era-dual") -> Case:
+def build(
+    path: Path,
+    texts: TextCollection | None = None,
+    candidate: str = "era-dual",
+    **encoders: Encoder,
+) -> Case:
+    """Embed a collection and fit an adapter; ``large`` and ``small`` may be other encoders."""
     texts = texts or planted_texts()
-    store, _ = embedded(path / "store", texts)
+    store, _ = embedded(path / "store", texts, **encoders)
+    return fitted(Case(store, path / "adapter", texts), texts.name, candidate)
+
+
+def fitted(case: Case, names: str | list[str], candidate: str = "era-dual") -> Case:
+    """Fit the adapter of a case."""
     fit_to_folder(
-        store,
-        texts.name,
-        path / "adapter",
+        case.store,
+        names,
+        case.folder,
         split_config=SPLIT,
         recipe=QUICK,
         candidate=candidate,
         device="cpu",
     )
-    return Case(store, path / "adapter", texts)
+    return case
 
 
 def nasty_texts() -> TextCollection:
@@ -78,30 +89,6 @@ def nasty_texts() -> TextCollection:
             for doc_id, text in zip(texts.doc_ids, texts.doc_texts, strict=True)
         ],
     )
-
-
-def write_beir(folder: Path, texts: TextCollection) -> Path:
-    """Write a collection as people have it."""
-    (folder / "qrels").mkdir(parents=True)
-    lines = {
-        "corpus.jsonl": [
-            json.dumps({"_id": i, "text": t})
-            for i, t in zip(texts.doc_ids, texts.doc_texts, strict=True)
-        ],
-        "queries.jsonl": [
-            json.dumps({"_id": i, "text": t, "instruction": n})
-            for i, t, n in zip(texts.query_ids, texts.query_texts, texts.instructions, strict=True)
-        ],
-        "meta.json": [json.dumps({"name": texts.name, "domain": texts.domain})],
-    }
-    for split, qrels in texts.splits.items():
-        lines[f"qrels/{split}.tsv"] = ["query-id\tcorpus-id\tscore"] + [
-            f"{texts.query_ids[q]}\t{texts.doc_ids[d]}\t{grade}"
-            for q, d, grade in zip(*(column.tolist() for column in qrels), strict=True)
-        ]
-    for name, rows in lines.items():
-        (folder / name).write_text("".join(f"{row}\n" for row in rows), "utf-8")
-    return folder
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import h5py
 import pytest
+from beir_folder import CORPUS, QRELS, beir
 from click.testing import CliRunner
 from hash_encoder import HashEncoder
 
@@ -29,13 +30,6 @@ from era_cache.store.store import Store
 
 BIN = Path(__file__).parents[2] / "bin"
 MODELS = ["--query-model", "./no-such-large", "--doc-model", "./no-such-small"]
-DOCUMENTS = [
-    '{"_id": "d1", "title": "Taps", "text": "a tap drips"}',
-    '{"_id": "d2", "title": "", "text": "a door squeaks"}',
-    '{"_id": "d3", "text": "a lamp flickers"}',
-]
-QUERIES = ['{"_id": "q1", "text": "dripping tap"}', '{"_id": "q2", "text": "squeaking door"}']
-QRELS = ["query-id\tcorpus-id\tscore", "q1\td1\t1", "q2\td2\t1"]
 
 
 def run(command, *arguments):
@@ -60,11 +54,7 @@ def write_lines(path, lines):
 
 @pytest.fixture
 def collection(tmp_path):
-    folder = tmp_path / "notes"
-    write_lines(folder / "corpus.jsonl", DOCUMENTS)
-    write_lines(folder / "queries.jsonl", QUERIES)
-    write_lines(folder / "qrels" / "test.tsv", QRELS)
-    return folder
+    return beir(tmp_path)
 
 
 @pytest.fixture
@@ -91,30 +81,19 @@ def adapter(built_adapter, tmp_path):
 # era-embed: a wrong collection
 
 
+# What is wrong with a row is the reader's to find (tests/collection/test_beir.py).
 @pytest.mark.parametrize(
-    ("name", "lines", "words"),
+    ("name", "line", "words"),
     [
-        ("corpus.jsonl", [], ["corpus.jsonl: no document"]),
-        ("queries.jsonl", [], ["queries.jsonl: no query"]),
-        ("corpus.jsonl", [DOCUMENTS[0], '{"_id": "d2"'], ["corpus.jsonl line 2", "JSON"]),
-        ("corpus.jsonl", [*DOCUMENTS, '["d4"]'], ["corpus.jsonl line 4", "object"]),
-        ("corpus.jsonl", [*DOCUMENTS, DOCUMENTS[1]], ["corpus.jsonl line 4", "'d2'", "second"]),
-        ("queries.jsonl", [*QUERIES, QUERIES[0]], ["queries.jsonl line 3", "'q1'", "second"]),
-        ("corpus.jsonl", [*DOCUMENTS, '{"text": "x"}'], ["corpus.jsonl line 4", "'_id'"]),
-        ("corpus.jsonl", [*DOCUMENTS, '{"_id": "x y", "text": "x"}'], ["line 4", "white space"]),
-        ("queries.jsonl", [*QUERIES, '{"_id": "q3", "text": " "}'], ["line 3", "'q3'", "no text"]),
-        ("queries.jsonl", [*QUERIES, '{"_id": "q3"}'], ["queries.jsonl line 3", "'q3'"]),
-        ("qrels/test.tsv", [*QRELS, "q9\td1\t1"], ["test.tsv line 4", "'q9'", "queries.jsonl"]),
-        ("qrels/test.tsv", [*QRELS, "q1\td9\t1"], ["test.tsv line 4", "'d9'", "corpus.jsonl"]),
-        ("qrels/test.tsv", [*QRELS, "q1\td3\tyes"], ["test.tsv line 4", "yes"]),
-        ("qrels/test.tsv", [*QRELS, "q1\td1\t2"], ["test.tsv line 4", "'q1'", "'d1'"]),
-        ("qrels/test.tsv", QRELS[:1], ["qrels", "no judgement is positive"]),
-        ("meta.json", ["{"], ["meta.json", "JSON"]),
-        ("meta.json", ['{"name": "../up"}'], ["'../up'", "name"]),
+        ("corpus.jsonl", '{"_id": "d2"', ["corpus.jsonl line 4", "JSON"]),
+        ("queries.jsonl", '{"_id": "q3", "text": " "}', ["queries.jsonl line 3", "'q3'"]),
+        ("qrels/test.tsv", "q9\td1\t1", ["test.tsv line 5", "'q9'", "queries.jsonl"]),
+        ("meta.json", '{"name": "../up"}', ["'../up'", "name"]),
     ],
 )
-def test_embed_says_which_line_of_which_file_is_wrong(collection, tmp_path, name, lines, words):
-    write_lines(collection / name, lines)
+def test_embed_says_which_line_of_which_file_is_wrong(collection, tmp_path, name, line, words):
+    with (collection / name).open("a") as file:
+        file.write(line + "\n")
     result = run(embed.main, collection, *MODELS, "--store", tmp_path / "store")
     assert_fails(result, *words)
     assert not (tmp_path / "store").exists()
@@ -131,9 +110,9 @@ def test_embed_names_what_is_missing(collection, tmp_path, missing):
     assert_fails(result, collection, "qrels" if "qrels" in missing else missing.strip("."))
 
 
-def test_embed_skips_bad_rows_where_asked_and_counts_them(collection, tmp_path, hash_encoders):
-    write_lines(collection / "corpus.jsonl", [*DOCUMENTS, DOCUMENTS[0]])
-    write_lines(collection / "qrels" / "test.tsv", [*QRELS, "q9\td1\t1"])
+def test_embed_skips_bad_rows_where_asked_and_counts_them(tmp_path, hash_encoders):
+    beir(tmp_path / "more", [*CORPUS, CORPUS[0]], qrels=QRELS + "q9\td1\t1\n")
+    collection = tmp_path / "more" / "beir"
     options = ["--store", tmp_path / "store", "--json", "--skip-bad-rows"]
     result = run(embed.main, collection, *MODELS, *options)
     assert result.exit_code == 0, result.output
@@ -642,12 +621,3 @@ def test_embed_refuses_an_encoder_without_tokenizer(models, collection, tmp_path
     options = ["--query-model", bare, "--doc-model", models["small"]]
     result = run(embed.main, collection, *options, "--store", tmp_path / "store", "--device", "cpu")
     assert_fails(result, "bare has no tokenizer", bare)
-
-
-def test_evaluating_with_int8_says_what_it_would_cost(built_hash_store, adapter, tmp_path):
-    result = run(evaluate.main, built_hash_store, adapter, "--int8", "--out", tmp_path / "out")
-    assert result.exit_code == 0
-    assert "Stored as int8, small would measure 0." in result.stdout
-    record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert set(record["int8"]) == {"small", "aligned", "era", "era-dual", "small+"}
-    assert any(note.startswith("Stored as int8") for note in record["notes"])

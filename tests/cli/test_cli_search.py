@@ -14,21 +14,19 @@ import time
 from pathlib import Path
 
 import pytest
+from beir_folder import beir_of
 from click.testing import CliRunner, Result
 from hash_encoder import HashEncoder
-from lookup_cases import NASTY, SPLIT, Case, build, nasty_texts, write_beir
-from planted import QUICK, planted_texts
+from lookup_cases import NASTY, Case, build, fitted, nasty_texts
+from planted import planted_texts
 from tiny_model import open_model
 
 from era_cache.cli import search
-from era_cache.collection.beir import read_beir
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.fitting.fit_from_store import fit_to_folder
 from era_cache.report.terminal import display_width
 from era_cache.serve import server
 from era_cache.serve.engine import MOST_DEPTH
-from era_cache.store.store import Store
 
 BIN = Path(__file__).parents[2] / "bin" / "era-search"
 
@@ -40,7 +38,7 @@ def case(tmp_path_factory) -> Case:
 
 @pytest.fixture(scope="module")
 def folder(case, tmp_path_factory) -> Path:
-    return write_beir(tmp_path_factory.mktemp("beir") / "planted", case.texts)
+    return beir_of(tmp_path_factory.mktemp("search"), case.texts)
 
 
 def _run(case: Case, *arguments: object, width: int = 100, **given: object) -> Result:
@@ -226,7 +224,6 @@ def test_wrong_use_is_said(case, arguments, words) -> None:
     [
         (["--id", "nope"], "no query 'nope' among its 60; the first is 'q000'"),
         (["--id", ""], "no query ''"),
-        (["  ", "--collection", "planted"], "query is empty"),
         (["new words"], "--query-model (hash-24) and --doc-model (hash-16)"),
         (["w1", "--query-model", "./none"], "is of kind 'hash'"),
         (["--id", "q001", "--candidates", "best"], "'best' was asked for; there are small,"),
@@ -272,15 +269,7 @@ def test_of_several_collections_one_is_named(tmp_path) -> None:
             small=HashEncoder(16, "small"),
             config=EmbedConfig(align_documents=60),
         )
-    fit_to_folder(
-        case.store,
-        ["planted", "again"],
-        tmp_path / "both",
-        split_config=SPLIT,
-        recipe=QUICK,
-        device="cpu",
-    )
-    both = case._replace(folder=tmp_path / "both")
+    both = fitted(case._replace(folder=tmp_path / "both"), ["planted", "again"], "auto")
     _refused(_run(both, "--id", "q001"), 1, "planted, again", "--collection")
     for name in ("again", "unseen"):
         result = _done(_run(both, "--id", "q001", "--collection", name, "--json"))
@@ -290,15 +279,7 @@ def test_of_several_collections_one_is_named(tmp_path) -> None:
 # The command itself
 
 
-def test_help_is_there_at_once_and_defaults_are_those_of_the_code() -> None:
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, BIN, "--help"], capture_output=True, check=True)
-    assert b"era-search [OPTIONS] STORE ADAPTER" in done.stdout
-    # 0.1 s on a quiet machine; torch alone would take ten times as long.
-    assert time.monotonic() - start < 2
-    code = "import sys, era_cache.cli.search; print(*sorted(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert not {b"torch", b"numpy", b"h5py", b"http.server"} & set(loaded.stdout.split())
+def test_defaults_are_those_of_the_code() -> None:
     defaults = {parameter.name: parameter for parameter in search.main.params}
     assert defaults["port"].default == server.DEFAULT_PORT
     assert search.MOST_DEPTH == MOST_DEPTH
@@ -318,7 +299,7 @@ def test_ctrl_c_ends_the_page_s_server_quietly(case) -> None:
 
 
 @pytest.mark.encoders
-def test_real_encoders_answer_what_was_never_stored(models, toy, tmp_path) -> None:
+def test_real_encoders_answer_what_was_never_stored(models, toy, toy_texts, tmp_path) -> None:
     large, small = (
         open_model(models[side], **given)
         for side, given in (
@@ -326,19 +307,8 @@ def test_real_encoders_answer_what_was_never_stored(models, toy, tmp_path) -> No
             ("small", {"truncate_dim": 128}),
         )
     )
-    store = Store.create(tmp_path / "store")
-    texts = read_beir(toy)
-    embed_collection(store, texts, large=large, small=small, config=EmbedConfig())
-    fit_to_folder(
-        store,
-        "toy",
-        tmp_path / "adapter",
-        split_config=SPLIT,
-        recipe=QUICK,
-        candidate="era-dual",
-        device="cpu",
-    )
-    case = Case(store, tmp_path / "adapter", texts)
+    case = build(tmp_path, toy_texts, large=large, small=small)
+    texts = case.texts
     # The prompt and the dimensions are those recorded; nobody says them again.
     given = ["--query-model", models["large"], "--doc-model", models["small"], "--texts", toy]
     asked = _run(

@@ -293,9 +293,6 @@ def test_an_encoder_file_of_more_than_four_mebibytes_is_refused(record):
         read_encoder_record(path)
 
 
-# The hash encoder
-
-
 def vectors_of(encoder, texts, role=Role.QUERY):
     found = {}
     for rows, vectors in encoder.encode(texts, role):
@@ -305,17 +302,6 @@ def vectors_of(encoder, texts, role=Role.QUERY):
             assert row not in found
             found[row] = vector
     return np.array([found[row] for row in range(len(texts))])
-
-
-def test_the_hash_encoder_is_deterministic_and_depends_on_seed_and_words():
-    texts = ["red fox", "fox red", "blue fox", "whale"]
-    one, two = vectors_of(HashEncoder(16), texts), vectors_of(HashEncoder(16), texts)
-    np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(one, vectors_of(HashEncoder(16, seed="s"), texts))
-    np.testing.assert_allclose(one[0], one[1], rtol=1e-5)
-    scores = one @ one.T / np.outer(*[np.linalg.norm(one, axis=1)] * 2)
-    assert scores[0, 2] > scores[0, 3]
-    assert HashEncoder(16).spec.space != HashEncoder(16, seed="s").spec.space
 
 
 # Batches

@@ -10,14 +10,13 @@ import pytest
 import torch
 from hash_encoder import HashEncoder
 from lookup_cases import SPLIT, Case, build, unit_rows
-from planted import QUICK, embedded, planted_texts
+from planted import planted_texts
 from tiny_model import build_tiny, open_model
 
 from era_cache.collection.splits import make_split
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.encoder_pair import Encoders
-from era_cache.fitting.fit_from_store import fit_to_folder
 from era_cache.serve.answer import Asked, to_json
 from era_cache.serve.engine import Lookup
 from era_cache.serve.models import load_models
@@ -282,25 +281,10 @@ def test_an_instruction_is_part_of_a_query_where_the_prompt_has_a_place(tmp_path
     texts = planted_texts()
     texts = texts._replace(instructions=["find it"] * len(texts.query_ids))
     template = "{instruction} : {text}"
-    store, _ = embedded(
-        tmp_path / "store",
-        texts,
-        large=HashEncoder(24, "large", template),
-        small=HashEncoder(16, "small"),
-    )
-
-    fit_to_folder(
-        store,
-        "planted",
-        tmp_path / "adapter",
-        split_config=SPLIT,
-        recipe=QUICK,
-        candidate="era",
-        device="cpu",
-    )
-    source = open_source(store, tmp_path / "adapter")
-    assert source.takes_instruction
     models = {"large": HashEncoder(24, "large", template), "small": HashEncoder(16, "small")}
+    case = build(tmp_path, texts, "era", **models)
+    source = open_source(case.store, case.folder)
+    assert source.takes_instruction
     lookup = Lookup(source, default_candidates(source), models=models, device="cpu")
     text = texts.query_texts[2]
     assert lookup.find(text, "find it").asked.id == "q002"

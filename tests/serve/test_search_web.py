@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import pytest
 from lookup_cases import NASTY, Case, build, nasty_texts
-from planted import planted_texts
 
 from era_cache.report.style import CSS
 from era_cache.serve.page import search_page
@@ -636,8 +635,3 @@ def test_an_instruction_that_no_prompt_takes_does_not_stick_to_the_next_query(wa
         assert seen.page.url.endswith("?query=w1+w2")
         assert seen.page.locator("#status.wrong").count() == 0
         _quiet(seen, running)
-
-
-def test_planted_texts_are_what_these_tests_rely_on() -> None:
-    texts = planted_texts()
-    assert (len(texts.doc_ids), len(texts.query_ids)) == (120, 60)
