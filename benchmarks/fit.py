@@ -29,11 +29,12 @@ from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, ru
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.evaluate.statistics import holm
 from era_cache.fitting.adapter import unit
-from era_cache.fitting.choice import align, fit_candidates, fit_paper, parts_of
 from era_cache.fitting.crossfit import Request, crossfit
 from era_cache.fitting.held_out import document_references
 from era_cache.fitting.paper import paper_triples
+from era_cache.fitting.recipes import fit_candidates, fit_paper, parts_of
 from era_cache.fitting.settings import grid
+from era_cache.fitting.starts import align
 from era_cache.fitting.sweep import Job, sweep
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.types import Qrels
@@ -256,9 +257,9 @@ def _synthetic(
 
 def _row_wise_seconds(data: FitData, epochs: int = 5) -> float:
     """Seconds of one epoch of loading the paper's training rows one by one, as published."""
-    from era_cache.fitting.alignment.methods import align_procrustes
+    from era_cache.fitting.alignment.methods import align_rows
 
-    aligned = align_procrustes(data.align_large, data.align_small)
+    aligned = align_rows(data.align_large, data.align_small, "procrustes", seed=0)
     config = PaperConfig()
     triples = paper_triples(data.train, data, aligned, config, config.seed)
     queries, corpus = data.train.views["large"].numpy(), data.corpus.numpy()

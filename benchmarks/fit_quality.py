@@ -29,8 +29,9 @@ from benchmarks.peers.run import run_peer
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.evaluate.score import score_adapters, score_large
 from era_cache.evaluate.statistics import paired_randomisation_test
-from era_cache.fitting.choice import choose, fit_candidates, fit_paper
+from era_cache.fitting.choice import choose
 from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.recipes import fit_candidates, fit_paper
 from era_cache.fitting.tensors import FitData, HeldOut
 from era_cache.rank.measures import evaluate
 

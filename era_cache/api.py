@@ -28,10 +28,10 @@ from era_cache.errors import FitError, FormatError, InputError
 from era_cache.evaluate.score import DEPTH
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.adapter_folder import load_adapter, load_config, save_adapters
-from era_cache.fitting.choice import FitResult, fit_candidates
 from era_cache.fitting.fit_from_store import environment
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.label_forms import judgements, usable_queries
+from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.settings import checked
 from era_cache.fitting.tensors import FitData, QuerySet, resolve_device
 from era_cache.fitting.who_judges import same_vectors

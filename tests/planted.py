@@ -13,8 +13,10 @@ from era_cache.collection.records import Collection as StoredCollection
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.fitting.adapter import unit
+from era_cache.fitting.adapter import Adapter, unit
+from era_cache.fitting.alignment.methods import align_rows
 from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged
 from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
 from era_cache.types import FloatArray, Qrels, Role
@@ -54,6 +56,17 @@ class Meddled(HashEncoder):
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     """Standard normal numbers that depend on shape and seed only."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def labels_of(train: QuerySet, validation: QuerySet, config: FitConfig) -> Labels:
+    """Who judges whom in one collection."""
+    labelled = Labelled(merged(train, validation), len(train.ids))
+    return labels_together([labelled], config)[0]
+
+
+def aligned(large: torch.Tensor, small: torch.Tensor) -> Adapter:
+    """The default alignment of rows."""
+    return align_rows(large, small, "procrustes", 0)
 
 
 def planted_texts(

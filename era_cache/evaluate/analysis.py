@@ -23,7 +23,7 @@ from era_cache.evaluate.statistics import (
     macro_randomisation_tests,
     seed_spread,
 )
-from era_cache.fitting.choice import CANDIDATES
+from era_cache.fitting.candidates import CANDIDATES
 from era_cache.types import FloatArray
 
 __all__ = ["default_share", "record_of"]

@@ -35,10 +35,10 @@ from era_cache.evaluate.results_folder import (
     job_name,
 )
 from era_cache.evaluate.score import Scored, depth_of, score_adapters, score_histogram, score_large
-from era_cache.fitting.choice import fit_candidates
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.fit_from_store import Source, environment, load_sources
 from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.tensors import HeldOut, load_held_out
 from era_cache.rank.measures import Measure
 from era_cache.store.store import Store

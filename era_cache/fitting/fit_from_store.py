@@ -30,11 +30,12 @@ from era_cache.fitting.adapter_folder import (
     load_held_out,
     save_adapters,
 )
-from era_cache.fitting.alignment.quality import SelfRetrieval, compare_alignments
-from era_cache.fitting.choice import FitResult, fit_candidates, fit_paper, parts_of
+from era_cache.fitting.alignment.quality import compare_alignments
+from era_cache.fitting.alignment.self_retrieval import SelfRetrieval
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.encoder_pair import Encoders, resolve_encoders
 from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.recipes import FitResult, fit_candidates, fit_paper, parts_of
 from era_cache.fitting.tensors import (
     Documents,
     FitData,

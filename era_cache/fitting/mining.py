@@ -17,9 +17,11 @@ from era_cache.types import IntArray, Qrels
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["STRATEGIES", "Mining", "Triples", "mine_triples", "pool_rows"]
+__all__ = ["NEGATIVES", "STRATEGIES", "Mining", "Triples", "mine_triples", "pool_rows"]
 
 STRATEGIES = ("random", "naive_topk", "topk_percpos")
+NEGATIVES = ("corpus", "in-batch", *STRATEGIES)
+"""What the softmax may run over: all documents, positives of any query, or what is mined."""
 
 
 class Mining(NamedTuple):

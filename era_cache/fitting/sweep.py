@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
-from era_cache.fitting.choice import align, choose_scale, joined_start
+from era_cache.fitting.candidates import VIEWS_READ
 from era_cache.fitting.crossfit import Fitted, Request, crossfit_all
 from era_cache.fitting.held_out import Part, document_references
+from era_cache.fitting.starts import align, choose_scale, joined_start
 from era_cache.fitting.tensors import FitData, QuerySet
-from era_cache.fitting.who_judges import Fold, Labels, labels_together, merged
+from era_cache.fitting.who_judges import Fold, Labelled, Labels, labels_together, merged
 from era_cache.types import IntArray
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class _Shared:
             )
         labels = labels_together(
             [
-                (queries, len(one.train.ids), job.use)
+                Labelled(queries, len(one.train.ids), job.use)
                 for one, queries in zip(self._data, self._queries, strict=True)
             ],
             config,
@@ -143,8 +144,7 @@ class _Shared:
         start = self._start(job, parts)
         if first_fold:
             parts = [Part(part.data, _first_fold(part.labels)) for part in parts]
-        views = {"era": ("large",), "era-dual": ("small", "large"), "small+": ("small",)}
-        return Request(parts, views[job.candidate], start, config, references)
+        return Request(parts, VIEWS_READ[job.candidate], start, config, references)
 
     def _aligned_on(self, most: int) -> list[FitData]:
         """The collections with so many alignment documents: of nested samples, a prefix."""

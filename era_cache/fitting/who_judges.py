@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Fold",
+    "Labelled",
     "Labels",
-    "labels_of",
     "labels_together",
-    "labels_within",
     "merged",
     "same_vectors",
 ]
@@ -37,6 +36,17 @@ class Fold(NamedTuple):
 
     train: IntArray
     judge: IntArray
+
+
+class Labelled(NamedTuple):
+    """A collection's training queries, which are the first ``n_train``, and its validation queries.
+
+    ``use`` are the training rows that may be used; None for all.
+    """
+
+    queries: QuerySet
+    n_train: int
+    use: IntArray | None = None
 
 
 class Labels(NamedTuple):
@@ -100,21 +110,7 @@ def same_vectors(vectors: torch.Tensor) -> IntArray:
     return np.unique(np.array(found, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
 
 
-def labels_of(train: QuerySet, validation: QuerySet, config: FitConfig) -> Labels:
-    """Decide who judges whom in one collection; see ``labels_together``."""
-    return labels_within(merged(train, validation), len(train.ids), config)
-
-
-def labels_within(
-    queries: QuerySet, n_train: int, config: FitConfig, use: IntArray | None = None
-) -> Labels:
-    """The same for queries that are merged already, of which only some may be used."""
-    return labels_together([(queries, n_train, use)], config)[0]
-
-
-def labels_together(
-    sets: Sequence[tuple[QuerySet, int, IntArray | None]], config: FitConfig
-) -> list[Labels]:
+def labels_together(sets: Sequence[Labelled], config: FitConfig) -> list[Labels]:
     """Decide who judges whom, over all collections at once.
 
     With ``config.refit`` training and validation queries go into k folds together, and all of them
@@ -123,8 +119,7 @@ def labels_together(
     judge. Only queries with a positive document take part.
 
     Args:
-        sets: for each collection its training and then its validation queries, how many of them
-            are for training, and the training rows that may be used (None for all).
+        sets: the queries of each collection.
         config: folds, seed, and whether validation queries train in the end.
     """
     usable = []

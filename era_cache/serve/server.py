@@ -22,7 +22,7 @@ import numpy as np
 
 from era_cache import __version__
 from era_cache.errors import EraError, InputError
-from era_cache.fitting.choice import CANDIDATES
+from era_cache.fitting.candidates import CANDIDATES
 from era_cache.serve.answer import to_json
 from era_cache.serve.engine import Lookup
 from era_cache.serve.gate import Gate, bind_address

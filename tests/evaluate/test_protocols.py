@@ -27,8 +27,8 @@ from era_cache.evaluate.evaluate_adapter import evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol, tasks_of
 from era_cache.evaluate.results_folder import Fit, MadeBy, Results, job_name, read_results
 from era_cache.fitting.adapter import Adapter
-from era_cache.fitting.choice import FitResult, fit_candidates
 from era_cache.fitting.fit_from_store import fit_to_folder
+from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.tensors import Documents, FitData
 from era_cache.rank.measures import parse_measure
 from era_cache.store.store import Store

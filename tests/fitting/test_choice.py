@@ -10,23 +10,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from planted import QUICK, QUICK_PAPER, fit_data, normal
+from planted import QUICK, QUICK_PAPER, aligned, fit_data, normal
 
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import Adapter, unit
-from era_cache.fitting.alignment.methods import ALIGNMENTS, align_procrustes
-from era_cache.fitting.choice import (
-    CANDIDATES,
-    align,
-    choose,
-    fit_candidates,
-    fit_paper,
-    joined_start,
-    parts_of,
-)
+from era_cache.fitting.alignment.methods import ALIGNMENTS
+from era_cache.fitting.candidates import CANDIDATES
+from era_cache.fitting.choice import choose
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import Part, document_references, values_of
+from era_cache.fitting.recipes import fit_candidates, fit_paper, parts_of
+from era_cache.fitting.starts import align, joined_start
 from era_cache.fitting.tensors import FitData
 
 
@@ -150,10 +145,10 @@ def test_a_collection_with_one_judging_query_is_never_enough() -> None:
 
 def test_joined_start_adds_the_scaled_aligned_view() -> None:
     data = fit_data()
-    aligned = align_procrustes(data.align_large, data.align_small).weight
+    weight = aligned(data.align_large, data.align_small).weight
     views = data.validation.views
-    expected = views["small"] + 0.5 * (views["large"] @ aligned.T)
-    mapped = Adapter(("small", "large"), joined_start(aligned, 0.5)).apply(views)
+    expected = views["small"] + 0.5 * (views["large"] @ weight.T)
+    mapped = Adapter(("small", "large"), joined_start(weight, 0.5)).apply(views)
     torch.testing.assert_close(mapped, torch.nn.functional.normalize(expected, dim=1))
 
 
@@ -166,19 +161,19 @@ def test_spaces_are_aligned_on_the_texts_asked_for() -> None:
         config = FitConfig(align_texts=texts)
         found, method = align(parts_of(data, config), config)
         assert method == "procrustes"
-        torch.testing.assert_close(found.weight, align_procrustes(*pair).weight)
+        torch.testing.assert_close(found.weight, aligned(*pair).weight)
 
 
 def test_unknown_alignment_texts_are_refused() -> None:
     config = FitConfig(align_texts="titles")
-    with pytest.raises(InputError, match="'titles'; expected documents, queries or both"):
+    with pytest.raises(InputError, match="'titles'; expected one of documents, queries, both"):
         align(parts_of(fit_data(), config), config)
 
 
 def test_the_alignment_of_several_collections_takes_the_texts_of_all() -> None:
     one, two = fit_data(), fit_data(seed=5)
     found, _ = align(parts_of([one, two], FitConfig()), FitConfig())
-    expected = align_procrustes(
+    expected = aligned(
         torch.cat([one.align_large, two.align_large]), torch.cat([one.align_small, two.align_small])
     )
     torch.testing.assert_close(found.weight, expected.weight)
@@ -204,11 +199,11 @@ def test_the_scale_of_the_dual_view_is_the_one_whose_start_ranks_best() -> None:
     data = fit_data()
     config = dataclasses.replace(QUICK, scales=(0.0, 0.5, 3.0), strengths=(1e6,))
     (part,) = parts_of(data, config)
-    aligned = align_procrustes(data.align_large, data.align_small).weight
+    weight = aligned(data.align_large, data.align_small).weight
     tables = (document_references([part], config),)
     means = {}
     for scale in config.scales:
-        start = Adapter(("small", "large"), joined_start(aligned, scale), references=tables)
+        start = Adapter(("small", "large"), joined_start(weight, scale), references=tables)
         means[scale] = _held_out(start, part)
     found = fit_candidates(data, config).candidates["era-dual"].options["scale"]
     assert means[found] == max(means.values()) > min(means.values())

@@ -7,14 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from planted import fit_data, normal
+from planted import aligned, fit_data, labels_of, normal
 
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting import crossfit as crossfit_module
 from era_cache.fitting import held_out as judging
 from era_cache.fitting.adapter import Adapter, References, unit
-from era_cache.fitting.alignment.methods import align_procrustes
 from era_cache.fitting.crossfit import Fitted, Request, crossfit, crossfit_all
 from era_cache.fitting.held_out import Part, document_references, macro, values_of
 from era_cache.fitting.losses import pull_of
@@ -22,7 +21,7 @@ from era_cache.fitting.mining import STRATEGIES
 from era_cache.fitting.softmax_documents import barred_documents
 from era_cache.fitting.stack import Member, Stack, Task
 from era_cache.fitting.tensors import FitData, QuerySet
-from era_cache.fitting.who_judges import Fold, Labels, labels_of
+from era_cache.fitting.who_judges import Fold, Labels
 from era_cache.types import IntArray, Qrels
 
 CONFIG = FitConfig(
@@ -36,7 +35,7 @@ PLAIN = dataclasses.replace(CONFIG, strengths=(1.0,))
 
 
 def _start(data: FitData) -> torch.Tensor:
-    return align_procrustes(data.align_large, data.align_small).weight
+    return aligned(data.align_large, data.align_small).weight
 
 
 def _request(data: FitData, config: FitConfig = CONFIG, **changes: object) -> Request:

@@ -14,9 +14,9 @@ from era_cache.config import EmbedConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import InputError
 from era_cache.fitting import experiments
-from era_cache.fitting.choice import fit_candidates
 from era_cache.fitting.experiments import sweep_rows
 from era_cache.fitting.fit_from_store import fit_to_folder, load_sources
+from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.settings import grid
 from era_cache.store.store import Store
 from era_cache.types import Role

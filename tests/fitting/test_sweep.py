@@ -12,9 +12,10 @@ from planted import fit_data
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting import sweep as sweep_module
-from era_cache.fitting.choice import align, choose_scale, joined_start, parts_of
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.held_out import document_references
+from era_cache.fitting.recipes import parts_of
+from era_cache.fitting.starts import align, choose_scale, joined_start
 from era_cache.fitting.sweep import Job, short, sweep
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.types import IntArray

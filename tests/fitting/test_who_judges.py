@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import normal
+from planted import labels_of, normal
 
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.tensors import QuerySet
-from era_cache.fitting.who_judges import Labels, labels_of, labels_together, merged, same_vectors
+from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged, same_vectors
 from era_cache.types import Qrels
 
 
@@ -132,7 +132,7 @@ def test_equal_texts_of_two_collections_are_in_one_fold() -> None:
     texts = np.array([b"a", b"b", b"c", b"d", b"e", b"f"])
     one = _queries(list(range(6)), [1] * 6)._replace(texts=texts)
     two = _queries(list(range(10, 16)), [1] * 6)._replace(texts=texts[::-1].copy())
-    first, second = labels_together([(one, 6, None), (two, 6, None)], FitConfig(folds=3))
+    first, second = labels_together([Labelled(one, 6), Labelled(two, 6)], FitConfig(folds=3))
     place = {texts[row]: k for k, fold in enumerate(first.folds) for row in fold.judge}
     for k, fold in enumerate(second.folds):
         assert {place[two.texts[row]] for row in fold.judge} <= {k}

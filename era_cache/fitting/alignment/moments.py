@@ -1,11 +1,12 @@
 """Sums and products of paired vectors: all that a closed-form alignment needs to know of the texts.
 
-In: (n, d_large) and (n, d_small) vectors of the same n texts, in blocks of any size. Out:
-``Moments``, whose memory is O(d^2) for any number of texts.
+In: (n, d_large) and (n, d_small) vectors of the same n texts. Out: ``Moments``, whose memory is
+O(d^2) for any number of texts.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from era_cache.errors import FitError
@@ -20,6 +21,7 @@ _CONSTANT = 1e-12
 rounding, of float32 vectors and of float64 sums."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
     """Count, sums and products of the large (X) and the small (Y) vectors of the same texts.
 
@@ -28,71 +30,17 @@ class Moments:
     ``small_small`` = Y^T Y (d_small, d_small). ``count`` is the number of texts.
     """
 
-    def __init__(self, d_large: int, d_small: int, device: torch.device | str = "cpu") -> None:
-        """Begin with no text.
-
-        Args:
-            d_large: dimensions of the large space.
-            d_small: dimensions of the small space.
-            device: where the products are kept; it must know float64.
-        """
-        import torch
-
-        def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
-
-        self.count = 0
-        self.large_sum, self.small_sum = zeros(d_large), zeros(d_small)
-        self.large_large = zeros(d_large, d_large)
-        self.small_large = zeros(d_small, d_large)
-        self.small_small = zeros(d_small, d_small)
-
-    def add(self, large: torch.Tensor, small: torch.Tensor) -> None:
-        """Take in a block of texts; a block that is refused changes nothing.
-
-        Args:
-            large: (n, d_large), any float type and device; rows count by their squared length, so
-                they should be unit vectors.
-            small: (n, d_small), the same texts in the same order.
-
-        Raises:
-            FitError: the numbers of rows differ, the dimensions are others than those of the texts
-                before, or a value is NaN or infinite.
-        """
-        check_rows(large, small)
-        if (large.shape[1], small.shape[1]) != self._dimensions():
-            raise FitError(
-                f"Vectors of {large.shape[1]} (large) and {small.shape[1]} (small) dimensions "
-                f"cannot join those of {self._dimensions()}. They are of other encoders."
-            )
-        x, y = large.to(self.large_sum), small.to(self.small_sum)
-        self.count += len(x)
-        self.large_sum += x.sum(dim=0)
-        self.small_sum += y.sum(dim=0)
-        self.large_large.addmm_(x.T, x)
-        self.small_large.addmm_(y.T, x)
-        self.small_small.addmm_(y.T, y)
+    count: int
+    large_sum: torch.Tensor
+    small_sum: torch.Tensor
+    large_large: torch.Tensor
+    small_large: torch.Tensor
+    small_small: torch.Tensor
 
     def __add__(self, other: Moments) -> Moments:
-        """The moments of the texts of both, say of two collections, on the device of the first.
-
-        Raises:
-            FitError: the dimensions differ.
-        """
-        if self._dimensions() != other._dimensions():
-            raise FitError(
-                f"Moments of {self._dimensions()} and {other._dimensions()} dimensions (large, "
-                "small) cannot be added. They are of other encoders."
-            )
-        total = Moments(*self._dimensions(), self.large_sum.device)
-        for part in (self, other):
-            total.count += part.count
-            total.large_sum += part.large_sum.to(total.large_sum)
-            total.small_sum += part.small_sum.to(total.small_sum)
-            total.large_large += part.large_large.to(total.large_large)
-            total.small_large += part.small_large.to(total.small_large)
-            total.small_small += part.small_small.to(total.small_small)
-        return total
+        """The moments of the texts of both, in the same two spaces."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Moments(*(mine + theirs for mine, theirs in pairs))
 
     def centred(self) -> Moments:
         """The moments of the same texts after both means are subtracted; the sums become zero.
@@ -101,12 +49,15 @@ class Moments:
             FitError: there is no text, or all vectors of a side are equal.
         """
         self.require_texts()
-        result = Moments(*self._dimensions(), self.large_sum.device)
-        result.count = self.count
         x, y = self.large_sum, self.small_sum
-        result.large_large = self.large_large - x.outer(x) / self.count
-        result.small_large = self.small_large - y.outer(x) / self.count
-        result.small_small = self.small_small - y.outer(y) / self.count
+        result = Moments(
+            self.count,
+            x - x,
+            y - y,
+            self.large_large - x.outer(x) / self.count,
+            self.small_large - y.outer(x) / self.count,
+            self.small_small - y.outer(y) / self.count,
+        )
         for side, rest, whole in (
             ("large", result.large_large, self.large_large),
             ("small", result.small_small, self.small_small),
@@ -132,29 +83,36 @@ class Moments:
                     f"All {side} vectors of {self.count} texts are zero; unit vectors are expected."
                 )
 
-    def _dimensions(self) -> tuple[int, int]:
-        return len(self.large_sum), len(self.small_sum)
-
 
 def moments_of(large: torch.Tensor, small: torch.Tensor, block: int = 4096) -> Moments:
-    """Moments of vectors that are in memory.
+    """Sum up vectors that are in memory.
 
     Args:
-        large: (n, d_large) float32, unit rows.
-        small: (n, d_small) float32, the same texts in the same order.
+        large: (n, d_large), any float type; rows count by their squared length, so they should be
+            unit vectors.
+        small: (n, d_small), the same texts in the same order.
         block: rows that are held as float64 at a time.
 
     Returns:
-        The moments, on the device of ``large``.
+        The moments, on the device of ``large``, which must know float64.
 
     Raises:
         FitError: the numbers of rows differ, or a value is NaN or infinite.
     """
+    import torch
+
     check_rows(large, small)
-    moments = Moments(large.shape[1], small.shape[1], large.device)
-    for x, y in zip(large.split(block), small.split(block), strict=True):
-        moments.add(x, y)
-    return moments
+    d_large, d_small = large.shape[1], small.shape[1]
+    shapes = ((d_large,), (d_small,), (d_large, d_large), (d_small, d_large), (d_small, d_small))
+    sums = [torch.zeros(shape, dtype=torch.float64, device=large.device) for shape in shapes]
+    for rows in zip(large.split(block), small.split(block), strict=True):
+        x, y = (vectors.to(sums[0]) for vectors in rows)
+        sums[0] += x.sum(dim=0)
+        sums[1] += y.sum(dim=0)
+        sums[2].addmm_(x.T, x)
+        sums[3].addmm_(y.T, x)
+        sums[4].addmm_(y.T, y)
+    return Moments(len(large), *sums)
 
 
 def check_rows(large: torch.Tensor, small: torch.Tensor, at_least: int = 0) -> None:

@@ -1,0 +1,31 @@
+"""What candidates there are: every name, what it stands for, and what it reads.
+
+In: nothing. Out: tables by name; whatever lists, shows or fits candidates takes them from here.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CANDIDATES", "DEFAULT", "TRAINED", "VIEWS_READ"]
+
+CANDIDATES = {
+    "small": "the small encoder's own query: today's index as it is",
+    "aligned": "the large query through the label-free map",
+    "era": "aligned, then trained with labels (large query only)",
+    "era-dual": "small and large query together, trained with labels",
+    "small+": "the small query alone, trained with labels",
+    "paper": "the published recipe (large query only)",
+}
+"""Name to description, in the order in which they are shown."""
+DEFAULT = tuple(name for name in CANDIDATES if name != "paper")
+"""Those of the default recipe."""
+TRAINED = ("era", "era-dual", "small+")
+"""Those that the default recipe trains, in the order in which it does."""
+VIEWS_READ = {
+    "small": ("small",),
+    "aligned": ("large",),
+    "era": ("large",),
+    "era-dual": ("small", "large"),
+    "small+": ("small",),
+    "paper": ("large",),
+}
+"""Name to the query views that its adapter joins, in this order."""

@@ -1,0 +1,121 @@
+"""Where training starts, and what an untrained map is worth.
+
+In: collections with their judges. Out: the label-free map of the large view, the weight that the
+dual view gives it, and the values of any untrained map; labels only compare, none is learned from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from era_cache.config import FitConfig
+from era_cache.errors import InputError
+from era_cache.fitting.adapter import Adapter, References
+from era_cache.fitting.alignment.methods import ALIGNMENTS, align_rows
+from era_cache.fitting.candidates import VIEWS_READ
+from era_cache.fitting.crossfit import Fitted
+from era_cache.fitting.held_out import Part, document_references, values_of
+from era_cache.fitting.tensors import Documents
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ALIGN_TEXTS", "align", "choose_scale", "joined_start", "untrained"]
+
+ALIGN_TEXTS = ("documents", "queries", "both")
+"""What the spaces may be aligned on; queries are those of training only."""
+
+
+def untrained(
+    adapter: Adapter, parts: Sequence[Part], references: References | None = None
+) -> Fitted:
+    """A map as it is, with references where there are any, and its values for all judges."""
+    if references is not None:
+        adapter = adapter._replace(references=(references,))
+    values = []
+    for part in parts:
+        queries, rows = part.labels.queries, part.labels.judges
+        views = {name: vectors[rows] for name, vectors in queries.views.items()}
+        values.append(values_of(adapter.apply(views), queries, rows, part.data))
+    return Fitted(adapter, tuple(values), {})
+
+
+def align(
+    parts: Sequence[Part], config: FitConfig, documents: Sequence[Documents] = ()
+) -> tuple[Adapter, str]:
+    """The label-free map of the texts that the configuration asks for, and the method's name.
+
+    ``auto`` takes the method whose untrained map ranks best for the labelled queries, which no
+    training has used yet; of equal ones the first.
+
+    Args:
+        parts: the collections.
+        config: texts and method.
+        documents: of further collections, which have no labels.
+
+    Raises:
+        InputError: there is no such method, or no such kind of text.
+        FitError: there are no texts, or they do not fit the method.
+    """
+    import torch
+
+    if config.align_texts not in ALIGN_TEXTS:
+        raise InputError(
+            f"Alignment texts '{config.align_texts}'; expected one of {', '.join(ALIGN_TEXTS)}."
+        )
+    pairs = []
+    for part in parts:
+        if config.align_texts in ("documents", "both"):
+            pairs.append((part.data.align_large, part.data.align_small))
+        if config.align_texts in ("queries", "both"):
+            views = part.data.train.views
+            pairs.append((views["large"], views["small"]))
+    if config.align_texts != "queries":
+        pairs += documents
+    large, small = (torch.cat(column) for column in zip(*pairs, strict=True))
+    home = large.device
+    if home.type == "mps":  # has no float64
+        large, small = large.cpu(), small.cpu()
+    names = tuple(ALIGNMENTS) if config.align == "auto" else (config.align,)
+    maps = {name: align_rows(large, small, name, config.seed).to(home) for name in names}
+    if len(maps) == 1:
+        return maps[names[0]], names[0]
+    references = document_references(parts, config, documents)
+    ranked = {name: untrained(map_, parts, references).mean for name, map_ in maps.items()}
+    best = max(ranked, key=lambda name: ranked[name])
+    return maps[best], best
+
+
+def joined_start(aligned: torch.Tensor, scale: float) -> torch.Tensor:
+    """Both views: the small one as it is, plus ``scale`` times the aligned large one.
+
+    Args:
+        aligned: (d_out, d_large) weight.
+        scale: of the large view.
+
+    Returns:
+        (d_out, d_out + d_large) weight of the views small and large.
+    """
+    import torch
+
+    eye = torch.eye(aligned.shape[0], device=aligned.device)
+    return torch.cat([eye, scale * aligned], dim=1)
+
+
+def choose_scale(
+    parts: Sequence[Part],
+    aligned: torch.Tensor,
+    references: References | None,
+    config: FitConfig,
+) -> float:
+    """The weight of the large view at which the untrained dual view ranks best.
+
+    It is chosen before any training, so that every labelled query judges it fairly.
+    """
+
+    def mean(scale: float) -> float:
+        start = Adapter(VIEWS_READ["era-dual"], joined_start(aligned, scale))
+        return untrained(start, parts, references).mean
+
+    return max(config.scales, key=mean)
