@@ -19,7 +19,7 @@ from era_cache.cli import evaluate, fit
 from era_cache.cli.common import INTERRUPTED
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.fitting import choice as choose
+from era_cache.fitting import recipes
 from era_cache.fitting.crossfit import crossfit
 
 QUICK = [
@@ -281,14 +281,14 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
             raise KeyboardInterrupt
         return crossfit(request, **options)
 
-    monkeypatch.setattr(choose, "crossfit", interrupted)
+    monkeypatch.setattr(recipes, "crossfit", interrupted)
 
 
 def test_ctrl_c_keeps_what_is_ready_and_resume_goes_on(built, tmp_path, monkeypatch) -> None:
     _interrupt(monkeypatch, 2)
     result = _interrupted(_fit(built, "planted", "--out", tmp_path / "a", *QUICK))
     assert "Interrupted: era-dual, small+ not fitted. The same command with --res" in result.stderr
-    monkeypatch.setattr(choose, "crossfit", crossfit)
+    monkeypatch.setattr(recipes, "crossfit", crossfit)
     result = _done(_fit(built, "planted", "--out", tmp_path / "a", "--resume", "--json", *QUICK))
     assert json.loads(result.stdout)["missing"] == []
     assert "Interrupted" not in result.stderr
@@ -500,7 +500,7 @@ def test_an_interrupted_curve_says_that_the_same_command_goes_on(
     _interrupt(monkeypatch, 5)
     options = ["--out", tmp_path, *QUICK, "--labels", "10,20,30", "--json"]
     assert_fails(_fit("curve", built, "planted", *options), INTERRUPTED)
-    monkeypatch.setattr(choose, "crossfit", crossfit)
+    monkeypatch.setattr(recipes, "crossfit", crossfit)
     result = _done(_fit("curve", built, "planted", *options))
     assert result.stderr.count(" % of the labels") == 2
     assert len(json.loads(result.stdout)["curve"]) == 3

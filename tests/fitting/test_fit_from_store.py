@@ -20,7 +20,7 @@ from era_cache.encode.embed import embed_collection
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.evaluate.analysis import record_of
 from era_cache.evaluate.evaluate_adapter import Evaluation, evaluate_folder
-from era_cache.fitting import choice as choose
+from era_cache.fitting import recipes
 from era_cache.fitting.adapter_folder import load_adapter, load_config
 from era_cache.fitting.crossfit import crossfit
 from era_cache.fitting.fit_from_store import FitReport, fit_to_folder, load_sources
@@ -316,7 +316,7 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, candidate: str) -> list[tuple[st
         fitted.append(request.views)
         return crossfit(request, **options)
 
-    monkeypatch.setattr(choose, "crossfit", interrupted)
+    monkeypatch.setattr(recipes, "crossfit", interrupted)
     return fitted
 
 
@@ -398,7 +398,7 @@ def test_resuming_another_command_is_refused(store, tmp_path, monkeypatch, chang
         _fit(store, tmp_path / "a", resume=True, **options)
     assert _tensors(tmp_path / "a") == before
     # Without --resume it is fitted again.
-    monkeypatch.setattr(choose, "crossfit", crossfit)
+    monkeypatch.setattr(recipes, "crossfit", crossfit)
     assert _fit(store, tmp_path / "a", **options).resumed == ()
 
 
