@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from era_cache.cli.common import (
     EraGroup,
-    PathArgument,
     echo_json,
-    echo_table,
     json_option,
     version_option,
 )
 from era_cache.cli.store_import import import_command
+from era_cache.cli.store_options import echo_rows, store_argument
 from era_cache.cli.store_share import merge, pack, pull, push, unpack
 from era_cache.cli.store_trust import diff, verify
 from era_cache.cli.store_upkeep import compact_command, gc_command
@@ -36,7 +34,7 @@ def main() -> None:
 
 
 @main.command("ls")
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @json_option
 def ls(store_path: Path, as_json: bool) -> None:
     """List the encoders and collections of STORE.
@@ -53,13 +51,13 @@ def ls(store_path: Path, as_json: bool) -> None:
     if as_json:
         echo_json({"encoders": encoders, "collections": collections})
         return
-    _table(encoders, "no encoders yet")
+    echo_rows(encoders, "no encoders yet")
     click.echo()
-    _table(collections, "no collections yet")
+    echo_rows(collections, "no collections yet")
 
 
 @main.command("info")
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @click.argument("collection", required=False)
 @json_option
 def info(store_path: Path, collection: str | None, as_json: bool) -> None:
@@ -78,15 +76,7 @@ def info(store_path: Path, collection: str | None, as_json: bool) -> None:
     if as_json:
         echo_json(rows)
     else:
-        _table(rows, "nothing stored yet")
-
-
-def _table(rows: list[dict[str, Any]], empty: str) -> None:
-    if not rows:
-        click.echo(empty)
-        return
-    shown = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()] for row in rows]
-    echo_table(list(rows[0]), shown)
+        echo_rows(rows, "nothing stored yet")
 
 
 for _command in (

@@ -11,22 +11,20 @@ import click
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
-    ProgressBars,
     count,
     echo_json,
     echo_table,
     json_option,
     note,
 )
+from era_cache.cli.store_options import ROLES, progress, store_argument
 from era_cache.cli.text_options import collection_options, read_texts
 
 __all__ = ["import_command"]
 
-ROLES = click.Choice(["document", "query"])
-
 
 @click.command("import", cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @click.argument("collection", required=False, type=PathArgument)
 @click.option("--role", type=ROLES, required=True, help="What the vectors' texts are.")
 @click.option(
@@ -116,8 +114,7 @@ def import_command(
         )
     if options["model"]:
         _mention_claim(store_path, collection, spec, role, options)
-    bars = ProgressBars()
-    try:
+    with progress() as bars:
         report = import_vectors(
             Store.create(store_path),
             vectors,
@@ -127,8 +124,6 @@ def import_command(
             texts=texts,
             progress=bars,
         )
-    finally:
-        bars.close()
     if as_json:
         echo_json({"store": str(store_path), **report._asdict()})
         return
@@ -217,15 +212,15 @@ def _mention_claim(
 
 
 def _render_import(report: Any, collection: Path | None) -> None:
-    rows = [
-        ["in the file", f"{report.rows:,}"],
-        ["imported", f"{report.imported:,}"],
-        ["stored before", f"{report.stored_before:,}"],
-        ["repeated texts", f"{report.repeated:,}"],
-        ["unknown ids", f"{report.unknown:,}"],
-    ]
-    if report.still_missing is not None:
-        rows.append(["texts still without", f"{report.still_missing:,}"])
+    counts = {
+        "in the file": report.rows,
+        "imported": report.imported,
+        "stored before": report.stored_before,
+        "repeated texts": report.repeated,
+        "unknown ids": report.unknown,
+        "texts still without": report.still_missing,
+    }
+    rows = [[what, f"{count:,}"] for what, count in counts.items() if count is not None]
     echo_table(["vectors", "rows"], rows)
     click.echo(f"Encoder {report.encoder} ({report.role}, fingerprint {report.fingerprint[:12]}).")
     if report.still_missing and collection:

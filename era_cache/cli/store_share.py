@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
-    ProgressBars,
     echo_json,
     echo_table,
     json_option,
 )
+from era_cache.cli.store_options import plain, progress, store_argument
 
 if TYPE_CHECKING:
     from era_cache.store.sync.report import TransferReport
@@ -41,18 +40,12 @@ def merge(into: Path, sources: tuple[Path, ...], dry_run: bool, as_json: bool) -
     Example:
       era-store merge stores/mine stores/from-ann stores/from-ben
     """
-    from era_cache.store import sync as transfer
-
-    _show(
-        lambda bars: transfer.merge(into, sources, dry_run=dry_run, progress=bars),
-        dry_run,
-        as_json,
-    )
+    _carry_out("merge", into, sources, dry_run=dry_run, as_json=as_json)
 
 
 @click.command("pull", cls=EraCommand)
 @click.argument("url", metavar="URL")
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @dry_run_option
 @json_option
 def pull(url: str, store_path: Path, dry_run: bool, as_json: bool) -> None:
@@ -65,17 +58,11 @@ def pull(url: str, store_path: Path, dry_run: bool, as_json: bool) -> None:
     Example:
       era-store pull s3://team/stores/bench stores/mine
     """
-    from era_cache.store import sync as transfer
-
-    _show(
-        lambda bars: transfer.pull(url, store_path, dry_run=dry_run, progress=bars),
-        dry_run,
-        as_json,
-    )
+    _carry_out("pull", url, store_path, dry_run=dry_run, as_json=as_json)
 
 
 @click.command("push", cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @click.argument("url", metavar="URL")
 @dry_run_option
 @json_option
@@ -88,17 +75,11 @@ def push(store_path: Path, url: str, dry_run: bool, as_json: bool) -> None:
     Example:
       era-store push stores/mine s3://team/stores/bench
     """
-    from era_cache.store import sync as transfer
-
-    _show(
-        lambda bars: transfer.push(store_path, url, dry_run=dry_run, progress=bars),
-        dry_run,
-        as_json,
-    )
+    _carry_out("push", store_path, url, dry_run=dry_run, as_json=as_json)
 
 
 @click.command("pack", cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @click.argument("file", metavar="FILE.tar", type=PathArgument)
 @json_option
 def pack(store_path: Path, file: Path, as_json: bool) -> None:
@@ -110,14 +91,12 @@ def pack(store_path: Path, file: Path, as_json: bool) -> None:
     Example:
       era-store pack stores/mine mine.tar
     """
-    from era_cache.store import sync as transfer
-
-    _show(lambda bars: transfer.pack(store_path, file, progress=bars), False, as_json)
+    _carry_out("pack", store_path, file, as_json=as_json)
 
 
 @click.command("unpack", cls=EraCommand)
 @click.argument("file", metavar="FILE.tar", type=PathArgument)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @dry_run_option
 @json_option
 def unpack(file: Path, store_path: Path, dry_run: bool, as_json: bool) -> None:
@@ -127,29 +106,23 @@ def unpack(file: Path, store_path: Path, dry_run: bool, as_json: bool) -> None:
     Example:
       era-store unpack mine.tar stores/yours
     """
-    from era_cache.store import sync as transfer
-
-    _show(
-        lambda bars: transfer.unpack(file, store_path, dry_run=dry_run, progress=bars),
-        dry_run,
-        as_json,
-    )
+    _carry_out("unpack", file, store_path, dry_run=dry_run, as_json=as_json)
 
 
-def _show(transfer: Callable[[ProgressBars], TransferReport], dry_run: bool, as_json: bool) -> None:
+def _carry_out(name: str, *places: Any, as_json: bool, **options: bool) -> None:
     """Carry out a transfer and print its report, also where some files were refused."""
+    from era_cache.store import sync
     from era_cache.store.sync.report import RefusedError
 
-    bars, refused = ProgressBars(), None
-    try:
-        report = transfer(bars)
-    except RefusedError as error:
-        report, refused = error.report, error
-    finally:
-        bars.close()
+    refused = None
+    with progress() as bars:
+        try:
+            report = getattr(sync, name)(*places, **options, progress=bars)
+        except RefusedError as error:
+            report, refused = error.report, error
+    dry_run = options.get("dry_run", False)
     if as_json:
-        kinds = {kind: counts._asdict() for kind, counts in report.kinds.items()}
-        echo_json({**report._asdict(), "kinds": kinds, "dry_run": dry_run})
+        echo_json({**plain(report), "dry_run": dry_run})
     else:
         _echo_report(report, dry_run)
     if refused is not None:

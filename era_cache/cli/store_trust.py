@@ -11,11 +11,11 @@ import click
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
-    ProgressBars,
     echo_json,
     echo_table,
     json_option,
 )
+from era_cache.cli.store_options import plain, progress, store_argument
 
 if TYPE_CHECKING:
     from era_cache.store.contents import Difference, Sides
@@ -28,7 +28,7 @@ _SHOWN = 20
 
 
 @click.command("verify", cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @click.option(
     "--quarantine",
     is_flag=True,
@@ -50,11 +50,8 @@ def verify(store_path: Path, quarantine: bool, as_json: bool) -> None:
     from era_cache.store.store import Store
     from era_cache.store.verify import verify as verify_store
 
-    bars = ProgressBars("B")
-    try:
+    with progress("B") as bars:
         report = verify_store(Store.open(store_path), quarantine=quarantine, progress=bars)
-    finally:
-        bars.close()
     if as_json:
         echo_json(report.record())
     else:
@@ -136,7 +133,7 @@ def diff(path_a: Path, path_b: Path, exit_code: bool, as_json: bool) -> None:
 
     found = diff_stores(Store.open(path_a), Store.open(path_b))
     if as_json:
-        echo_json(found.record())
+        echo_json({**plain(found), "same": found.same})
     else:
         _echo_difference(found)
     if exit_code and not found.same:
@@ -145,21 +142,15 @@ def diff(path_a: Path, path_b: Path, exit_code: bool, as_json: bool) -> None:
 
 def _echo_difference(found: Difference) -> None:
     if found.encoders:
-        rows = [
-            [
-                one.encoder,
-                one.role,
-                one.fingerprint[:12],
-                f"{one.rows_only_a:,}",
-                f"{one.rows_only_b:,}",
-                f"{one.rows_both:,}",
-                f"{len(one.segments.only_a):,}",
-                f"{len(one.segments.only_b):,}",
-                f"{one.segments.both:,}",
-            ]
+        columns = ["rows only A", "only B", "both", "segments only A", "only B", "both"]
+        counts = [
+            (*one[3:6], len(one.segments.only_a), len(one.segments.only_b), one.segments.both)
             for one in found.encoders
         ]
-        columns = ["rows only A", "only B", "both", "segments only A", "only B", "both"]
+        rows = [
+            [one.encoder, one.role, one.fingerprint[:12], *(f"{number:,}" for number in row)]
+            for one, row in zip(found.encoders, counts, strict=True)
+        ]
         echo_table(["encoder", "role", "fingerprint", *columns], rows)
     _echo_sides("collections", found.collections)
     _echo_sides("pairs", found.pairs)

@@ -8,13 +8,12 @@ import click
 
 from era_cache.cli.common import (
     EraCommand,
-    PathArgument,
-    ProgressBars,
     echo_json,
     echo_table,
     finite,
     json_option,
 )
+from era_cache.cli.store_options import plain, progress, store_argument
 
 __all__ = ["compact_command", "gc_command"]
 
@@ -22,7 +21,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Change nothing, only tel
 
 
 @click.command("compact", cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @click.option("--encoder", help="Name or start of a fingerprint.  [default: all]")
 @click.option(
     "--max-gib",
@@ -59,8 +58,7 @@ def compact_command(
     from era_cache.store.compact import compact
     from era_cache.store.store import Store
 
-    bars = ProgressBars("B")
-    try:
+    with progress("B") as bars:
         reports = compact(
             Store.open(store_path),
             encoder=encoder,
@@ -69,20 +67,11 @@ def compact_command(
             dry_run=dry_run,
             progress=bars,
         )
-    finally:
-        bars.close()
     if as_json:
-        echo_json([report._asdict() for report in reports])
+        echo_json(plain(reports))
         return
     rows = [
-        [
-            one.encoder,
-            one.fingerprint[:12],
-            f"{one.segments_before:,}",
-            f"{one.segments_after:,}",
-            f"{one.rows:,}",
-            f"{one.bytes_written:,}",
-        ]
+        [one.encoder, one.fingerprint[:12], *(f"{number:,}" for number in one[2:])]
         for one in reports
     ]
     after = "would be" if dry_run else "after"
@@ -90,7 +79,7 @@ def compact_command(
 
 
 @click.command("gc", cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),

@@ -10,7 +10,6 @@ import click
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
-    ProgressBars,
     count,
     device_option,
     echo_json,
@@ -19,18 +18,14 @@ from era_cache.cli.common import (
     note,
     seed_number,
 )
+from era_cache.cli.store_options import plain, progress, role_choice, store_argument
 from era_cache.cli.text_options import collection_options, read_texts
 
 __all__ = ["export_command", "probe_command"]
 
-ROLES = click.Choice(["document", "query"])
-role_choice = click.option(
-    "--role", type=ROLES, help="Role of ENCODER, where its name fits encoders of both roles."
-)
-
 
 @click.command("export", cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @click.argument("encoder")
 @click.argument("collection", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every row of ENCODER, named by its key.")
@@ -78,8 +73,7 @@ def export_command(
 
     store = Store.open(store_path)
     role = Role(options["role"]) if options["role"] else None
-    bars = ProgressBars()
-    try:
+    with progress() as bars:
         report = export_vectors(
             store,
             store.encoder(encoder, role),
@@ -90,8 +84,6 @@ def export_command(
             skip_missing=options["skip_missing"],
             progress=bars,
         )
-    finally:
-        bars.close()
     if as_json:
         echo_json(report._asdict())
         return
@@ -102,7 +94,7 @@ def export_command(
 
 
 @click.command("probe", cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@store_argument
 @click.argument("encoder")
 @click.argument("collection", type=PathArgument)
 @click.option("--model", required=True, help="The model that ENCODER's vectors are said to be of.")
@@ -152,8 +144,7 @@ def probe_command(
         tolerance=options["tolerance"],
     )
     if as_json:
-        record = report._asdict()
-        echo_json({**record, "segments": [origin._asdict() for origin in report.segments]})
+        echo_json(plain(report))
     else:
         _render_probe(report)
     if report.verdict != "ok":

@@ -150,17 +150,6 @@ class Difference(NamedTuple):
         names = (*self.collections[:2], *self.pairs[:2])
         return not rows and not any(names)
 
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
-        encoders = [{**e._asdict(), "segments": e.segments._asdict()} for e in self.encoders]
-        return {
-            **self._asdict(),
-            "same": self.same,
-            "encoders": encoders,
-            "collections": self.collections._asdict(),
-            "pairs": self.pairs._asdict(),
-        }
-
 
 def diff(a: Store, b: Store) -> Difference:
     """Compare what two stores hold.

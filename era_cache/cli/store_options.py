@@ -1,0 +1,47 @@
+"""What the commands of ``era-store`` share: arguments, options, and how results are shown."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from era_cache.cli.common import PathArgument, ProgressBars, echo_table
+
+__all__ = ["ROLES", "echo_rows", "plain", "progress", "role_choice", "store_argument"]
+
+ROLES = click.Choice(["document", "query"])
+role_choice = click.option(
+    "--role", type=ROLES, help="Role of ENCODER, where its name fits encoders of both roles."
+)
+store_argument = click.argument("store_path", metavar="STORE", type=PathArgument)
+
+
+@contextlib.contextmanager
+def progress(unit: str = "text") -> Iterator[ProgressBars]:
+    """Show bars while the block runs."""
+    bars = ProgressBars(unit)
+    try:
+        yield bars
+    finally:
+        bars.close()
+
+
+def plain(value: Any) -> Any:
+    """A result as JSON: named tuples become objects, however deep they lie."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {name: plain(field) for name, field in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def echo_rows(rows: Sequence[Mapping[str, Any]], empty: str = "") -> None:
+    """Print records as a table, one column for each field; whole numbers with commas."""
+    if not rows:
+        click.echo(empty)
+        return
+    shown = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()] for row in rows]
+    echo_table(list(rows[0]), shown)
