@@ -13,9 +13,22 @@ import numpy as np
 from era_cache.errors import FitError, InputError
 from era_cache.types import IntArray, Qrels
 
-__all__ = ["judgements", "usable_queries"]
+__all__ = ["LabelsById", "judgements", "usable_queries"]
 
 _MOST_GRADE = 1 << 31
+
+
+class LabelsById(NamedTuple):
+    """Labels of any form that name queries or documents by ids.
+
+    ``query_ids`` are those of the query vectors' rows, ``doc_ids`` of the corpus vectors'; None
+    where the labels have row numbers. In a dict, whatever names a query or document is then an id;
+    elsewhere integers are row numbers.
+    """
+
+    labels: Any
+    query_ids: Sequence[Hashable] | None = None
+    doc_ids: Sequence[Hashable] | None = None
 
 
 class _Side(NamedTuple):
@@ -44,7 +57,9 @@ class _Side(NamedTuple):
         if self.rows is not None and (named or isinstance(value, str)):
             return self.rows.get(value, -1) if isinstance(value, Hashable) else -1
         if isinstance(value, str):
-            raise InputError(f"qrels: {self.what} {value!r} is an id; pass {self.argument} too.")
+            raise InputError(
+                f"qrels: {self.what} {value!r} is an id; pass LabelsById with {self.argument}."
+            )
         row = _whole(value)
         if row is None:
             raise InputError(f"qrels: {self.what} {value!r} is no row number.")
@@ -55,27 +70,28 @@ class _Side(NamedTuple):
         return row
 
 
-def judgements(
-    labels: Any,
-    queries: tuple[int, Sequence[Hashable] | None],
-    documents: tuple[int, Sequence[Hashable] | None],
-) -> Qrels:
+def judgements(labels: Any, n_queries: int, n_docs: int) -> Qrels:
     """Labels of any form as columns, in order of query and document.
 
     Args:
-        labels: in one of the module's forms.
-        queries: how many there are, and their ids.
-        documents: likewise.
+        labels: in one of the forms that ``era_cache.api`` lists.
+        n_queries: rows of query vectors.
+        n_docs: rows of document vectors.
 
     Raises:
         InputError: they name what is not there, contradict each other, or have no positive.
     """
-    sides = (_Side.of("query", "query_ids", *queries), _Side.of("document", "doc_ids", *documents))
+    given = labels if isinstance(labels, LabelsById) else LabelsById(labels)
+    labels = given.labels
+    sides = (
+        _Side.of("query", "query_ids", n_queries, given.query_ids),
+        _Side.of("document", "doc_ids", n_docs, given.doc_ids),
+    )
     named = isinstance(labels, Mapping)
     grades: dict[tuple[int, int], int] = {}
     unknown: tuple[list[Any], list[Any]] = [], []
-    judgements = list(_judgements(labels, queries[0]))
-    for *pair, value in judgements:
+    entries = list(_judgements(labels, n_queries))
+    for *pair, value in entries:
         query, doc = (side.row(v, named=named) for side, v in zip(sides, pair, strict=True))
         for row, name, missing in zip((query, doc), pair, unknown, strict=True):
             missing.extend([name] if row < 0 else [])
@@ -92,8 +108,8 @@ def judgements(
             )
     for side, missing in zip(sides, unknown, strict=True):
         if missing:
-            others = f"{len(missing)} of {len(judgements)} judgements name such ones"
-            if len(missing) == len(judgements):
+            others = f"{len(missing)} of {len(entries)} judgements name such ones"
+            if len(missing) == len(entries):
                 others = "nor is any other in the labels: they are of another collection"
             raise InputError(
                 f"qrels: {side.what} {missing[0]!r} is not among {side.argument}; {others}."

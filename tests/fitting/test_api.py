@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from era_cache.api import RetrievalAdapter, fit
+from era_cache.api import FitOptions, LabelsById, RetrievalAdapter, fit
 from era_cache.config import FitConfig
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, load_config
@@ -36,12 +36,12 @@ class Problem(NamedTuple):
     relevant: np.ndarray
 
     def fit(self, qrels=None, **options):
+        asked = {name: options.pop(name) for name in ("candidate", "progress") if name in options}
         given = {
             "small_queries": self.small[TRAIN],
             "align_large": self.align_large,
             "align_small": self.corpus,
-            "config": QUICK,
-            "device": "cpu",
+            "options": FitOptions(options.pop("config", QUICK), device="cpu", **asked),
         } | options
         large = given.pop("query_vectors", self.large[TRAIN])
         corpus = given.pop("corpus_vectors", self.corpus)
@@ -136,8 +136,9 @@ def test_search_and_measures_are_those_worked_by_hand() -> None:
     corpus = np.array([[2.0, 0.0], [0.0, 5.0], [3.0, 3.0]])
     eye = fit(
         np.array([[1.0, 0.1], [0.1, 1.0]]), corpus, [0, 1], align_large=corpus, align_small=corpus,
-        config=dataclasses.replace(QUICK, reference_documents=0, memory_steps=()),
-        candidate="aligned", device="cpu",
+        options=FitOptions(
+            dataclasses.replace(QUICK, reference_documents=0, memory_steps=()), "aligned", "cpu"
+        ),
     )  # fmt: skip
     queries = np.array([[9.0, 1.0], [1.0, 9.0], [5.0, 4.0]])
     ranking = eye.search(queries, corpus, 2)
@@ -160,8 +161,9 @@ def test_the_short_description_names_choice_and_means(fitted) -> None:
 
 def test_the_same_seed_gives_the_same_adapter_and_another_other_folds(problem, fitted) -> None:
     assert_same(fitted, problem.fit())
-    assert problem.fit(seed=5).config.seed == 5
-    assert problem.fit(seed=5).candidates != fitted.candidates
+    other = problem.fit(config=dataclasses.replace(QUICK, seed=5))
+    assert other.config.seed == 5
+    assert other.candidates != fitted.candidates
 
 
 @pytest.mark.parametrize("kind", [np.float64, torch.float32, torch.float64, "strided"])
@@ -214,13 +216,13 @@ def test_every_form_of_labels_gives_the_same_adapter_bit_for_bit(problem, fitted
 
 @pytest.mark.parametrize("form", NAMED.values(), ids=NAMED)
 def test_ids_give_the_same_adapter_as_rows_bit_for_bit(problem, fitted, form) -> None:
-    assert_same(fitted, problem.fit(form, **IDS))
+    assert_same(fitted, problem.fit(LabelsById(form, **IDS)))
 
 
 def test_integer_keys_of_a_dict_are_ids_where_ids_are_given(problem, fitted) -> None:
     ids = {"query_ids": range(100, 130), "doc_ids": range(N_DOCS)[::-1]}
     named = {100 + q: {N_DOCS - 1 - d: 1} for q, d in PAIRS}
-    assert_same(fitted, problem.fit(named, **ids))
+    assert_same(fitted, problem.fit(LabelsById(named, **ids)))
 
 
 def test_grades_weigh_and_zero_is_no_positive(problem) -> None:
@@ -404,8 +406,14 @@ def test_wrong_vectors_are_named_with_their_first_bad_row(problem, name) -> None
         (lambda p: {"align_small": p.align_large}, "align_small has 10 dimensions; 8 .* corpus_v"),
         (lambda _: {"align_small": None}, "align_small is missing: alignment needs the same texts"),
         (lambda _: {"align_large": None}, "align_large is missing"),
-        (lambda _: {"query_ids": ["q"] * 30}, "query_ids has 30 ids, 1 of them distinct, for 30 r"),
-        (lambda _: {"doc_ids": ["a", "b"]}, "doc_ids has 2 ids, 2 of them distinct, for 90 rows"),
+        (
+            lambda _: {"qrels": LabelsById(PAIRS, ["q"] * 30)},
+            "query_ids has 30 ids, 1 of them distin",
+        ),
+        (
+            lambda _: {"qrels": LabelsById(PAIRS, None, ["a", "b"])},
+            "doc_ids has 2 ids, 2 of them dis",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_together_are_refused(problem, wrong, message) -> None:
@@ -449,8 +457,8 @@ def test_transform_refuses_what_it_cannot_map(problem, fitted) -> None:
         ([(0, 1, 0), (2, 3, -1)], r"no judgement is positive \(grade 1 or above\)"),
         ([], "no judgement is positive"),
         ([[]] * 30, "no judgement is positive"),
-        ({"q0": {1: 1}}, "query 'q0' is an id; pass query_ids too"),
-        ([(0, "d1")], "document 'd1' is an id; pass doc_ids too"),
+        ({"q0": {1: 1}}, "query 'q0' is an id; pass LabelsById with query_ids"),
+        ([(0, "d1")], "document 'd1' is an id; pass LabelsById with doc_ids"),
         ([(0, 1, 1, 1)], r"\(0, 1, 1, 1\) is no judgement; \(query, document\) or"),
         ([[1], [2]], "a list of 2 entries, 0 of them tuples, for 30 queries"),
         ([(0, 1), [1, 2]], "a list of 2 entries, 1 of them tuples"),
@@ -476,7 +484,7 @@ def test_wrong_labels_are_refused(problem, qrels, message) -> None:
 )
 def test_ids_that_are_not_there_are_named(problem, qrels, message) -> None:
     with pytest.raises(InputError, match=f"^qrels: {message}"):
-        problem.fit(qrels, **IDS)
+        problem.fit(LabelsById(qrels, **IDS))
 
 
 def test_labels_that_teach_nothing_are_refused(problem) -> None:

@@ -1,0 +1,262 @@
+"""Arrays as people have them, as what fitting reads.
+
+In: vectors of any float dtype, numpy or torch, and which queries judge. Out: unit rows on one
+device, ``FitData``, the recipe that they allow; errors name the argument and its first bad row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from era_cache.config import FitConfig
+from era_cache.errors import FitError, InputError
+from era_cache.fitting.adapter import unit
+from era_cache.fitting.fit_from_store import environment
+from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.fitting.who_judges import same_vectors
+from era_cache.types import Array, IntArray, Qrels
+
+if TYPE_CHECKING:
+    import torch
+
+    Vectors = Array | torch.Tensor
+
+__all__ = [
+    "Arrays",
+    "checked_arrays",
+    "has_width",
+    "parts_that_judge",
+    "recipe_for",
+    "rows_of",
+    "same_count",
+]
+
+_SHORTEST = 1e-12
+"""Rows below this length have no direction in float32."""
+_SAME = 1e-6
+
+
+class Arrays(NamedTuple):
+    """Unit float32 rows on one device; without alignment texts ``align_*`` have no row."""
+
+    large: torch.Tensor
+    small: torch.Tensor | None
+    corpus: torch.Tensor
+    align_large: torch.Tensor
+    align_small: torch.Tensor
+
+    def fit_data(self, judged: Qrels, train: IntArray, judges: IntArray) -> FitData:
+        """Both parts of the queries with their labels, the corpus, the alignment texts."""
+        import torch
+
+        views = {"large": self.large, **({} if self.small is None else {"small": self.small})}
+
+        def part(rows: IntArray) -> QuerySet:
+            here = torch.from_numpy(rows).to(self.large.device)
+            return QuerySet(
+                ids=[str(row) for row in rows.tolist()],
+                views={name: all_rows[here] for name, all_rows in views.items()},
+                qrels=judged.select_queries(rows),
+                exclude=None,
+            )
+
+        return FitData(
+            train=part(train),
+            validation=part(judges),
+            corpus=self.corpus,
+            tie_ranks=torch.arange(len(self.corpus), device=self.corpus.device),
+            align_large=self.align_large,
+            align_small=self.align_small,
+        )
+
+
+def checked_arrays(given: Mapping[str, Vectors | None], device: str) -> Arrays:
+    """The vectors of a fit as unit rows that fit together.
+
+    Args:
+        given: query_vectors, corpus_vectors, small_queries, align_large and align_small; None for
+            those of the last three that there are not.
+        device: torch device name.
+
+    Raises:
+        InputError: an argument cannot be used.
+        FitError: there is nothing to align on.
+    """
+    rows = {name: _varied(v, name, device) for name, v in given.items() if v is not None}
+    large, corpus, small = rows["query_vectors"], rows["corpus_vectors"], rows.get("small_queries")
+    if small is not None:
+        same_count(small, "small_queries", large, "query_vectors")
+        has_width(small, "small_queries", corpus.shape[1], "corpus_vectors")
+    missing = [name for name in ("align_large", "align_small") if name not in rows]
+    if len(missing) == 2:
+        if small is None:
+            raise FitError(
+                "Nothing to align the two spaces on. Pass align_large and align_small, the same "
+                "texts (usually documents) by both models, or small_queries."
+            )
+        return Arrays(large, small, corpus, large[:0], corpus[:0])
+    if missing:
+        raise InputError(f"{missing[0]} is missing: alignment needs the same texts by both models.")
+    align_large, align_small = rows["align_large"], rows["align_small"]
+    same_count(align_large, "align_large", align_small, "align_small")
+    has_width(align_large, "align_large", large.shape[1], "query_vectors")
+    has_width(align_small, "align_small", corpus.shape[1], "corpus_vectors")
+    return Arrays(large, small, corpus, align_large, align_small)
+
+
+def rows_of(vectors: Vectors, name: str, device: torch.device | str) -> torch.Tensor:
+    """Rows of an argument as float32, finite and not zero, as long as they were given.
+
+    Raises:
+        InputError: it is no matrix of floating-point numbers, or a row cannot be used.
+    """
+    import torch
+
+    tensor = vectors if isinstance(vectors, torch.Tensor) else _tensor(vectors, name)
+    if not tensor.is_floating_point():
+        raise InputError(f"{name} holds {tensor.dtype}; floating-point vectors are expected.")
+    if tensor.ndim != 2 or not tensor.shape[1]:
+        raise InputError(
+            f"{name} has the shape {tuple(tensor.shape)}; (rows, dimensions) is expected."
+        )
+    tensor = tensor.detach().to(device=device, dtype=torch.float32)
+    lengths = tensor.norm(dim=1)
+    for wrong, what in (
+        (~lengths.isfinite(), "holds NaN, infinity or numbers too large for float32"),
+        (lengths < _SHORTEST, "is zero, which has no direction"),
+    ):
+        bad = wrong.nonzero()
+        if len(bad):
+            raise InputError(f"{name}: row {int(bad[0])} {what} ({len(bad)} such rows).")
+    return tensor
+
+
+def _tensor(vectors: Any, name: str) -> torch.Tensor:
+    import torch
+
+    try:
+        array = np.asarray(vectors)
+    except ValueError as error:
+        raise InputError(f"{name} is no matrix: {error}.") from error
+    if array.dtype.kind != "f":
+        raise InputError(f"{name} holds {array.dtype}; floating-point vectors are expected.")
+    with np.errstate(over="ignore"):  # infinity is reported with its row
+        return torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
+
+
+def _varied(vectors: Vectors, name: str, device: str) -> torch.Tensor:
+    """Unit rows that are not all the same."""
+    rows = unit(rows_of(vectors, name, device))
+    if not len(rows):
+        raise InputError(f"{name} has no row.")
+    if len(rows) > 1 and bool((rows @ rows[0] > 1 - _SAME).all()):
+        raise InputError(
+            f"{name}: all {len(rows)} rows point the same way; nothing tells them apart."
+        )
+    return rows
+
+
+def same_count(one: torch.Tensor, name: str, other: torch.Tensor, other_name: str) -> None:
+    """Refuse two arguments that cannot be of the same texts.
+
+    Raises:
+        InputError: they differ in their number of rows.
+    """
+    if len(one) != len(other):
+        raise InputError(
+            f"{name} has {len(one)} rows, but {other_name} has {len(other)}; they must be the same "
+            "texts in the same order."
+        )
+
+
+def has_width(rows: torch.Tensor, name: str, width: int, whose: str) -> None:
+    """Refuse vectors of another space.
+
+    Raises:
+        InputError: they have another number of dimensions.
+    """
+    if rows.shape[1] != width:
+        raise InputError(
+            f"{name} has {rows.shape[1]} dimensions; {width} are expected, as of {whose}."
+        )
+
+
+def recipe_for(config: FitConfig, vectors: Arrays, fixed_judges: bool) -> FitConfig:
+    """The recipe as the arguments allow it.
+
+    Raises:
+        InputError: the configuration asks for what was not given.
+    """
+    if not fixed_judges and not config.refit:
+        raise InputError("config.refit is False, so that validation must say which queries judge.")
+    if fixed_judges:
+        config = dataclasses.replace(config, refit=False)
+    if not len(vectors.align_large):
+        # Queries cannot be references of themselves: each would look up its own answer.
+        return dataclasses.replace(config, align_texts="queries", reference_documents=0)
+    if vectors.small is None and config.align_texts != "documents":
+        raise InputError(f"config.align_texts='{config.align_texts}' needs small_queries.")
+    return config
+
+
+def parts_that_judge(
+    validation: Any, usable: IntArray, large: torch.Tensor, config: FitConfig
+) -> tuple[IntArray, IntArray]:
+    """Rows that train, and rows that only judge.
+
+    Raises:
+        InputError: ``validation`` is neither a share nor row numbers.
+        FitError: no labelled query is left to train or to judge.
+    """
+    everyone = np.arange(len(large), dtype=np.int64)
+    if validation is None:
+        return everyone, everyone[:0]
+    groups = same_vectors(large)
+    if isinstance(validation, float | np.floating):
+        if not 0 < validation < 1:
+            raise InputError(f"validation={validation}: a share lies between 0 and 1.")
+        distinct = np.random.default_rng(config.seed).permutation(np.unique(groups[usable]))
+        chosen = distinct[: max(1, round(validation * len(distinct)))]
+        rows = usable[np.isin(groups[usable], chosen)]
+    else:
+        rows = np.unique(_row_numbers(validation, len(large)))
+    train = everyone[~np.isin(groups, groups[rows])]
+    for part, what in ((train, "train"), (rows, "judge")):
+        if not np.isin(part, usable).any():
+            raise FitError(
+                f"validation leaves no query with a positive to {what}; {len(usable)} queries have "
+                "one."
+            )
+    return train, rows
+
+
+def _row_numbers(validation: Any, n_queries: int) -> IntArray:
+    rows = np.asarray(validation)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows):
+        raise InputError("validation must be a share between 0 and 1, or a list of query rows.")
+    wrong = rows[(rows < 0) | (rows >= n_queries)]
+    if len(wrong):
+        raise InputError(
+            f"validation: query row {wrong[0]} is out of range; rows are 0 to {n_queries - 1}."
+        )
+    return rows.astype(np.int64)
+
+
+def record_of(data: FitData, config: FitConfig) -> dict[str, Any]:
+    """What ``config.json`` says of the inputs: no store, no encoders, no split."""
+    return {
+        "collection": {"name": "arrays", "digest": ""},
+        "encoders": {},
+        "dimensions": {
+            "large": data.train.views["large"].shape[1],
+            "small": data.corpus.shape[1],
+        },
+        "queries": {"train": len(data.train.ids), "validation": len(data.validation.ids)},
+        "alignment_documents": len(data.align_large),
+        "recipe": {"name": "era", **dataclasses.asdict(config)},
+        "environment": environment(),
+    }
