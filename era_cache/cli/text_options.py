@@ -58,11 +58,11 @@ def collection_options(command: Command) -> Command:
 
 def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
     """Read a collection, and tell what was left out. Raises ``InputError``."""
-    from era_cache.collection import readers
+    from era_cache.collection.readers import READERS, Reader
 
-    texts = readers.read_texts(
+    read: Reader = READERS.load(options["reader"])
+    texts = read(
         collection,
-        reader=options["reader"],
         name=options["name"],
         document_template=options["document_text"],
         all_queries=options["all_queries"],

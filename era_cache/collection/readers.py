@@ -12,9 +12,8 @@ from typing import Protocol
 from era_cache.collection.records import TextCollection
 from era_cache.registry import Registry
 
-__all__ = ["DEFAULT_READER", "READERS", "Reader", "read_texts"]
+__all__ = ["READERS", "Reader"]
 
-DEFAULT_READER = "beir"
 READERS = Registry("era_cache.readers", "reader", {"beir": "era_cache.collection.beir:read_beir"})
 
 
@@ -47,27 +46,3 @@ class Reader(Protocol):
         Raises:
             InputError: something is wrong with it; the message names file and line.
         """
-
-
-def read_texts(
-    path: Path,
-    *,
-    reader: str = DEFAULT_READER,
-    name: str | None = None,
-    document_template: str = "{title} {text}",
-    all_queries: bool = False,
-    skip_bad_rows: bool = False,
-) -> TextCollection:
-    """Read a collection with the reader of a name; the other arguments are the reader's.
-
-    Raises:
-        InputError: there is no such reader, or something is wrong with the collection.
-    """
-    read: Reader = READERS.load(reader)
-    return read(
-        path,
-        name=name,
-        document_template=document_template,
-        all_queries=all_queries,
-        skip_bad_rows=skip_bad_rows,
-    )

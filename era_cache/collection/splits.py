@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from era_cache.collection.keys import key_words
 from era_cache.collection.records import Collection
 from era_cache.config import SplitConfig
 from era_cache.disk.json_files import json_digest
@@ -83,7 +84,7 @@ def _shuffle_groups(
     collection: Collection, judged: IntArray, seed: int
 ) -> tuple[IntArray, IntArray]:
     """Shuffle query rows, equal texts side by side; also gives each one's group number."""
-    words = np.ascontiguousarray(collection.query_text_keys[judged]).view("<u8").reshape(-1, 2)
+    words = key_words(collection.query_text_keys[judged])
     _, first, group = np.unique(words, axis=0, return_index=True, return_inverse=True)
     # Groups are numbered by first occurrence, so that the shuffle follows the file's order.
     by_first = np.argsort(np.argsort(first))

@@ -5,14 +5,16 @@ In: what ``engine`` computed. Out: records that ``show`` and the page present.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-__all__ = ["Answer", "Asked", "Column", "Elsewhere", "Hit", "to_json"]
+import msgspec
+
+__all__ = ["Answer", "Asked", "Column", "Elsewhere", "Hit", "Searched", "Spent", "to_json"]
 
 FORMAT, VERSION = "era-search", 1
 
 
-class Hit(NamedTuple):
+class Hit(msgspec.Struct, frozen=True):
     """One document of a ranking.
 
     ``grade`` is None where nobody judged it; ``baseline_rank`` is its rank under the baseline, None
@@ -28,7 +30,7 @@ class Hit(NamedTuple):
     text: str | None
 
 
-class Column(NamedTuple):
+class Column(msgspec.Struct, frozen=True):
     """The best documents under one candidate; ``value`` is the primary measure of this query."""
 
     name: str
@@ -38,7 +40,7 @@ class Column(NamedTuple):
     hits: list[Hit]
 
 
-class Elsewhere(NamedTuple):
+class Elsewhere(msgspec.Struct, frozen=True):
     """A relevant document that some column does not show: candidate to rank, None beyond reach."""
 
     document: str
@@ -47,7 +49,7 @@ class Elsewhere(NamedTuple):
     text: str | None
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """The query that was searched.
 
     ``id``, ``part`` and ``relevant`` are those of the stored query, None where it is not stored;
@@ -62,25 +64,37 @@ class Asked(NamedTuple):
     relevant: int | None
 
 
-class Answer(NamedTuple):
-    """What one search found.
+class Searched(msgspec.Struct, frozen=True):
+    """The collection that was searched, and how many documents it has."""
+
+    name: str
+    version: str
+    documents: int
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """Milliseconds; ``encode`` is None where stored vectors were taken."""
+
+    encode: float | None
+    search: float
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one search found; ``to_json`` gives the fields in this order.
 
     ``reach`` is the depth to which ranks are known, ``baseline`` the candidate that documents are
     said to have moved against, None where it is not shown.
     """
 
-    collection: str
-    version: str
-    documents: int
-    asked: Asked
+    collection: Searched
+    asked: Asked = msgspec.field(name="query")
     depth: int
     reach: int
     baseline: str | None
     measure: str
-    columns: list[Column]
+    columns: list[Column] = msgspec.field(name="candidates")
     elsewhere: list[Elsewhere]
-    encode_ms: float | None
-    search_ms: float
+    milliseconds: Spent
 
 
 def to_json(answer: Answer, *, most_text: int | None = None) -> dict[str, Any]:
@@ -90,32 +104,9 @@ def to_json(answer: Answer, *, most_text: int | None = None) -> dict[str, Any]:
         answer: what was found.
         most_text: characters kept of each text; None keeps all.
     """
-
-    def text_of(text: str | None) -> str | None:
-        return text if text is None or most_text is None else text[:most_text]
-
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "collection": {
-            "name": answer.collection,
-            "version": answer.version,
-            "documents": answer.documents,
-        },
-        "query": answer.asked._asdict(),
-        "depth": answer.depth,
-        "reach": answer.reach,
-        "baseline": answer.baseline,
-        "measure": answer.measure,
-        "candidates": [
-            {
-                **column._asdict(),
-                "hits": [{**hit._asdict(), "text": text_of(hit.text)} for hit in column.hits],
-            }
-            for column in answer.columns
-        ],
-        "elsewhere": [
-            {**entry._asdict(), "text": text_of(entry.text)} for entry in answer.elsewhere
-        ],
-        "milliseconds": {"encode": answer.encode_ms, "search": answer.search_ms},
-    }
+    plain = msgspec.to_builtins(answer)
+    hits = [hit for column in plain["candidates"] for hit in column["hits"]]
+    for shown in [*hits, *plain["elsewhere"]]:
+        if shown["text"] is not None:
+            shown["text"] = shown["text"][:most_text]
+    return {"format": FORMAT, "version": VERSION, **plain}

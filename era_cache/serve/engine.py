@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from era_cache.collection.keys import row_keys
 from era_cache.encode.encoder import Encoder
@@ -22,7 +23,7 @@ from era_cache.fitting.tensors import resolve_device
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
 from era_cache.report.cells import clean
-from era_cache.serve.answer import Answer, Asked
+from era_cache.serve.answer import Answer, Asked, Searched, Spent
 from era_cache.serve.models import check_model, encode_query, missing_models
 from era_cache.serve.rankings import Rankings
 from era_cache.serve.source import BASELINE, Source, known_candidates
@@ -130,7 +131,7 @@ class Lookup:
         rows = np.flatnonzero((self.source.collection.query_keys == key).all(axis=1))
         if len(rows):
             row = int(rows[0])
-            asked = self._stored(row)._replace(text=text, instruction=instruction)
+            asked = replace(self._stored(row), text=text, instruction=instruction)
             return self._answer(self._stored_views(row), asked, row, names, depth, None)
         views = {view for name in names for view in self.adapters[name].views}
         missing_models(views, self.models, self.source.encoders)
@@ -254,9 +255,7 @@ class Lookup:
             depth,
         )
         return Answer(
-            collection=collection.name,
-            version=collection.version,
-            documents=len(collection.doc_ids),
+            collection=Searched(collection.name, collection.version, len(collection.doc_ids)),
             asked=asked,
             depth=depth,
             reach=reach,
@@ -264,6 +263,5 @@ class Lookup:
             measure=str(PRIMARY),
             columns=rankings.columns(),
             elsewhere=rankings.elsewhere(),
-            encode_ms=encode_ms,
-            search_ms=search_ms,
+            milliseconds=Spent(encode_ms, search_ms),
         )

@@ -182,10 +182,10 @@ def _elsewhere_lines(answer: Answer, width: int, signs: Signs) -> list[str]:
 
 
 def _foot_lines(answer: Answer, width: int, signs: Signs) -> list[str]:
-    encoded = (
-        "stored vectors" if answer.encode_ms is None else f"encoded in {answer.encode_ms:.1f} ms"
-    )
-    timing = f"{encoded}, searched {answer.documents:,} documents in {answer.search_ms:.1f} ms"
+    spent = answer.milliseconds
+    encoded = "stored vectors" if spent.encode is None else f"encoded in {spent.encode:.1f} ms"
+    documents = f"{answer.collection.documents:,} documents"
+    timing = f"{encoded}, searched {documents} in {spent.search:.1f} ms"
     keys = []
     if answer.asked.id is not None:
         keys.append(f"{signs.relevant} relevant, with its grade.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from era_cache.collection.readers import READERS, read_texts
+from era_cache.collection.readers import READERS
 from era_cache.encode.encoder import KINDS, EncoderSettings, open_encoder
 from era_cache.errors import EncoderError, InputError
 
@@ -154,19 +154,19 @@ def test_commands_use_what_another_package_brings(site, toy_texts, tmp_path):
 def test_what_is_ours_stays_ours_and_is_never_looked_up(installed, toy, toy_texts):
     assert READERS.names() == ["absent", "beir", "notebook"]
     assert KINDS.names() == ["liar", "sentence-transformers", "words"]
-    assert read_texts(toy).doc_ids == toy_texts.doc_ids
+    assert READERS.load("beir")(toy).doc_ids == toy_texts.doc_ids
 
 
-def test_a_broken_package_is_named(installed, toy):
+def test_a_broken_package_is_named(installed):
     with pytest.raises(InputError, match=r"reader 'absent' \(acme_era:no_such_thing\) cannot be"):
-        read_texts(toy, reader="absent")
+        READERS.load("absent")
     with pytest.raises(EncoderError, match="its kind is 'other', but it is registered as 'liar'"):
         open_encoder("liar:4", EncoderSettings())
 
 
-def test_an_unknown_reader_is_named_with_those_there_are(toy):
+def test_an_unknown_reader_is_named_with_those_there_are():
     with pytest.raises(InputError, match="No reader is named 'notebook'; there are beir"):
-        read_texts(toy, reader="notebook")
+        READERS.load("notebook")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_typed_query_is_encoded_by_both_models_and_ranked_likewise(case) -> No
     assert [model.encoded for model in lookup.models.values()] == [2, 2]
     assert answer.asked == Asked(None, "w1 w2 something new", "", None, None)
     assert answer.elsewhere == []
-    assert answer.encode_ms is not None
+    assert answer.milliseconds.encode is not None
     assert all(hit.grade is None for column in answer.columns for hit in column.hits)
 
 
@@ -89,7 +89,7 @@ def test_the_text_of_a_stored_query_takes_its_vectors_and_judgements(case) -> No
     typed, stored = lookup.find(case.texts.query_texts[3]), lookup.find_id("q003")
     assert typed.asked.id == "q003"
     assert typed.columns == stored.columns
-    assert typed.encode_ms is None
+    assert typed.milliseconds.encode is None
     assert [model.encoded for model in lookup.models.values()] == [0, 0]
 
 

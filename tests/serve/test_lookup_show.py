@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lookup_cases import NASTY
 
 from era_cache.report.terminal import display_width
-from era_cache.serve.answer import Answer, Asked, Column, Elsewhere, Hit
+from era_cache.serve.answer import Answer, Asked, Column, Elsewhere, Hit, Searched, Spent
 from era_cache.serve.show import fit, render
 
 
@@ -25,9 +25,7 @@ def _hits(ids, grades=(), before=None, texts=None):
 
 def _answer(columns, **changes):
     known = {
-        "collection": "toy",
-        "version": "0" * 12,
-        "documents": 12345,
+        "collection": Searched("toy", "0" * 12, 12345),
         "asked": Asked("q1", "what is asked", "", "test", 2),
         "depth": 3,
         "reach": 1000,
@@ -35,8 +33,7 @@ def _answer(columns, **changes):
         "measure": "nDCG@10",
         "columns": columns,
         "elsewhere": [],
-        "encode_ms": None,
-        "search_ms": 1.25,
+        "milliseconds": Spent(None, 1.25),
     }
     return Answer(**{**known, **changes})
 
@@ -85,7 +82,9 @@ def test_what_the_fit_has_seen_is_said() -> None:
 def test_a_typed_query_has_no_marks_to_explain() -> None:
     typed = Asked(None, "typed", "do this", None, None)
     column = Column("small", "", False, None, _hits(["a", "b"]))
-    lines = render(_answer([column], asked=typed, encode_ms=12.34), width=100).splitlines()
+    lines = render(
+        _answer([column], asked=typed, milliseconds=Spent(12.34, 1.25)), width=100
+    ).splitlines()
     assert lines[:2] == ["Query: typed", "Instruction: do this"]
     assert lines[3:] == [
         "small",
