@@ -222,6 +222,8 @@ def _on_alarm(_number: int, _frame: object) -> None:
 
 def work(base: Path, first: int, last: int, seed: int, log: Path) -> None:
     """Run cases in this process, writing each one's number before it and its outcome after it."""
+    import torch  # noqa: F401  what loading it takes is no case's time
+
     signal.signal(signal.SIGALRM, _on_alarm)
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
     watch = _Watch()

@@ -53,7 +53,7 @@ def verify(store_path: Path, quarantine: bool, as_json: bool) -> None:
     with progress("B") as bars:
         report = verify_store(Store.open(store_path), quarantine=quarantine, progress=bars)
     if as_json:
-        echo_json(report.record())
+        echo_json({**plain(report), "ok": report.ok})
     else:
         _echo_report(report)
     damage = report.of_level("damage")
@@ -97,11 +97,9 @@ def _echo_report(report: Report) -> None:
 
 
 def _row(state: EncoderState) -> list[str]:
-    norms = state.norms
-    shown = "-"
-    if norms.rows:
-        mean = norms.total / norms.rows
-        shown = f"{norms.smallest:.4g} .. {mean:.4g} .. {norms.largest:.4g}"
+    norms, shown = state.norms, "-"
+    if norms is not None:
+        shown = f"{norms.smallest:.4g} .. {norms.mean:.4g} .. {norms.largest:.4g}"
     return [
         state.encoder,
         state.role,

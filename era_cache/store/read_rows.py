@@ -21,7 +21,7 @@ from era_cache.errors import FormatError, StoreError
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.precision import LARGEST_SCALE, StoredRows, all_finite
 from era_cache.store.retired import retired_path
-from era_cache.store.segment import Segment
+from era_cache.store.segment import Segment, has_vanished
 from era_cache.store.sorted_keys import by_segment
 from era_cache.types import Array, FloatArray, IntArray, Keys
 
@@ -155,7 +155,7 @@ def _opened(segment: Segment) -> Iterator[Any]:
         try:
             reader = stack.enter_context(segment.plain.opened())
         except StoreError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
+            if not has_vanished(error):
                 raise
             kept = segment.plain._replace(path=retired_path(segment.path))
             reader = stack.enter_context(kept.opened())

@@ -102,7 +102,7 @@ class _RetiredRecord(Record, frozen=True, omit_defaults=True):
     FORMAT = "era-retired"
     VERSION = 1
 
-    by: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None
+    by: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None
     created: str = ""
     dropped: bool = False
 

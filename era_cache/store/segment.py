@@ -6,15 +6,16 @@ stored form. docs/format.md is the specification.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from era_cache.disk.files import os_errors, sha256_file
 from era_cache.disk.hdf5 import PlainFile, open_plain
 from era_cache.disk.json_files import loads_json
-from era_cache.errors import FormatError
+from era_cache.errors import FormatError, StoreError
 from era_cache.store.names import SEGMENT_NAME
 from era_cache.store.precision import DTYPES
 from era_cache.types import Keys
@@ -23,6 +24,8 @@ __all__ = [
     "SEGMENT_FORMAT",
     "SEGMENT_VERSION",
     "Segment",
+    "has_vanished",
+    "look_again",
     "open_segment",
     "segment_attributes",
     "verify_digest",
@@ -30,6 +33,8 @@ __all__ = [
 
 SEGMENT_FORMAT, SEGMENT_VERSION = "era-segment", 2
 _QUANTISED_VERSION = 2
+_ATTEMPTS = 10
+T = TypeVar("T")
 
 
 class Segment(NamedTuple):
@@ -71,6 +76,26 @@ class Segment(NamedTuple):
     def preference(self) -> tuple[int, str]:
         """Sorts segments such that of a repeated key the first segment's row counts."""
         return DTYPES.index(self.dtype), self.path.name
+
+
+def has_vanished(error: BaseException) -> bool:
+    """Whether an error means that another process has removed or renamed the file."""
+    return isinstance(error.__cause__, FileNotFoundError)
+
+
+def look_again(folder: Path, attempt: Callable[[], T]) -> T:
+    """Repeat what failed because a segment is gone: it has just been merged into another.
+
+    Raises:
+        StoreError: segments of the encoder in ``folder`` keep vanishing, or another failure.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except StoreError as error:
+            if not has_vanished(error):
+                raise
+    raise StoreError(f"{folder}: segments keep vanishing; is another program deleting them?")
 
 
 def segment_attributes(

@@ -6,10 +6,8 @@ index of its rows, and rows by key as float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -26,13 +24,11 @@ from era_cache.store.names import (
 )
 from era_cache.store.read_rows import mapped_rows, read_rows
 from era_cache.store.retired import retired_path
-from era_cache.store.segment import Segment, open_segment
+from era_cache.store.segment import Segment, has_vanished, look_again, open_segment
 from era_cache.store.sorted_keys import persist_index, unindexed_rows
 from era_cache.types import FloatArray, Keys
 
 __all__ = ["StoredEncoder"]
-
-T = TypeVar("T")
 
 
 class StoredEncoder:
@@ -73,7 +69,7 @@ class StoredEncoder:
             FormatError: a segment is damaged; the message names it.
             StoreError: they cannot be read.
         """
-        return self._looking_again(lambda: self._segments(check))
+        return look_again(self.folder, lambda: self._segments(check))
 
     def _segments(self, check: bool) -> list[Segment]:
         opened = [self._open(path) for path in self.segment_paths()]
@@ -82,18 +78,6 @@ class StoredEncoder:
                 opened = list(pool.map(lambda s: self._open(s.path, check=True), opened))
         return sorted(opened, key=lambda segment: segment.preference)
 
-    def _looking_again(self, attempt: Callable[[], T]) -> T:
-        """Repeat what failed because a segment is gone: it has just been merged into another."""
-        for _ in range(10):
-            try:
-                return attempt()
-            except StoreError as error:
-                if not isinstance(error.__cause__, FileNotFoundError):
-                    raise
-        raise StoreError(
-            f"{self.folder}: segments keep vanishing; is another program deleting them?"
-        )
-
     def _open(self, path: Path, *, check: bool = False) -> Segment:
         fingerprint, dim = self.spec.fingerprint, self.spec.dim
         try:
@@ -101,7 +85,7 @@ class StoredEncoder:
         except StoreError as error:
             # Replaced since it was listed: what replaced it is not in the list, but it is kept.
             kept = retired_path(path)
-            if not isinstance(error.__cause__, FileNotFoundError) or not kept.is_file():
+            if not has_vanished(error) or not kept.is_file():
                 raise
             return open_segment(kept, fingerprint, dim, check=check)
 
@@ -114,7 +98,7 @@ class StoredEncoder:
         Raises:
             FormatError: a segment is damaged.
         """
-        return self._looking_again(lambda: KeyIndex(self._segments(check), self.folder))
+        return look_again(self.folder, lambda: KeyIndex(self._segments(check), self.folder))
 
     def keep_index(self) -> None:
         """Write the key index down, once many rows have come that no index file covers.
@@ -122,7 +106,7 @@ class StoredEncoder:
         Raises:
             StoreError: it cannot be written.
         """
-        self._looking_again(self._keep_index)
+        look_again(self.folder, self._keep_index)
 
     def _keep_index(self) -> None:
         segments = self._segments(check=False)
@@ -158,8 +142,9 @@ class StoredEncoder:
             raise ValueError(f"out is {out.dtype} {out.shape}, not ({len(keys)}, {self.spec.dim})")
         # A given index may name segments that are gone for good: then this one's own.
         given = [index] if index is not None else []
-        return self._looking_again(
-            lambda: self._vectors(keys, out, given.pop() if given else self.index(check=check))
+        return look_again(
+            self.folder,
+            lambda: self._vectors(keys, out, given.pop() if given else self.index(check=check)),
         )
 
     def _vectors(self, keys: Keys, out: FloatArray | None, index: KeyIndex) -> FloatArray:

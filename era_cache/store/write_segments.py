@@ -10,7 +10,7 @@ import datetime
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -25,9 +25,10 @@ from era_cache.store.precision import StoredRows, check_vectors
 from era_cache.store.read_rows import read_blocks
 from era_cache.store.retired import purge, retire
 from era_cache.store.segment import Segment, open_segment, segment_attributes, verify_digest
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import Array, FloatArray, Keys
 
-__all__ = ["EncoderFolder", "SegmentWriter", "keep_rows", "merge_segments"]
+__all__ = ["SegmentWriter", "keep_rows", "merge_segments"]
 
 _PROVENANCE_LIMIT = 16_000
 
@@ -191,17 +192,6 @@ def _in_form(rows: StoredRows, segment: Segment, dtype: str) -> StoredRows:
     )
 
 
-class EncoderFolder(Protocol):
-    """What a writer needs of a stored encoder."""
-
-    folder: Path
-    others: list[Path]
-    spec: StoredSpec
-
-    def keep_index(self) -> None:
-        """Write the key index down where enough rows have come."""
-
-
 class SegmentWriter:
     """Commits rows of one encoder as segments, and merges its own when done.
 
@@ -209,7 +199,7 @@ class SegmentWriter:
     small segments; leaving it by an error seals what is pending, too, and merges nothing.
 
     Args:
-        encoder: whose rows they are (a ``StoredEncoder``).
+        encoder: whose rows they are.
         provenance: JSON that each segment carries.
         dtype: stored form of what ``write`` is given.
         seal_bytes: vectors held back, at most, before a segment is committed.
@@ -219,7 +209,7 @@ class SegmentWriter:
 
     def __init__(
         self,
-        encoder: EncoderFolder,
+        encoder: StoredEncoder,
         provenance: dict[str, Any],
         *,
         dtype: str = "float16",

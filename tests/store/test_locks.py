@@ -58,7 +58,7 @@ def test_writing_reading_and_compacting_work_where_every_lock_fails(tmp_path: Pa
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "locks.c"], check=True)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(toy), str(tmp_path / "store")],
-        env={**os.environ, "LD_PRELOAD": str(library)},
+        env={**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,

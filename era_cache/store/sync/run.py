@@ -16,6 +16,7 @@ from typing import Protocol
 from era_cache.disk.files import os_errors, sha256_file
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.names import FOLDER
+from era_cache.store.segment import has_vanished
 from era_cache.store.sync.places import LIMITS, Listing, LocalPlace, Place, limited
 from era_cache.store.sync.plan import Plan, Step, plan_transfer, shown_as
 from era_cache.store.sync.report import KindCounts, TransferReport
@@ -158,7 +159,7 @@ def bring(source: Place, store: LocalPlace, step: Step) -> int:
         try:
             return store.receive(step.target, limited(source.chunks(name), limit, shown), check)
         except StoreError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
+            if not has_vanished(error):
                 raise
     raise _gone(shown)
 

@@ -17,7 +17,7 @@ from era_cache.store.names import COLLECTION_NAME, FILE, FOLDER, PAIR_NAME, STOR
 from era_cache.store.records import ROLES, Side, mixed_up, read_pair, read_stored_collection
 from era_cache.store.store import Store
 from era_cache.store.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
-from era_cache.store.verify.report import Finding, PairState, Report, Walk, exactly
+from era_cache.store.verify.report import Finding, PairState, Report, SideState, Walk, exactly
 from era_cache.types import Progress, Role
 
 __all__ = ["verify"]
@@ -102,8 +102,9 @@ def _pair_states(
         pair = walk.checked(path, counted)
         if pair is None:
             continue
-        if pair.missing:
-            lacking = ", ".join(f"{rows} rows of '{side}'" for side, rows in pair.missing.items())
+        missing = {side: state.missing for side, state in pair.sides.items() if state.missing}
+        if missing:
+            lacking = ", ".join(f"{rows} rows of '{side}'" for side, rows in missing.items())
             message = f"{pair.collection} lacks {lacking}. Run era-embed again to complete it."
             walk.add(Finding("warning", path, message))
         yield pair
@@ -117,9 +118,12 @@ def _pair_state(
     specs = {side: encoder.spec for side, encoder in known.items() if encoder is not None}
     if mixed_up(specs):
         raise FormatError("its sides mix up roles or models. Remove it and run era-embed again.")
-    counts = {}
+    states: dict[Side, SideState] = {}
     for side, role in ROLES.items():
         keys = collection.query_keys if role is Role.QUERY else collection.doc_keys
         encoder = known[side]
-        counts[side] = (encoder.count(keys) if encoder else 0, len(keys))
-    return PairState(path, f"{collection.name}-{collection.version}", counts)
+        stored, of = encoder.count(keys) if encoder else 0, len(keys)
+        # Of the alignment documents, some are enough.
+        missing = int(of > 0 and stored == 0) if side == "align" else of - stored
+        states[side] = SideState(stored, of, missing)
+    return PairState(path, f"{collection.name}-{collection.version}", states)

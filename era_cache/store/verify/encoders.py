@@ -23,10 +23,10 @@ from era_cache.store.encoder_record import StoredSpec
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.names import ENCODER_NAME, FOLDER, INDEX_NAME, SEGMENT_NAME, list_steadily
 from era_cache.store.retired import restore
-from era_cache.store.segment import Segment, open_segment
+from era_cache.store.segment import Segment, has_vanished, look_again, open_segment
 from era_cache.store.sorted_keys import index_problem
 from era_cache.store.verify.folder import CheckedFolder
-from era_cache.store.verify.report import EncoderState, Finding, Walk, has_vanished
+from era_cache.store.verify.report import EncoderState, Finding, Walk
 from era_cache.store.verify.segment_scan import Norms, Scan, scan_segment
 from era_cache.types import Keys, Progress
 
@@ -56,13 +56,10 @@ class CheckedEncoder:
 
     def _sound(self, attempt: Callable[[list[Segment]], T]) -> T:
         """Call with the sound segments, preferred first; again where one has just been merged."""
-        for _ in range(_ROUNDS):
-            try:
-                return attempt(sorted(self._open(), key=lambda segment: segment.preference))
-            except StoreError as error:
-                if not has_vanished(error):
-                    raise
-        raise StoreError(f"{self._folders[0].path}: segments keep vanishing.")
+        return look_again(
+            self._folders[0].path,
+            lambda: attempt(sorted(self._open(), key=lambda segment: segment.preference)),
+        )
 
     def _open(self) -> Iterator[Segment]:
         found = {}

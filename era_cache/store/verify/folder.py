@@ -118,7 +118,7 @@ class CheckedFolder:
             segments=len(sound),
             rows=sum(segment.rows for segment in sound),
             bytes=sum(segment.plain.size for segment in sound),
-            norms=norms,
+            norms=norms.summary(),
             index_files=len(self.files("index", INDEX_NAME)),
             retired=retired,
             quarantined=quarantined,

@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from era_cache.disk.files import TEMPORARY_PREFIX
 from era_cache.errors import FormatError, NewerError, StoreError
 from era_cache.store.names import scan_folder
 from era_cache.store.records import Side
-from era_cache.store.verify.segment_scan import Norms
+from era_cache.store.segment import has_vanished
+from era_cache.store.verify.segment_scan import NormSummary
 
-__all__ = ["EncoderState", "Finding", "PairState", "Report", "Walk", "exactly", "has_vanished"]
+__all__ = ["EncoderState", "Finding", "PairState", "Report", "SideState", "Walk", "exactly"]
 
 
 class Finding(NamedTuple):
@@ -45,23 +46,18 @@ class EncoderState(NamedTuple):
     segments: int
     rows: int
     bytes: int
-    norms: Norms
+    norms: NormSummary | None
     index_files: int
     retired: int
     quarantined: int
 
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
-        norms = self.norms
-        measured = None
-        if norms.rows:
-            measured = {
-                "smallest": norms.smallest,
-                "mean": norms.total / norms.rows,
-                "largest": norms.largest,
-                "suspicious_rows": norms.suspicious,
-            }
-        return {**self._asdict(), "norms": measured}
+
+class SideState(NamedTuple):
+    """Rows of one side of a pair: stored, of the collection, and missing of those it needs."""
+
+    stored: int
+    of: int
+    missing: int
 
 
 class PairState(NamedTuple):
@@ -69,24 +65,7 @@ class PairState(NamedTuple):
 
     path: str
     collection: str
-    sides: dict[Side, tuple[int, int]]
-    """Rows stored, and rows of the collection; of ``align``, some are enough."""
-
-    @property
-    def missing(self) -> dict[str, int]:
-        """How many rows each side lacks that needs them."""
-        lacking = {side: of - stored for side, (stored, of) in self.sides.items()}
-        stored, of = self.sides["align"]
-        lacking["align"] = int(of > 0 and stored == 0)
-        return {side: rows for side, rows in lacking.items() if rows}
-
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
-        sides = {
-            side: {"stored": stored, "of": of, "missing": self.missing.get(side, 0)}
-            for side, (stored, of) in self.sides.items()
-        }
-        return {"path": self.path, "collection": self.collection, "sides": sides}
+    sides: dict[Side, SideState]
 
 
 class Report(NamedTuple):
@@ -114,16 +93,6 @@ class Report(NamedTuple):
         """Whether there is no damage."""
         return not self.of_level("damage")
 
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            **self._asdict(),
-            "ok": self.ok,
-            "findings": [finding._asdict() for finding in self.findings],
-            "encoders": [encoder.record() for encoder in self.encoders],
-            "pairs": [pair.record() for pair in self.pairs],
-        }
-
 
 T = TypeVar("T")
 
@@ -131,11 +100,6 @@ T = TypeVar("T")
 def exactly(*names: str) -> re.Pattern[str]:
     """A pattern of fixed names."""
     return re.compile("|".join(re.escape(name) for name in names))
-
-
-def has_vanished(error: BaseException) -> bool:
-    """Whether an error means that another process has removed or renamed the file."""
-    return isinstance(error.__cause__, FileNotFoundError)
 
 
 class Walk:

@@ -26,7 +26,7 @@ from era_cache.store.read_rows import repeats_a_key
 from era_cache.store.segment import Segment, open_segment
 from era_cache.types import Array, FloatArray, IntArray
 
-__all__ = ["LARGE_NORM", "Norms", "RowScan", "Scan", "scan_segment"]
+__all__ = ["LARGE_NORM", "NormSummary", "Norms", "RowScan", "Scan", "scan_segment"]
 
 _CHUNK_BYTES = 2 << 20
 # Handing less to another thread costs more than hashing it.
@@ -183,6 +183,12 @@ class Norms(NamedTuple):
     suspicious: int = 0
     """Rows whose norm is 0 in float32, or above ``LARGE_NORM``."""
 
+    def summary(self) -> NormSummary | None:
+        """What they come to; None where there are no rows."""
+        if not self.rows:
+            return None
+        return NormSummary(self.smallest, self.total / self.rows, self.largest, self.suspicious)
+
     def joined(self, other: Norms) -> Norms:
         """The norms of these rows and others."""
         return Norms(
@@ -192,6 +198,15 @@ class Norms(NamedTuple):
             max(self.largest, other.largest),
             self.suspicious + other.suspicious,
         )
+
+
+class NormSummary(NamedTuple):
+    """What ``Norms`` come to."""
+
+    smallest: float
+    mean: float
+    largest: float
+    suspicious_rows: int
 
 
 class RowScan:
