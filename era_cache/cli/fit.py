@@ -33,10 +33,11 @@ from era_cache.cli.fit_options import (
 )
 from era_cache.cli.fit_sweep import sweep
 from era_cache.config import FitConfig, PaperConfig
+from era_cache.fitting.candidates import DEFAULT
 
 __all__ = ["main"]
 
-NAMES = ["auto", "small", "aligned", "era", "era-dual", "small+"]
+NAMES = ["auto", *DEFAULT]
 
 
 class FitForms(EraForms):

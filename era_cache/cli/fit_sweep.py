@@ -28,6 +28,7 @@ from era_cache.cli.fit_options import (
     shares,
     split_of,
 )
+from era_cache.fitting.candidates import TRAINED
 
 __all__ = ["sweep"]
 
@@ -53,7 +54,7 @@ _FIXED = ("job", "candidate", "labels", "split_seed", "held_out", "round", "chos
 @click.option(
     "--candidate",
     "candidates",
-    type=click.Choice(["era", "era-dual", "small+"]),
+    type=click.Choice(TRAINED),
     multiple=True,
     default=("era-dual",),
     show_default=True,

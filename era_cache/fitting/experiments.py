@@ -86,7 +86,7 @@ def sweep_rows(
         split: rule and first seed.
         labels: shares of the judged queries to train with.
         split_seeds: how many shuffles of the split, counted up from ``split.seed``.
-        candidates: of ``sweep.SWEPT``.
+        candidates: of ``candidates.TRAINED``.
         base: the recipe that settings change.
         settings: changes of ``base``, from ``settings.grid``.
         halving: see ``sweep.sweep``.

@@ -241,17 +241,8 @@ def fit_to_folder(
         )
     config["choice_reason"] = result.choice.reason
     alignment = _alignment_quality(data, recipe)
-    metrics = {
-        "primary": str(PRIMARY),
-        "judging_queries": sum(len(v) for v in result.candidates["small"].values),
-        "missing": list(result.missing),
-        "alignment": None if alignment is None else alignment._asdict(),
-        "candidates": {
-            name: {"validation": fit.mean, "options": fit.options}
-            for name, fit in result.candidates.items()
-        },
-        "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
-    }
+    quality = None if alignment is None else alignment._asdict()
+    metrics = result.metrics(alignment=quality)
     trained = set(result.candidates) - {"small", "aligned"}
     if not (ready and trained == set(ready) and _chosen(folder) == result.choice.name):
         # Else all of it is there, perhaps with a curve and an evaluation.

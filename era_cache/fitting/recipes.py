@@ -38,13 +38,14 @@ class FitResult(NamedTuple):
     seconds: dict[str, float]
     missing: tuple[str, ...] = ()
 
-    def metrics(self) -> dict[str, object]:
-        """What ``metrics.json`` says of a fit."""
+    def metrics(self, **more: object) -> dict[str, object]:
+        """What ``metrics.json`` says of a fit, with ``more`` that is known of it."""
         first = next(iter(self.candidates.values()))
         return {
             "primary": str(PRIMARY),
             "judging_queries": sum(len(values) for values in first.values),
             "missing": list(self.missing),
+            **more,
             "candidates": {
                 name: {"validation": fit.mean, "options": fit.options}
                 for name, fit in self.candidates.items()

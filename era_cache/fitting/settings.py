@@ -13,22 +13,18 @@ from typing import Any
 
 from era_cache.config import FitConfig
 from era_cache.errors import InputError
+from era_cache.fitting.alignment.methods import ALIGNMENTS
+from era_cache.fitting.mining import NEGATIVES
+from era_cache.fitting.starts import ALIGN_TEXTS
+from era_cache.fitting.trained_part import SHAPES
 
 __all__ = ["checked", "grid", "parse_setting", "shown", "with_settings"]
 
 _CHOICES = {
-    "align": (
-        "auto",
-        "procrustes",
-        "procrustes-centred",
-        "ridge",
-        "mixture",
-        "whitened",
-        "low-rank",
-    ),
-    "align_texts": ("documents", "queries", "both"),
-    "shape": ("linear", "low-rank", "mlp"),
-    "negatives": ("corpus", "in-batch", "random", "naive_topk", "topk_percpos"),
+    "align": ("auto", *ALIGNMENTS),
+    "align_texts": ALIGN_TEXTS,
+    "shape": SHAPES,
+    "negatives": NEGATIVES,
 }
 _LEAST = {
     "seed": 0,

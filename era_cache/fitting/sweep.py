@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
-from era_cache.fitting.candidates import VIEWS_READ
+from era_cache.fitting.candidates import TRAINED, VIEWS_READ
 from era_cache.fitting.crossfit import Fitted, Request, crossfit_all
 from era_cache.fitting.held_out import Part, document_references
 from era_cache.fitting.starts import align, choose_scale, joined_start
@@ -25,10 +25,8 @@ from era_cache.types import IntArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FEWEST", "SWEPT", "Job", "Outcome", "short", "sweep"]
+__all__ = ["FEWEST", "Job", "Outcome", "short", "sweep"]
 
-SWEPT = ("era", "era-dual", "small+")
-"""Candidates that have settings to sweep."""
 FEWEST = 8
 """Jobs that are always fitted in full."""
 _KEPT = 5
@@ -122,9 +120,9 @@ class _Shared:
     def request(self, job: Job, first_fold: bool) -> Request:
         """Turn a job into a request; in the short round only the first fold is trained."""
         config = job.config
-        if job.candidate not in SWEPT:
+        if job.candidate not in TRAINED:
             raise InputError(
-                f"Candidate '{job.candidate}' has no settings; sweep {', '.join(SWEPT)}."
+                f"Candidate '{job.candidate}' has no settings; sweep {', '.join(TRAINED)}."
             )
         labels = labels_together(
             [
