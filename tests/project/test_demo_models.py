@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import demo_models
@@ -123,14 +124,8 @@ def test_builders_at_the_same_time_all_get_the_whole_folder(models, tmp_path, mo
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", rename_together)
-    made = []
-    threads = [
-        threading.Thread(target=lambda: made.append(build_small(tmp_path))) for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(build_small, [tmp_path] * 3))
     assert made == [tmp_path / "wordllama-256"] * 3
     assert contents(made[0]) == contents(models / "wordllama-256")
     assert os.listdir(tmp_path) == ["wordllama-256"]  # noqa: PTH208 - hidden files too

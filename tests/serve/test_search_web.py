@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from lookup_cases import NASTY, Case, build, nasty_texts
@@ -227,18 +228,12 @@ def test_every_answer_carries_the_headers_that_protect(server, guarded) -> None:
 
 
 def test_many_ask_at_once_and_each_gets_its_own_answer(server) -> None:
-    found = {}
-
     def ask(number):
         body = _ask(server, f"/api/search?id=q{number:03d}&k=1")[2]
-        found[number] = json.loads(body)["query"]["id"]
+        return json.loads(body)["query"]["id"]
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(30)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == {number: f"q{number:03d}" for number in range(30)}
+    with ThreadPoolExecutor(30) as pool:
+        assert list(pool.map(ask, range(30))) == [f"q{number:03d}" for number in range(30)]
 
 
 def test_searches_take_turns(case) -> None:
@@ -258,14 +253,8 @@ def test_searches_take_turns(case) -> None:
     lookup = case.lookup(typed=True, names=SHOWN)
     slow = lookup.models["large"] = Slow(lookup.models["large"])
     for running in _serving(lookup):
-        threads = [
-            threading.Thread(target=_ask, args=(running, f"/api/search?query=w{n}+new"))
-            for n in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: _ask(running, f"/api/search?query=w{n}+new"), range(8)))  # noqa: B023
     assert slow.most == 1
 
 
