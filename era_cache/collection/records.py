@@ -6,11 +6,12 @@ store holds of it (no text, only keys).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from era_cache.types import Array, Keys, Qrels
+from era_cache.types import Array, IntArray, Keys, Qrels, Role
 
-__all__ = ["Collection", "Dropped", "TextCollection"]
+__all__ = ["Collection", "Dropped", "RoleTexts", "TextCollection"]
 
 
 class Dropped(NamedTuple):
@@ -32,6 +33,20 @@ class Dropped(NamedTuple):
         return [f"{count} {text}" for count, text in lines if count]
 
 
+class RoleTexts(NamedTuple):
+    """Texts of one role with their ids; ``instructions`` is None where the role has none."""
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    instructions: Sequence[str] | None
+
+    def take(self, rows: IntArray) -> RoleTexts:
+        """Some of them, in the order of ``rows``."""
+        ids, texts = ([column[row] for row in rows] for column in (self.ids, self.texts))
+        said = self.instructions
+        return RoleTexts(ids, texts, None if said is None else [said[row] for row in rows])
+
+
 class TextCollection(NamedTuple):
     """A collection with its texts, as the encoders need it.
 
@@ -49,6 +64,12 @@ class TextCollection(NamedTuple):
     instructions: list[str]
     splits: dict[str, Qrels]
     dropped: Dropped
+
+    def of(self, role: Role) -> RoleTexts:
+        """The queries with their instructions, or the documents."""
+        if role is Role.QUERY:
+            return RoleTexts(self.query_ids, self.query_texts, self.instructions)
+        return RoleTexts(self.doc_ids, self.doc_texts, None)
 
 
 class Collection(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from era_cache.collection.keys import alignment_order
-from era_cache.collection.records import TextCollection
+from era_cache.collection.records import RoleTexts, TextCollection
 from era_cache.encode.encoder import Encoder, differences
 from era_cache.errors import EncoderError, FingerprintError, StoreError
 from era_cache.store.encoder_record import StoredSpec, render
@@ -24,7 +24,7 @@ from era_cache.store.precision import check_vectors
 from era_cache.store.read_rows import read_rows
 from era_cache.store.sorted_keys import by_segment
 from era_cache.store.stored_encoder import StoredEncoder
-from era_cache.types import FloatArray, IntArray, Role
+from era_cache.types import FloatArray, IntArray
 
 __all__ = ["ProbeReport", "SegmentOrigin", "probe_rows"]
 
@@ -133,7 +133,7 @@ def probe_rows(
         )
     order = alignment_order(keys[present], seed)
     rows = np.sort(present[order[:sample]])
-    fresh = _encode(encoder, spec, texts, rows, ids)
+    fresh = _encode(encoder, spec, texts.of(spec.role).take(rows))
     found = np.empty((len(rows), spec.dim), dtype=np.float32)
     read_rows(index, positions[rows], found)
     runtime = encoder.provenance()
@@ -161,17 +161,9 @@ def probe_rows(
     )
 
 
-def _encode(
-    encoder: Encoder, spec: StoredSpec, texts: TextCollection, rows: IntArray, ids: list[str]
-) -> FloatArray:
-    is_query = spec.role is Role.QUERY
-    bodies = texts.query_texts if is_query else texts.doc_texts
-    rendered = render(
-        spec.template,
-        [bodies[row] for row in rows],
-        [texts.instructions[row] for row in rows] if is_query else None,
-    )
-    fresh = np.full((len(rows), spec.dim), np.nan, dtype=np.float32)
+def _encode(encoder: Encoder, spec: StoredSpec, texts: RoleTexts) -> FloatArray:
+    rendered = render(spec.template, texts.texts, texts.instructions)
+    fresh = np.full((len(rendered), spec.dim), np.nan, dtype=np.float32)
     for places, batch in encoder.encode(rendered, spec.role):
         if batch.shape != (len(places), spec.dim):
             raise EncoderError(
@@ -179,7 +171,7 @@ def _encode(
                 f"ones have {spec.dim}. They are not this model's."
             )
         fresh[places] = batch
-    check_vectors(fresh, "float32", lambda row: f"'{ids[rows[row]]}'", encoder.spec.name)
+    check_vectors(fresh, "float32", lambda row: f"'{texts.ids[row]}'", encoder.spec.name)
     return fresh
 
 

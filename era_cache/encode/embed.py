@@ -7,14 +7,14 @@ report of what was encoded and what was already there. The only step that loads 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from era_cache import __version__
 from era_cache.collection.keys import alignment_order, distinct_rows
-from era_cache.collection.records import Collection, TextCollection
+from era_cache.collection.records import Collection, RoleTexts, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import EncoderError
@@ -85,17 +85,18 @@ def embed_collection(
     sample = alignment_order(collection.doc_keys, config.align_seed)
     if not large_corpus:
         sample = sample[: config.align_documents]
-    everything = np.arange(len(texts.doc_ids))
+    documents, queries = texts.of(Role.DOCUMENT), texts.of(Role.QUERY)
+    keys, sample = collection.doc_keys, np.sort(sample)
     parts = (
-        _documents("documents", small, texts, collection, everything),
-        _queries(small, texts, collection),
-        _queries(large, texts, collection),
-        _documents(
+        _Part("documents", small, Role.DOCUMENT, keys, documents),
+        _Part("queries", small, Role.QUERY, collection.query_keys, queries),
+        _Part("queries", large, Role.QUERY, collection.query_keys, queries),
+        _Part(
             "documents" if large_corpus else "alignment documents",
             large,
-            texts,
-            collection,
-            np.sort(sample),
+            Role.DOCUMENT,
+            keys[sample],
+            documents.take(sample),
         ),
     )
     reports = []
@@ -112,44 +113,19 @@ def embed_collection(
 class _Part(NamedTuple):
     """Texts of one role for one encoder, none of them put into the template yet.
 
-    ``what`` names them for progress and report; ``keys`` is (n, 16) uint8; ``instructions`` is None
-    where there are none.
+    ``what`` names them for progress and report; ``keys`` is (n, 16) uint8.
     """
 
     what: str
     encoder: Encoder
     role: Role
-    ids: Sequence[str]
     keys: Keys
-    texts: Sequence[str]
-    instructions: Sequence[str] | None
+    asked: RoleTexts
 
     def rendered(self, rows: IntArray) -> list[str]:
         """Some of the texts as the model is given them."""
-        return render(
-            self.encoder.spec.templates[self.role],
-            [self.texts[row] for row in rows],
-            None if self.instructions is None else [self.instructions[row] for row in rows],
-        )
-
-
-def _documents(
-    what: str, encoder: Encoder, texts: TextCollection, collection: Collection, rows: IntArray
-) -> _Part:
-    ids, bodies = ([column[row] for row in rows] for column in (texts.doc_ids, texts.doc_texts))
-    return _Part(what, encoder, Role.DOCUMENT, ids, collection.doc_keys[rows], bodies, None)
-
-
-def _queries(encoder: Encoder, texts: TextCollection, collection: Collection) -> _Part:
-    return _Part(
-        "queries",
-        encoder,
-        Role.QUERY,
-        texts.query_ids,
-        collection.query_keys,
-        texts.query_texts,
-        texts.instructions,
-    )
+        taken = self.asked.take(rows)
+        return render(self.encoder.spec.templates[self.role], taken.texts, taken.instructions)
 
 
 def _encode_missing(
@@ -255,7 +231,7 @@ class _Job:
         return check_vectors(
             batch,
             self._dtype,
-            lambda row: f"{self._part.role.value} '{self._part.ids[group[rows[row]]]}'",
+            lambda row: f"{self._part.role.value} '{self._part.asked.ids[group[rows[row]]]}'",
             name,
         )
 

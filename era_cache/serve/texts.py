@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Collection, TextCollection
+from era_cache.store.exchange.matching import collection_keys
 from era_cache.types import Array, Keys, Role
 
 __all__ = ["Texts", "matching_texts"]
@@ -57,18 +57,8 @@ def matching_texts(collection: Collection, read: TextCollection) -> Texts:
     Raises:
         InputError: a text is not valid Unicode.
     """
-    documents, at = _matching(
-        collection.doc_ids,
-        collection.doc_keys,
-        read.doc_ids,
-        row_keys(Role.DOCUMENT, read.doc_texts),
-    )
-    queries, _ = _matching(
-        collection.query_ids,
-        collection.query_keys,
-        read.query_ids,
-        row_keys(Role.QUERY, read.query_texts, read.instructions),
-    )
+    documents, at = _matching(collection.doc_ids, collection.doc_keys, read, Role.DOCUMENT)
+    queries, _ = _matching(collection.query_ids, collection.query_keys, read, Role.QUERY)
     absent = int(np.count_nonzero(at < 0))
     known = int(np.count_nonzero(documents >= 0))
     return Texts(
@@ -81,9 +71,10 @@ def matching_texts(collection: Collection, read: TextCollection) -> Texts:
 
 
 def _matching(
-    ids: Sequence[str], keys: Keys, read_ids: Sequence[str], read_keys: Keys
+    ids: Sequence[str], keys: Keys, read: TextCollection, role: Role
 ) -> tuple[Array, Array]:
     """Rows in what was read: where id and key are the same, and where the id is; else -1."""
+    read_ids, read_keys = collection_keys(read, role)
     row_of = {text_id: row for row, text_id in enumerate(read_ids)}
     at = np.array([row_of.get(text_id, -1) for text_id in ids], dtype=np.int64)
     found = np.flatnonzero(at >= 0)

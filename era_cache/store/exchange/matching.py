@@ -38,11 +38,10 @@ class FileRows(NamedTuple):
         return f"'{name}' (row {row} of {path.name}, from 0)"
 
 
-def collection_keys(texts: TextCollection, role: Role) -> tuple[list[str], Keys]:
+def collection_keys(texts: TextCollection, role: Role) -> tuple[Sequence[str], Keys]:
     """The ids and keys of a collection's texts of one role, in its order."""
-    if role is Role.QUERY:
-        return texts.query_ids, row_keys(role, texts.query_texts, texts.instructions)
-    return texts.doc_ids, row_keys(role, texts.doc_texts)
+    asked = texts.of(role)
+    return asked.ids, row_keys(role, asked.texts, asked.instructions)
 
 
 def rows_by_id(
