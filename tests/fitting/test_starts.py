@@ -1,0 +1,90 @@
+"""Where training starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from planted import QUICK, aligned, fit_data
+
+from era_cache.config import FitConfig
+from era_cache.errors import InputError
+from era_cache.fitting.adapter import Adapter
+from era_cache.fitting.alignment.methods import ALIGNMENTS
+from era_cache.fitting.held_out import Part, document_references, values_of
+from era_cache.fitting.recipes import fit_candidates, parts_of
+from era_cache.fitting.starts import align, joined_start
+
+
+def _held_out(adapter: Adapter, part: Part) -> float:
+    """Mean value of an adapter for a collection's judging queries."""
+    queries, rows = part.labels.queries, part.labels.judges
+    mapped = adapter.apply({name: v[rows] for name, v in queries.views.items()})
+    return float(values_of(mapped, queries, rows, part.data).mean())
+
+
+def test_joined_start_adds_the_scaled_aligned_view() -> None:
+    data = fit_data()
+    weight = aligned(data.align_large, data.align_small).weight
+    views = data.validation.views
+    expected = views["small"] + 0.5 * (views["large"] @ weight.T)
+    mapped = Adapter(("small", "large"), joined_start(weight, 0.5)).apply(views)
+    torch.testing.assert_close(mapped, torch.nn.functional.normalize(expected, dim=1))
+
+
+def test_spaces_are_aligned_on_the_texts_asked_for() -> None:
+    data = fit_data()
+    documents = data.align_large, data.align_small
+    queries = data.train.views["large"], data.train.views["small"]
+    both = [torch.cat(pair) for pair in zip(documents, queries, strict=True)]
+    for texts, pair in (("documents", documents), ("queries", queries), ("both", both)):
+        config = FitConfig(align_texts=texts)
+        found, method = align(parts_of(data, config), config)
+        assert method == "procrustes"
+        torch.testing.assert_close(found.weight, aligned(*pair).weight)
+
+
+def test_unknown_alignment_texts_are_refused() -> None:
+    config = FitConfig(align_texts="titles")
+    with pytest.raises(InputError, match="'titles'; expected one of documents, queries, both"):
+        align(parts_of(fit_data(), config), config)
+
+
+def test_the_alignment_of_several_collections_takes_the_texts_of_all() -> None:
+    one, two = fit_data(), fit_data(seed=5)
+    found, _ = align(parts_of([one, two], FitConfig()), FitConfig())
+    expected = aligned(
+        torch.cat([one.align_large, two.align_large]), torch.cat([one.align_small, two.align_small])
+    )
+    torch.testing.assert_close(found.weight, expected.weight)
+
+
+def test_auto_takes_the_alignment_that_ranks_best_for_labelled_queries() -> None:
+    data = fit_data()
+    config = FitConfig(align="auto")
+    (part,) = parts_of(data, config)
+    tables = (document_references([part], config),)
+    means = {}
+    for name in ALIGNMENTS:
+        found, method = align([part], dataclasses.replace(config, align=name))
+        assert method == name
+        means[name] = _held_out(found._replace(references=tables), part)
+    best, method = align([part], config)
+    assert len(set(means.values())) > 1
+    assert means[method] == max(means.values())
+    assert _held_out(best._replace(references=tables), part) == means[method]
+
+
+def test_the_scale_of_the_dual_view_is_the_one_whose_start_ranks_best() -> None:
+    data = fit_data()
+    config = dataclasses.replace(QUICK, scales=(0.0, 0.5, 3.0), strengths=(1e6,))
+    (part,) = parts_of(data, config)
+    weight = aligned(data.align_large, data.align_small).weight
+    tables = (document_references([part], config),)
+    means = {}
+    for scale in config.scales:
+        start = Adapter(("small", "large"), joined_start(weight, scale), references=tables)
+        means[scale] = _held_out(start, part)
+    found = fit_candidates(data, config).candidates["era-dual"].options["scale"]
+    assert means[found] == max(means.values()) > min(means.values())
