@@ -31,6 +31,7 @@ __all__ = [
     "has_width",
     "parts_that_judge",
     "recipe_for",
+    "record_of",
     "rows_of",
     "same_count",
 ]

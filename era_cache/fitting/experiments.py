@@ -213,7 +213,7 @@ def alignment_rows(
         reading: further arguments of ``load_sources``.
 
     Returns:
-        Rows of ``method``, ``documents`` and the measures of ``align_quality.SelfRetrieval``.
+        Rows of ``method``, ``documents`` and the measures of ``SelfRetrieval``.
 
     Raises:
         EraError: whatever is wrong, with what to do.

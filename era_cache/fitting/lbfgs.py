@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     Objective = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
-__all__ = ["minimise"]
+__all__ = ["MEMORY", "minimise"]
 
+MEMORY = 8
+"""Pairs of differences that are remembered."""
 _SUFFICIENT = 1e-4
 """Share of the promised decrease that a step must deliver (Armijo's rule)."""
 _SHRINKS = 8
@@ -28,7 +30,6 @@ def minimise(
     iterations: int,
     *,
     first_step: float = 0.5,
-    memory: int = 8,
     tolerance: float = 1e-5,
 ) -> torch.Tensor:
     """Lower each of k losses by at most so many L-BFGS steps.
@@ -42,7 +43,6 @@ def minimise(
         start: (k, p) float32.
         iterations: steps of each problem at most.
         first_step: length of the very first trial step, in the norm of the parameters.
-        memory: pairs of differences that are remembered.
         tolerance: a problem whose loss falls by a smaller share in a step is solved.
 
     Returns:
@@ -72,7 +72,7 @@ def minimise(
         curvature = (differences * changes).sum(1)
         usable = curvature > 1e-10 * changes.square().sum(1).clamp(min=1e-30)
         rho = torch.where(usable, 1 / curvature.where(usable, torch.ones_like(curvature)), 0.0)
-        history = [*history[-(memory - 1) :], (differences, changes, rho)]
+        history = [*history[-(MEMORY - 1) :], (differences, changes, rho)]
         going = taken & (loss - new_loss > tolerance * loss.abs().clamp(min=1e-12))
         x, loss, gradient = moved, new_loss, new_gradient
         best[members] = x

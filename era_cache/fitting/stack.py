@@ -4,7 +4,7 @@ In: a ``Task`` for each collection, and a ``Member`` for each adapter. Out: for 
 of the pull to the start, from strong to weak, the trained parameters of all members; a weaker pull
 goes on from where the stronger one ended.
 
-The softmax runs over the whole corpus, or over a pool of it: see ``pools``.
+The softmax runs over the whole corpus, or over a pool of it: see ``mining.pool_rows``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from era_cache.errors import FitError
 from era_cache.fitting.adapter import unit
-from era_cache.fitting.lbfgs import minimise
+from era_cache.fitting.lbfgs import MEMORY, minimise
 from era_cache.fitting.losses import corpus_softmax
 from era_cache.fitting.trained_part import Shape
 from era_cache.types import IntArray
@@ -50,9 +50,9 @@ class Member(NamedTuple):
     temperature: float
 
 
-def bytes_per_member(rows: int, d_out: int, d_in: int, history: int = 8) -> int:
+def bytes_per_member(rows: int, d_out: int, d_in: int) -> int:
     """Memory that one linear member of a stack needs while it trains on so many rows, roughly."""
-    return 4 * (rows * (d_in + 6 * d_out) + d_out * d_in * (2 * history + 8))
+    return 4 * (rows * (d_in + 6 * d_out) + d_out * d_in * (2 * MEMORY + 8))
 
 
 class Stack:
@@ -109,7 +109,6 @@ class Stack:
         *,
         begin: torch.Tensor | None = None,
         refresh: Callable[[torch.Tensor], Sequence[Task]] | None = None,
-        history: int = 8,
     ) -> Iterator[torch.Tensor]:
         """Train at each strength in turn.
 
@@ -118,7 +117,6 @@ class Stack:
             iterations: L-BFGS steps at each strength.
             begin: parameters (k, p) to start from; None is the origin.
             refresh: given the parameters after a strength, the tasks with new pools.
-            history: pairs that L-BFGS remembers.
 
         Yields:
             Parameters (k, p) after each strength.
@@ -128,7 +126,7 @@ class Stack:
             if number and refresh is not None:
                 self.tasks = refresh(parameters)
             objective = partial(self._objective, strength)
-            parameters = minimise(objective, parameters, iterations, memory=history)
+            parameters = minimise(objective, parameters, iterations)
             yield parameters
 
     def outputs(self, parameters: torch.Tensor, member: int, inputs: torch.Tensor) -> torch.Tensor:
