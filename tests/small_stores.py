@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import numpy as np
+from hash_encoder import HashEncoder
 
 from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
 from era_cache.store.encoder_record import EncoderSpec
+from era_cache.store.precision import check_vectors
 from era_cache.store.records import ROLES
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
 
 DIM = 3
+SPEC = HashEncoder(DIM).spec
+
+
+def numbered(*numbers):
+    """Distinct keys, (n, 16) uint8."""
+    return row_keys(Role.DOCUMENT, [f"text {number}" for number in numbers])
+
+
+def rows(*numbers, dtype="float32", add=0.0):
+    """A recognisable vector for each number; not of unit length."""
+    return np.array([[n + add, n + 0.5, -1] for n in numbers], dtype=dtype)
+
+
+def write(encoder, *numbers, dtype="float32", add=0.0):
+    """Write a segment of the rows of some numbers; gives its path."""
+    stored = check_vectors(rows(*numbers, add=add), dtype, str, "x")
+    return SegmentWriter(encoder, {"device": "x"}).commit(numbered(*numbers), stored)
 
 
 def spec_of(name="model", model="model", role=Role.DOCUMENT):

@@ -12,8 +12,8 @@ import pytest
 from hash_encoder import HashEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_stores import DIM, SPEC, numbered, rows, write
 
-from era_cache.collection.keys import row_keys
 from era_cache.errors import EraError, FormatError
 from era_cache.store import compact as compact_module
 from era_cache.store.clean import clean
@@ -24,33 +24,6 @@ from era_cache.store.sync import merge
 from era_cache.store.verify import verify
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
-
-DIM = 3
-SPEC = HashEncoder(DIM).spec
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store.create(tmp_path / "store")
-
-
-@pytest.fixture
-def encoder(store):
-    return store.add_encoder(SPEC, Role.DOCUMENT, DIM)
-
-
-def numbered(*numbers):
-    return row_keys(Role.DOCUMENT, [f"text {number}" for number in numbers])
-
-
-def rows(*numbers, dtype="float32"):
-    return np.array([[n, n + 0.5, -1] for n in numbers], dtype=dtype)
-
-
-def write(encoder, *numbers, dtype="float32"):
-    return SegmentWriter(encoder, {"device": "x"}).commit(
-        numbered(*numbers), rows(*numbers, dtype=dtype)
-    )
 
 
 def assert_rows(encoder, *numbers):

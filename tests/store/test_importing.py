@@ -47,11 +47,6 @@ from era_cache.types import Role
 TOY = Path(__file__).parents[2] / "data" / "toy"
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store.create(tmp_path / "store")
-
-
 # Alignment
 
 

@@ -40,11 +40,6 @@ def packed(source, tmp_path):
     return tmp_path / "store.tar"
 
 
-@pytest.fixture
-def into(tmp_path):
-    return tmp_path / "into"
-
-
 def tar_of(path, members, **options):
     """A tar file of (TarInfo or name, bytes)."""
     with tarfile.open(path, "w", **options) as tar:

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 from hash_encoder import HashEncoder
+from small_stores import DIM, SPEC, numbered, rows
 
-from era_cache.collection.keys import row_keys
 from era_cache.collection.records import TextCollection
 from era_cache.disk.files import TEMPORARY_PREFIX, sha256_file
 from era_cache.disk.hdf5 import PlainWriter
@@ -24,29 +24,6 @@ from era_cache.store import stored_encoder
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
-
-DIM = 3
-SPEC = HashEncoder(DIM).spec
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.create(tmp_path / "store")
-
-
-@pytest.fixture
-def encoder(store):
-    return store.add_encoder(SPEC, Role.DOCUMENT, DIM)
-
-
-def numbered(*numbers):
-    """Distinct keys, (n, 16) uint8."""
-    return row_keys(Role.DOCUMENT, [f"text {number}" for number in numbers])
-
-
-def rows(*numbers, dtype="float32", add=0.0):
-    """A recognisable vector for each number; not of unit length."""
-    return np.array([[n + add, n + 0.5, -1] for n in numbers], dtype=dtype)
 
 
 def write(encoder, keys, vectors):

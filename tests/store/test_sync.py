@@ -52,11 +52,6 @@ def source(tmp_path, toy):
     return path
 
 
-@pytest.fixture
-def into(tmp_path):
-    return tmp_path / "into"
-
-
 def segments_of(path):
     return sorted(path.glob("encoders/*/segments/[0-9a-f]*.h5"))
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from hash_encoder import HashEncoder
+from small_stores import DIM, numbered, rows, write
+from small_stores import damage as flip
 
 from era_cache.cli import store_trust
-from era_cache.collection.keys import row_keys
 from era_cache.config import EmbedConfig
 from era_cache.disk.files import sha256_file
 from era_cache.disk.hdf5 import write_plain
@@ -25,45 +26,17 @@ from era_cache.store import read_rows as reading
 from era_cache.store import sorted_keys
 from era_cache.store.compact import compact
 from era_cache.store.names import SEGMENT_NAME
-from era_cache.store.precision import StoredRows, check_vectors
+from era_cache.store.precision import StoredRows
 from era_cache.store.retired import retire
 from era_cache.store.segment import segment_attributes
 from era_cache.store.sorted_keys import persist_index
-from era_cache.store.store import Store
 from era_cache.store.verify import encoders as verify_encoders
 from era_cache.store.verify import segment_scan, verify
-from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
-
-DIM = 3
-SPEC = HashEncoder(DIM).spec
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.create(tmp_path / "store")
-
-
-@pytest.fixture
-def encoder(store):
-    return store.add_encoder(SPEC, Role.DOCUMENT, DIM)
 
 
 def missing(pair):
     return {side: state.missing for side, state in pair.sides.items() if state.missing}
-
-
-def numbered(*numbers):
-    return row_keys(Role.DOCUMENT, [f"text {number}" for number in numbers])
-
-
-def rows(*numbers, dtype="float32"):
-    return np.array([[n + 1, n + 0.5, -1] for n in numbers], dtype=dtype)
-
-
-def write(encoder, *numbers, dtype="float32"):
-    stored = check_vectors(rows(*numbers), dtype, str, "x")
-    return SegmentWriter(encoder, {}).commit(numbered(*numbers), stored)
 
 
 def forge(encoder, keys, values, scales=None, **attributes):
@@ -76,12 +49,6 @@ def forge(encoder, keys, values, scales=None, **attributes):
     temporary.parent.mkdir(exist_ok=True)
     write_plain(temporary, {"keys": keys, **stored.arrays()}, {**about, **attributes})
     return temporary.rename(temporary.with_name(f"{sha256_file(temporary)}.h5"))
-
-
-def flip(path, position=-1):
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.write_bytes(content)
 
 
 def found(store, level="damage", **options):
