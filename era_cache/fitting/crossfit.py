@@ -207,20 +207,18 @@ class _Group:
 
     def fit(self, *, refit: bool) -> list[Fitted]:
         """Train the folds, choose, train again."""
-        members, owners = [], []
-        for number, request in enumerate(self._requests):
-            for trained in _rows_by_fold(request.parts):
-                members.append(Member(request.start, trained, request.config.temperature))
-                owners.append(number)
+        members: list[Member] = []
+        mine: list[slice] = []  # of the members, those of each request
+        for request in self._requests:
+            first, trained = len(members), _rows_by_fold(request.parts)
+            temperature = request.config.temperature
+            members += [Member(request.start, rows, temperature) for rows in trained]
+            mine.append(slice(first, len(members)))
         stack = self._stack(members)
-        mine = [
-            [i for i, owner in enumerate(owners) if owner == number]
-            for number in range(len(self._requests))
-        ]
 
         def refresh(parameters: torch.Tensor) -> list[Task]:
             middle = parameters[mine[0]].mean(dim=0)
-            mapped = [stack.outputs(middle, mine[0][0], x) for x in self._inputs]
+            mapped = [stack.outputs(middle, 0, x) for x in self._inputs]
             self._tasks = self._make_tasks(mapped)  # the final training goes on with these
             return self._tasks
 
@@ -246,17 +244,15 @@ class _Group:
         self,
         stack: Stack,
         parameters: torch.Tensor,
-        rows: Sequence[int],
+        rows: slice,
         number: int,
         strength: float | None = None,
     ) -> _Point:
-        own = parameters[rows[0] : rows[-1] + 1]
-        mapped = self._judges[number].held_out(stack, own, rows[0], self._inputs)
+        own = parameters[rows]
+        mapped = self._judges[number].held_out(stack, own, rows.start, self._inputs)
         return _Point(strength, own, mapped, self._judges[number].values(mapped))
 
-    def _finish(
-        self, stack: Stack, number: int, rows: Sequence[int], point: _Point, refit: bool
-    ) -> Fitted:
+    def _finish(self, stack: Stack, number: int, rows: slice, point: _Point, refit: bool) -> Fitted:
         request, judge = self._requests[number], self._judges[number]
         values = judge.choose_tables(point.mapped, point.values)
         options: dict[str, float | int | str] = {
@@ -265,7 +261,7 @@ class _Group:
         }
         parameters = point.parameters.mean(dim=0)
         if request.config.learn_temperature:
-            options["temperature"] = round(stack.temperature(parameters, rows[0]), 5)
+            options["temperature"] = round(stack.temperature(parameters, rows.start), 5)
         every = [part.labels.train_rows for part in request.parts]
         folds = max(len(part.labels.folds) for part in request.parts)
         if refit and folds > 1 and point.strength is not None:

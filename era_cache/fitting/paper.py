@@ -1,8 +1,7 @@
 """The published recipe: stage 2 of arXiv 2604.03403, as its code runs it.
 
-In: ``FitData`` and the aligned adapter of ``alignment.methods.align_paper``. Out: the adapter of the
-epoch with the lowest validation loss. Kept for comparison; docs/fitting.md says how the default
-differs.
+In: ``FitData`` and the adapter of ``alignment.methods.align_paper``. Out: the adapter of the epoch
+with the lowest validation loss. Kept for comparison; docs/fitting.md says how the default differs.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.losses import pull_of
-from era_cache.fitting.mining import STRATEGIES, Mining, mine_triples, pool_rows
+from era_cache.fitting.mining import Mining, mine_triples, pool_rows
 from era_cache.fitting.stack import Task
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.types import IntArray, Qrels
@@ -84,9 +84,8 @@ def barred_documents(
         barred[:] = True
         barred[:, doc_rows.unique()] = False
     elif config.negatives != "corpus":
-        mining = Mining(config.negatives, min(config.negatives_per_query, len(corpus) // 2))
-        if config.negatives in STRATEGIES:
-            mining = mining._replace(negatives=max(1, mining.negatives))
+        count = max(1, min(config.negatives_per_query, len(corpus) // 2))
+        mining = Mining(config.negatives, count)
         triples = mine_triples(mapped, qrels, corpus, mining, exclude=exclude, seed=config.seed)
         barred[:] = True
         rows = torch.from_numpy(triples.query_rows).to(device)

@@ -93,17 +93,6 @@ def test_loss_and_derivatives_are_those_of_a_plain_loop(seed, rows, barred, shar
     np.testing.assert_allclose(found.by_log_temperature, log_temperature.grad, atol=scale)
 
 
-def test_the_derivative_by_the_temperature_is_that_of_finite_differences() -> None:
-    mapped, corpus = unit(normal(3, 4)), unit(normal(6, 4, seed=1))
-    log, step = math.log(0.3), 1e-2
-    higher, lower = (
-        _found(mapped, corpus, torch.full((3,), math.exp(log + by)), barred=BARRED).loss
-        for by in (step, -step)
-    )
-    found = _found(mapped, corpus, torch.full((3,), 0.3), barred=BARRED)
-    np.testing.assert_allclose(found.by_log_temperature, (higher - lower) / (2 * step), atol=2e-3)
-
-
 @pytest.mark.parametrize("block_bytes", [1, 4 * 6, 2 * 4 * 6, 3 * 4 * 6 + 1])
 @pytest.mark.parametrize("barred", [None, BARRED])
 def test_blocks_give_the_same(block_bytes, barred) -> None:
@@ -130,16 +119,6 @@ def test_a_document_barred_for_all_has_no_influence() -> None:
     for name in RankingLoss._fields:
         assert torch.equal(getattr(one, name), getattr(two, name))
         torch.testing.assert_close(getattr(one, name), getattr(left_out, name))
-
-
-def test_a_document_barred_for_one_query_still_counts_for_the_others() -> None:
-    mapped, corpus = unit(normal(3, 4)), unit(normal(6, 4, seed=1))
-    barred = torch.zeros(3, 6, dtype=torch.bool)
-    barred[1, 1] = True
-    temperature = torch.full((3,), 0.1)
-    free, found = (_found(mapped, corpus, temperature, barred=b) for b in (None, barred))
-    assert torch.equal(free.loss == found.loss, torch.tensor([True, False, True]))
-    assert found.loss[1] < free.loss[1]
 
 
 def test_scores_beyond_the_range_of_exp_stay_finite() -> None:

@@ -170,14 +170,6 @@ def test_random_negatives_are_drawn_from_all_the_others() -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_querys_own_document_is_not_mined(strategy) -> None:
-    cosines = [0.9, 0.8, 0.7, 0.6]
-    for seed in range(10):
-        triples = _plane(cosines, [0], strategy=strategy, negatives=2, exclude=1, seed=seed)
-        assert sorted(triples.negative_rows[0].tolist()) == [2, 3]
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_corpus_without_enough_negatives_is_refused(strategy) -> None:
     with pytest.raises(FitError, match="corpus is too small"):
         _plane([0.9, 0.8], [0], strategy=strategy, negatives=2)

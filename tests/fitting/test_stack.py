@@ -11,10 +11,10 @@ from planted import normal
 
 from era_cache.errors import FitError
 from era_cache.fitting.adapter import unit
-from era_cache.fitting.losses import corpus_softmax, pull_of
+from era_cache.fitting.losses import corpus_softmax
 from era_cache.fitting.stack import Member, Stack, Task
 from era_cache.fitting.trained_part import SHAPES, shape_of
-from era_cache.types import IntArray, Qrels
+from era_cache.types import IntArray
 
 D_OUT, D_IN, N_DOCS, N_QUERIES = 5, 7, 40, 30
 
@@ -144,13 +144,6 @@ def test_a_shorter_member_does_not_depend_on_the_rows_that_it_lacks() -> None:
     assert bool((two[0] != 0).any())
 
 
-def test_the_order_and_number_of_members_do_not_matter() -> None:
-    task = _task()
-    members = [Member(_start(seed), [rows], 0.1) for seed, rows in ((8, FIRST), (9, SECOND))]
-    one, two = _trained([task], members), _trained([task], members[::-1])
-    torch.testing.assert_close(one, two.flip(0), atol=1e-4, rtol=0)
-
-
 def test_two_tasks_of_one_corpus_equal_one_task_with_the_queries_of_both() -> None:
     # Queries count alike, whatever task they come from.
     task, few, many = _task(), np.arange(4), np.arange(12, 30)
@@ -256,19 +249,6 @@ def test_blocks_of_scores_do_not_matter() -> None:
     torch.testing.assert_close(whole, parts, atol=1e-4, rtol=0)
 
 
-def test_barred_documents_do_not_push() -> None:
-    barred = torch.zeros(N_QUERIES, N_DOCS, dtype=torch.bool)
-    barred[:, 35] = True
-    task = _task(barred=barred)
-    moved = task.corpus.clone()
-    moved[35] = unit(task.inputs[0] @ _start().T)
-    members = [Member(_start(), [FIRST], 0.1)]
-    one, two = (_trained([task._replace(corpus=c)], members) for c in (task.corpus, moved))
-    assert torch.equal(one, two)
-    three = _trained([task._replace(corpus=moved, barred=None)], members)
-    assert not torch.allclose(two, three, atol=1e-3)
-
-
 def test_nothing_given_is_changed_in_place() -> None:
     task, start = _task(), _start()
     copies = [t.clone() for t in (task.inputs, task.corpus, task.pull, start)]
@@ -282,16 +262,3 @@ def test_training_is_deterministic_and_the_global_generator_takes_no_part() -> N
     one = _trained([_task()], members, shape="mlp")
     torch.manual_seed(5)
     assert torch.equal(one, _trained([_task()], members, shape="mlp"))
-
-
-def test_several_positives_pull_by_their_grades() -> None:
-    # Grades 3 and 1 of two documents: the optimum of a free map at temperature 1 lies nearer to
-    # the first.
-    qrels = Qrels(_rows(0, 0), _rows(0, 1), _rows(3, 1))
-    corpus = torch.eye(D_OUT)
-    inputs = unit(normal(1, D_IN))
-    task = Task(inputs, corpus, pull_of(qrels, 1, corpus), None)
-    stack = _stack([task], [Member(_start(), [_rows(0)], 0.3)])
-    (parameters,) = stack.path([1e-4], 30)
-    (mapped,) = stack.outputs(parameters[0], 0, inputs)
-    assert mapped[0] > mapped[1] > mapped[2:].max()
