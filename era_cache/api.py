@@ -29,6 +29,7 @@ from era_cache.evaluate.score import DEPTH
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.adapter_folder import load_adapter, load_config, save_adapters
 from era_cache.fitting.arrays import (
+    Given,
     checked_arrays,
     has_width,
     parts_that_judge,
@@ -312,13 +313,7 @@ def fit(
     """
     recipe, candidate = checked(options.config), options.candidate
     vectors = checked_arrays(
-        {
-            "query_vectors": query_vectors,
-            "corpus_vectors": corpus_vectors,
-            "small_queries": small_queries,
-            "align_large": align_large,
-            "align_small": align_small,
-        },
+        Given(query_vectors, corpus_vectors, small_queries, align_large, align_small),
         resolve_device(options.device),
     )
     if small_queries is None and "small" in VIEWS_READ.get(candidate, ()):

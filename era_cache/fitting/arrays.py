@@ -7,7 +7,6 @@ device, ``FitData``, the recipe that they allow; errors name the argument and it
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arrays",
+    "Given",
     "checked_arrays",
     "has_width",
     "parts_that_judge",
@@ -39,6 +39,16 @@ __all__ = [
 _SHORTEST = 1e-12
 """Rows below this length have no direction in float32."""
 _SAME = 1e-6
+
+
+class Given(NamedTuple):
+    """The vectors of a fit as they were given, by the names of the arguments."""
+
+    query_vectors: Vectors
+    corpus_vectors: Vectors
+    small_queries: Vectors | None
+    align_large: Vectors | None
+    align_small: Vectors | None
 
 
 class Arrays(NamedTuple):
@@ -75,19 +85,14 @@ class Arrays(NamedTuple):
         )
 
 
-def checked_arrays(given: Mapping[str, Vectors | None], device: str) -> Arrays:
-    """The vectors of a fit as unit rows that fit together.
-
-    Args:
-        given: query_vectors, corpus_vectors, small_queries, align_large and align_small; None for
-            those of the last three that there are not.
-        device: torch device name.
+def checked_arrays(given: Given, device: str) -> Arrays:
+    """The vectors of a fit as unit rows that fit together, on a torch device.
 
     Raises:
         InputError: an argument cannot be used.
         FitError: there is nothing to align on.
     """
-    rows = {name: _varied(v, name, device) for name, v in given.items() if v is not None}
+    rows = {name: _varied(v, name, device) for name, v in given._asdict().items() if v is not None}
     large, corpus, small = rows["query_vectors"], rows["corpus_vectors"], rows.get("small_queries")
     if small is not None:
         same_count(small, "small_queries", large, "query_vectors")
