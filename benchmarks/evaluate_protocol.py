@@ -14,6 +14,7 @@ from benchmarks.fit_data import PAIRS, available
 from benchmarks.shared_store import make_store
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.evaluate.protocols import Plan, run_protocol
+from era_cache.fitting.sources import Reading
 from era_cache.rank.measures import parse_measure
 
 __all__ = ["protocol_bars"]
@@ -49,7 +50,7 @@ def protocol_bars(names: Sequence[str], tell: Callable[[str], None]) -> list[Bar
             recipe=FitConfig(),
             measures=[parse_measure("nDCG@10"), parse_measure("R@100")],
         )
-        results = run_protocol(store, plan, Path(folder, "results"), tell=tell)
+        results = run_protocol(store, plan, Path(folder, "results"), Reading(), tell=tell)
         seconds = time.monotonic() - start
     fitted = sum(len(fit.job["train"]) for fit in results.fits)
     steps = dict.fromkeys(step for fit in results.fits for step in fit.seconds)

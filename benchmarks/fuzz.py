@@ -88,6 +88,7 @@ def _build_adapter(folder: Path) -> None:
     import torch
 
     from era_cache.fitting.adapter import Adapter, Hidden, References
+    from era_cache.fitting.adapter_config import AdapterConfig, Metrics
     from era_cache.fitting.adapter_folder import save_adapters
 
     table = References("large", torch.ones(5, 8), torch.ones(5, 4), 0.05, 0.5, 2)
@@ -98,8 +99,8 @@ def _build_adapter(folder: Path) -> None:
         "era-dual": Adapter(("small", "large"), torch.ones(4, 12), None, layer, (table, table)),
     }
     values = {f"{name}.0": np.ones(6, dtype=np.float32) for name in adapters}
-    dimensions = {"dimensions": {"large": 8, "small": 4}}
-    save_adapters(folder, adapters, "era", dimensions, {}, "card", values)
+    config = AdapterConfig(chosen="era", dimensions={"large": 8, "small": 4})
+    save_adapters(folder, adapters, config, Metrics(), "card", values)
 
 
 # One case
@@ -148,9 +149,9 @@ def _load_adapter(folder: Path) -> None:
     from era_cache.fitting.adapter_folder import load_adapter, load_config, load_held_out
 
     config = load_config(folder)
-    for name in config["candidates"]:
+    for name in config.candidates:
         load_adapter(folder, name)
-    load_held_out(folder, [f"{name}.0" for name in config["candidates"]])
+    load_held_out(folder, [f"{name}.0" for name in config.candidates])
 
 
 def _run_case(folder: Path, rng: random.Random, kind: str) -> str:

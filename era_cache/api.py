@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
+from msgspec import structs
 
 from era_cache.config import FitConfig
-from era_cache.disk.json_files import read_json
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.score import DEPTH
 from era_cache.fitting.adapter import Adapter, unit
-from era_cache.fitting.adapter_folder import load_adapter, load_config, save_adapters
+from era_cache.fitting.adapter_config import AdapterConfig, Metrics
+from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics, save_adapters
 from era_cache.fitting.arrays import (
     Given,
     checked_arrays,
@@ -88,8 +89,8 @@ class RetrievalAdapter:
     candidates: Mapping[str, float]
     chosen: str
     reason: str
-    record: Mapping[str, Any]
-    metrics: Mapping[str, Any]
+    record: AdapterConfig
+    metrics: Metrics
     config: FitConfig | None = None
     result: FitResult | None = None
 
@@ -220,8 +221,8 @@ class RetrievalAdapter:
         Raises:
             StoreError: a file cannot be written.
         """
-        record = {**self.record, "choice_reason": self.reason}
-        save_adapters(Path(folder), self.adapters, self.chosen, record, self.metrics, self._card())
+        record = structs.replace(self.record, chosen=self.chosen, choice_reason=self.reason)
+        save_adapters(Path(folder), self.adapters, record, self.metrics, self._card())
 
     def _card(self) -> str:
         rows = "\n".join(
@@ -256,21 +257,19 @@ as you would share those texts' vectors.
             StoreError: it cannot be read.
         """
         path = Path(folder)
-        record = load_config(path)
-        metrics: dict[str, Any] = read_json(path / "metrics.json", "era-metrics", 1)
-        try:
-            means = {n: float(metrics["candidates"][n]["validation"]) for n in record["candidates"]}
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{path / 'metrics.json'}: incomplete: {error!r}.") from error
-        adapters = {name: load_adapter(path, name) for name in record["candidates"]}
-        own = ("format", "version", "chosen", "candidates", "choice_reason")
+        record, metrics = load_config(path), load_metrics(path)
+        means = {name: one.validation for name, one in metrics.candidates.items()}
+        known = {name: mean for name, mean in means.items() if mean is not None}
+        lacking = ", ".join(name for name in record.candidates if name not in known)
+        if lacking:
+            raise FormatError(f"{path / 'metrics.json'}: incomplete: {lacking} has no mean.")
         return cls(
-            adapters=adapters,
-            candidates=means,
-            chosen=str(record["chosen"]),
-            reason=str(record.get("choice_reason", "")),
-            record={key: value for key, value in record.items() if key not in own},
-            metrics={k: v for k, v in metrics.items() if k not in ("format", "version")},
+            adapters={name: load_adapter(path, name) for name in record.candidates},
+            candidates={name: known[name] for name in record.candidates},
+            chosen=record.chosen,
+            reason=record.choice_reason,
+            record=record,
+            metrics=metrics,
         )
 
 

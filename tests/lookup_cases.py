@@ -12,7 +12,8 @@ from planted import QUICK, embedded, planted_texts
 from era_cache.collection.records import TextCollection
 from era_cache.config import SplitConfig
 from era_cache.encode.encoder import Encoder
-from era_cache.fitting.fit_from_store import fit_to_folder
+from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
+from era_cache.fitting.sources import Reading
 from era_cache.serve.engine import Lookup
 from era_cache.serve.source import default_candidates, open_source
 from era_cache.serve.texts import matching_texts
@@ -71,10 +72,8 @@ def fitted(case: Case, names: str | list[str], candidate: str = "era-dual") -> C
         case.store,
         names,
         case.folder,
-        split_config=SPLIT,
-        recipe=QUICK,
-        candidate=candidate,
-        device="cpu",
+        FitPlan(SPLIT, QUICK, candidate=candidate),
+        Reading(device="cpu"),
     )
     return case
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,3 +180,9 @@ def fit_data(
         align_large=documents,
         align_small=corpus,
     )
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` of an adapter folder says, as it is written."""
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    return found

@@ -162,9 +162,9 @@ def _run(
         store,
         plan,
         options["out"],
+        reading_of(options),
         made_by=MadeBy(configuration, [command]),
         tell=lambda text: note(f"fit {text} …"),
-        **reading_of(options),
     )
     record = write_report_files(options["out"], results, options)
     if as_json:

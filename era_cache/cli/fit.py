@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -34,6 +34,9 @@ from era_cache.cli.fit_options import (
 from era_cache.cli.fit_sweep import sweep
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.fitting.candidates import DEFAULT
+
+if TYPE_CHECKING:
+    from era_cache.fitting.fit_from_store import FitReport
 
 __all__ = ["main"]
 
@@ -126,37 +129,38 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
       era-fit stores/mine toy --labels 20 --out adapters/toy
     """
     from era_cache.collection.splits import make_split
-    from era_cache.fitting.fit_from_store import fit_to_folder
+    from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
     from era_cache.store.store import Store
 
     recipe = _recipe(options)
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
     split = replace(split_of(options), seed=options["split_seed"], labels=options["labels"])
-    common = {
-        "recipe": recipe,
-        "candidate": options["candidate"],
-        "align_with": options["align_with"],
-        **reading_of(options),
-        "resume": options["resume"],
-        "progress": lambda text: note(f"fitting {text} …"),
-    }
+    plan = FitPlan(split, recipe, options["candidate"], options["align_with"])
     out: Path = options["out"]
+
+    def fitted(folder: Path, plan: FitPlan) -> FitReport:
+        return fit_to_folder(
+            store,
+            names,
+            folder,
+            plan,
+            reading_of(options),
+            resume=options["resume"],
+            progress=lambda text: note(f"fitting {text} …"),
+        )
+
     for share in options["curve_shares"]:  # must not surface after the main fit
         for name in names:
             make_split(store.collection(name), replace(split, labels=share))
-    report = fit_to_folder(store, names, out, split_config=split, **common)
+    report = fitted(out, plan)
     missing = report.result.missing
     for share in options["curve_shares"]:
         if share == options["labels"] or missing:
             continue
         note(f"all candidates at {share:.0%} of the labels …")
-        point = fit_to_folder(
-            store,
-            names,
-            out / "curve" / f"{share * 100:g}",
-            split_config=replace(split, labels=share),
-            **common,
+        point = fitted(
+            out / "curve" / f"{share * 100:g}", plan._replace(split=replace(split, labels=share))
         )
         missing = point.result.missing
     if missing:
@@ -185,7 +189,7 @@ def _recipe(options: dict[str, Any]) -> FitConfig | PaperConfig:
     return recipe
 
 
-def _summary(report: Any) -> dict[str, Any]:
+def _summary(report: FitReport) -> dict[str, Any]:
     result = report.result
     return {
         "adapter": str(report.folder),
@@ -202,7 +206,7 @@ def _summary(report: Any) -> dict[str, Any]:
     }
 
 
-def _render(store_path: Path, out: Path, report: Any) -> None:
+def _render(store_path: Path, out: Path, report: FitReport) -> None:
     result, queries = report.result, report.queries()
     click.echo(
         f"{queries['train']} training, {queries['validation']} validation and {queries['test']} "

@@ -57,25 +57,20 @@ def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     Example:
       era-fit align stores/mine toy
     """
-    from era_cache.fitting.experiments import about, alignment_rows
-    from era_cache.report.row_log import write_tables
+    from era_cache.fitting.align_from_store import alignment_rows
+    from era_cache.fitting.sources import provenance
+    from era_cache.report.row_tables import write_tables
     from era_cache.store.store import Store
 
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
     split, recipe = split_of(options), recipe_of(options["settings"], options["seed"])
-    rows = alignment_rows(
-        store,
-        names,
-        options["counts"],
-        split=split,
-        recipe=recipe,
-        **reading_of(options),
-    )
+    reading = reading_of(options)
+    rows = alignment_rows(store, names, options["counts"], split, recipe, reading)
     if options["out"] is not None:
         options["out"].mkdir(parents=True, exist_ok=True)
         lead = ["Do held-out documents find themselves through the map?"]
-        made_of = about(store, names, split, recipe, **reading_of(options))
+        made_of = provenance(store, names, split, recipe, reading)
         write_tables(options["out"], "align", rows, "Alignment", lead, made_of)
     if as_json:
         echo_json({"rows": rows})

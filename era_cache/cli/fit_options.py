@@ -20,6 +20,7 @@ from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
+    from era_cache.fitting.sources import Reading
     from era_cache.store.store import Store
 
 __all__ = [
@@ -130,9 +131,11 @@ def split_of(options: Mapping[str, Any]) -> SplitConfig:
     return SplitConfig(rule=options["split_rule"], count=options["label_count"] or 0)
 
 
-def reading_of(options: Mapping[str, Any]) -> dict[str, Any]:
+def reading_of(options: Mapping[str, Any]) -> Reading:
     """The options that say which vectors are read, and how."""
-    return {name: options[name] for name in ("query_encoder", "doc_encoder", "device", "check")}
+    from era_cache.fitting.sources import Reading
+
+    return Reading(*(options[name] for name in Reading._fields))
 
 
 def named_collections(

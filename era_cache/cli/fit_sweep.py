@@ -89,19 +89,17 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
       era-fit sweep stores/mine toy --grid temperature=0.03,0.05,0.1 \\
           --grid align=procrustes,mixture --labels 10,20 --out sweeps/toy
     """
-    from era_cache.fitting.experiments import about, sweep_rows
     from era_cache.fitting.settings import grid
-    from era_cache.report.row_log import write_tables
+    from era_cache.fitting.sources import provenance
+    from era_cache.fitting.sweep_from_store import SweepPlan, sweep_rows
+    from era_cache.report.row_tables import write_tables
     from era_cache.store.store import Store
 
     settings = _drawn(grid(options["grid"]), options["most"], options["seed"] or 0)
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
     split, recipe = split_of(options), recipe_of(options["settings"], options["seed"])
-    rows = sweep_rows(
-        store,
-        names,
-        options["out"],
+    plan = SweepPlan(
         split=split,
         labels=options["labels"],
         split_seeds=options["split_seeds"],
@@ -109,15 +107,15 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
         base=recipe,
         settings=settings,
         halving=options["halving"],
-        tell=lambda text: note(f"{text} …"),
-        **reading_of(options),
     )
+    reading = reading_of(options)
+    rows = sweep_rows(store, names, options["out"], plan, reading, lambda text: note(f"{text} …"))
     command = _command(store_path, names, rows[0], options)
     lead = [
         f"{len(rows):,} fits; the best reaches {rows[0]['held_out']:.4f} held-out nDCG@10.",
         f"To fit it in full: {command}",
     ]
-    made_of = about(store, names, split, recipe, **reading_of(options))
+    made_of = provenance(store, names, split, recipe, reading)
     write_tables(options["out"], "sweep", rows, "Sweep", lead, made_of)
     if as_json:
         echo_json({"rows": rows, "command": command})

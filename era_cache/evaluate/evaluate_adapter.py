@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
 from era_cache.disk.files import sha256_file
-from era_cache.disk.json_files import read_json
-from era_cache.errors import FormatError, InputError
+from era_cache.errors import InputError
 from era_cache.evaluate.approximate_recall import recall_against_exact
 from era_cache.evaluate.results_folder import Fit, Head, Measured, Results, texts_digest
 from era_cache.evaluate.score import (
@@ -30,7 +30,8 @@ from era_cache.evaluate.score import (
     score_large,
 )
 from era_cache.fitting.adapter import Adapter
-from era_cache.fitting.adapter_folder import load_adapter, load_config
+from era_cache.fitting.adapter_config import AdapterConfig
+from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
 from era_cache.fitting.check_against_store import (
     curve_points,
     fitted_names,
@@ -38,8 +39,8 @@ from era_cache.fitting.check_against_store import (
     other_adapter,
 )
 from era_cache.fitting.encoder_pair import Encoders
-from era_cache.fitting.fit_from_store import environment
 from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import HeldOut, QuerySet, load_held_out, resolve_device
 from era_cache.rank.approximate import ApproximateIndex
 from era_cache.rank.measures import Measure
@@ -112,7 +113,7 @@ def evaluate_folder(
     if int8 and len(names) != 1:
         raise InputError("--int8 measures one collection; name it with --collection.")
     measures = list(dict.fromkeys([PRIMARY, *measures]))
-    adapters = {name: load_adapter(folder, name) for name in config["candidates"]}
+    adapters = {name: load_adapter(folder, name) for name in config.candidates}
     for other in others:
         name, adapter = other_adapter(store, other, config, names, taken=adapters)
         adapters[name] = adapter
@@ -137,16 +138,16 @@ def evaluate_folder(
         data = load_held_out(collection, split, encoders, device=where, check=check)
         near = None if index == "exact" else ApproximateIndex(data.corpus, index)
         if near is not None:
-            notes.append(_recall(near, data, adapters[str(config["chosen"])], collection.name))
+            notes.append(_recall(near, data, adapters[config.chosen], collection.name))
         for path, point in members.items():
             rows = adapters
             if path != folder:
-                rows = {c: load_adapter(path, c) for c in point["candidates"]}
+                rows = {c: load_adapter(path, c) for c in point.candidates}
             start = time.monotonic()
             one, scored = measured_of(collection, split, data, rows, measures, index=near)
             measured[path].append(one)
             if path == folder:
-                shown = dict.fromkeys(("small", str(config["chosen"])))
+                shown = dict.fromkeys(("small", config.chosen))
                 histograms = {c: score_histogram(data, rows[c]) for c in shown if c in rows}
                 measured[path][-1] = one._replace(scores=histograms)
                 seconds += time.monotonic() - start
@@ -164,10 +165,13 @@ def evaluate_folder(
         measures=tuple(str(measure) for measure in measures),
         primary=str(PRIMARY),
         collections={name: collection_entry(one) for name, one in loaded.items()},
-        encoders=config["encoders"],
+        encoders=msgspec.to_builtins(config.encoders),
         configuration={**_split_options(config), **dict(configuration or {})},
         adapters={str(path): sha256_file(path / "config.json") for path in (*members, *others)},
-        costs=[_adapter_size(config), *rows_read(list(loaded.values()), encoders, config)],
+        costs=[
+            _adapter_size(config),
+            *rows_read(list(loaded.values()), encoders, config.alignment_documents or 0),
+        ],
         commands=list(commands),
         notes=notes,
         environment=environment(),
@@ -240,62 +244,67 @@ def collection_entry(collection: Collection) -> dict[str, Any]:
     }
 
 
-def _fit_of(path: Path, config: Mapping[str, Any], measured: Sequence[Measured]) -> Fit:
+def _fit_of(path: Path, config: AdapterConfig, measured: Sequence[Measured]) -> Fit:
     """An adapter folder as a fit: what it says of itself, and what was measured."""
-    metrics = read_json(path / "metrics.json", "era-metrics", 1)
-    entries = config.get("collections", [config])
-    try:
-        queries = {
-            part: sum(int(entry["split"].get("queries", {}).get(part, 0)) for entry in entries)
-            for part in ("train", "validation")
-        }
-        queries["judging"] = int(metrics.get("judging_queries", queries["validation"]))
-        return Fit(
-            job={"adapter": sha256_file(path / "config.json")},
-            trained_on=", ".join(str(entry["collection"]["name"]) for entry in entries),
-            labels=float(config["split"]["labels"]),
-            split_seed=int(config["split"]["seed"]),
-            queries=queries,
-            held_out={
-                name: float(found["validation"])
-                for name, found in metrics.get("candidates", {}).items()
-                if found.get("validation") is not None
-            },
-            chosen=str(config["chosen"]),
-            reason=str(config.get("choice_reason", "")),
-            seconds={step: float(value) for step, value in metrics.get("seconds", {}).items()},
-            measured=tuple(measured),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path}: config.json or metrics.json is damaged: {error!r}.") from error
+    metrics, fitted = load_metrics(path), config.fitted_on()
+    parts = [one.split.queries for one in fitted if one.split.queries is not None]
+    validation = sum(part.validation for part in parts)
+    judging = metrics.judging_queries
+    return Fit(
+        job={"adapter": sha256_file(path / "config.json")},
+        trained_on=", ".join(one.collection.name for one in fitted),
+        labels=fitted[0].split.labels,
+        split_seed=fitted[0].split.seed,
+        queries={
+            "train": sum(part.train for part in parts),
+            "validation": validation,
+            "judging": validation if judging is None else judging,
+        },
+        held_out={
+            name: found.validation
+            for name, found in metrics.candidates.items()
+            if found.validation is not None
+        },
+        chosen=config.chosen,
+        reason=config.choice_reason,
+        seconds=metrics.seconds,
+        measured=tuple(measured),
+    )
 
 
-def _split_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    split = config["split"]
-    names = {"rule": "split", "seed": "split_seed"}
-    options = {
-        names.get(part, part): split.get(part)
-        for part in ("rule", "seed", "labels", "test", "validation", "count")
+def _split_options(config: AdapterConfig) -> dict[str, Any]:
+    split = config.fitted_on()[0].split
+    return {
+        "split": split.rule,
+        "split_seed": split.seed,
+        "labels": split.labels,
+        "test": split.test,
+        "validation": split.validation,
+        "count": split.count,
+        "recipe": config.recipe,
     }
-    return {**options, "recipe": config.get("recipe")}
 
 
-def _adapter_size(config: Mapping[str, Any]) -> dict[str, str]:
-    chosen = config["candidates"][config["chosen"]]
-    kept = sum(table["entries"] for table in chosen.get("references", []))
-    shape = chosen["shape"]
+def _adapter_size(config: AdapterConfig) -> dict[str, str]:
+    chosen = config.candidates[config.chosen]
+    kept = sum(table.entries for table in chosen.references)
     references = f", {kept:,} references" if kept else ""
-    return {"what": "adapter", "value": f"{shape[0]} x {shape[1]}{references}"}
+    return {"what": "adapter", "value": f"{chosen.shape[0]} x {chosen.shape[1]}{references}"}
 
 
 def rows_read(
-    collections: Sequence[Collection], encoders: Encoders, config: Mapping[str, Any]
+    collections: Sequence[Collection], encoders: Encoders, aligned: int
 ) -> list[dict[str, str]]:
-    """Rows that were taken from the store instead of a model, and their size."""
+    """Rows that were taken from the store instead of a model, and their size.
+
+    Args:
+        collections: all of whose queries and documents are read.
+        encoders: whose rows they are.
+        aligned: documents that were read of the large encoder.
+    """
     documents = sum(len(collection.doc_ids) for collection in collections)
     queries = sum(len(collection.query_ids) for collection in collections)
     small, large = encoders.document.spec, encoders.query.spec
-    aligned = int(config.get("alignment_documents", 0))
     size = documents * small.dim + queries * (small.dim + large.dim) + aligned * large.dim
     return [
         {"what": f"cached rows of {small.name}", "value": f"{documents + queries:,}"},

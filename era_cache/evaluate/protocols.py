@@ -36,9 +36,9 @@ from era_cache.evaluate.results_folder import (
 )
 from era_cache.evaluate.score import Scored, depth_of, score_adapters, score_histogram, score_large
 from era_cache.fitting.encoder_pair import Encoders
-from era_cache.fitting.fit_from_store import Source, environment, load_sources
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates
+from era_cache.fitting.sources import Reading, Source, environment, load_sources
 from era_cache.fitting.tensors import HeldOut, load_held_out
 from era_cache.rank.measures import Measure
 from era_cache.store.store import Store
@@ -138,11 +138,11 @@ def run_protocol(
     store: Store,
     plan: Plan,
     folder: Path,
+    reading: Reading,
     *,
     made_by: MadeBy | None = None,
     tell: Told = lambda _text: None,
     wanted: Wanted = lambda _trained_on, _labels, _split_seed: True,
-    **reading: Any,
 ) -> Results:
     """Fit and measure every adapter of a protocol, at each share of the labels and each shuffle.
 
@@ -152,10 +152,10 @@ def run_protocol(
         store: where the vectors are.
         plan: what to fit and to measure.
         folder: keeps the results; fits that it has already are not made again.
+        reading: which vectors, and how.
         made_by: the command, kept with the results.
         tell: told in words how it goes.
         wanted: whether to make a fit, by what it is trained on, share of the labels and split seed.
-        reading: further arguments of ``load_sources``.
 
     Raises:
         EraError: whatever is wrong, with what to do.
@@ -187,15 +187,15 @@ def run_protocol(
 class _Run:
     """What the fits of a protocol share; vectors of one split at a time."""
 
-    def __init__(self, store: Store, plan: Plan, reading: Mapping[str, Any]) -> None:
-        self._store, self._plan, self._reading = store, plan, dict(reading)
+    def __init__(self, store: Store, plan: Plan, reading: Reading) -> None:
+        self._store, self._plan, self._reading = store, plan, reading
         self._documents = plan.documents and plan.protocol == "leave-one-domain-out"
         self._measures = list(dict.fromkeys([PRIMARY, *plan.measures]))
         self._split = split = plan.parts()[0]
         self._sources: dict[str, Source] = {}
         self._held_out: dict[str, tuple[HeldOut, Scored | None]] = {}
         self._encoders = self._load(split)
-        self._reading["check"] = False  # every segment was looked at just now
+        self._reading = reading._replace(check=False)  # every segment was looked at just now
         self.collections = [source.collection for source in self._sources.values()]
 
     def _load(self, split: SplitConfig) -> Encoders:
@@ -203,8 +203,8 @@ class _Run:
             self._store,
             self._plan.collections,
             split,
+            self._reading,
             align_documents=self._plan.recipe.align_documents,
-            **self._reading,
         )
         if split.seed != self._split.seed:
             self._held_out = {}  # test queries are those of the shuffle, whatever the labels
@@ -225,7 +225,7 @@ class _Run:
             collections={c.name: collection_entry(c) for c in self.collections},
             encoders=self._encoders.record(),
             configuration={**self._options(), **made_by.configuration},
-            costs=rows_read(self.collections, self._encoders, {"alignment_documents": aligned}),
+            costs=rows_read(self.collections, self._encoders, aligned),
             commands=list(made_by.commands),
             notes=[f"Protocol {protocol}: {PROTOCOLS[protocol]}."],
             environment=environment(),

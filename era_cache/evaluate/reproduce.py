@@ -15,15 +15,15 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
-from era_cache.disk.json_files import read_json
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.evaluate.evaluate_adapter import evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol
 from era_cache.evaluate.results_folder import Fit, Results, read_results
-from era_cache.fitting.adapter_folder import load_adapter, load_config
+from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
 from era_cache.fitting.check_against_store import fitted_names, fitted_on
-from era_cache.fitting.fit_from_store import environment, fit_to_folder
+from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.settings import checked
+from era_cache.fitting.sources import Reading, environment
 from era_cache.rank.measures import Measure, parse_measure
 from era_cache.store.store import Store
 
@@ -155,11 +155,9 @@ def _measured_again(
                 opened,
                 plan,
                 Path(temporary) / "results",
+                Reading(options.encoders["query"], options.encoders["document"], options.device),
                 tell=tell,
                 wanted=lambda *made: made in fits,
-                query_encoder=options.encoders["query"],
-                doc_encoder=options.encoders["document"],
-                device=options.device,
             )
         return again
 
@@ -296,19 +294,22 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
     """Fit an adapter folder again and compare what its candidates make of the same vectors."""
     if store is None:
         raise InputError(f"{folder}: an adapter does not say where its store is; give --store.")
-    config, metrics = load_config(folder), read_json(folder / "metrics.json", "era-metrics", 1)
+    config, metrics = load_config(folder), load_metrics(folder)
     opened = Store.open(store)
     found = [fitted_on(opened, folder, config, name) for name in fitted_names(folder, config)]
     try:
-        recipe, versions = dict(config["recipe"]), dict(config.get("environment", {}))
-        aligned = [f"{one['name']}-{one['digest'][:12]}" for one in config.get("aligned_with", [])]
+        recipe = dict(config.recipe)
         made: FitConfig | PaperConfig
         if recipe.pop("name") == "paper":
             made = _recipe(PaperConfig, recipe)
         else:
             made = checked(_recipe(FitConfig, recipe))
-        held_out = {n: float(e["validation"]) for n, e in metrics["candidates"].items()}
-        if not held_out or not np.isfinite([*held_out.values()]).all():
+        held_out = {
+            name: one.validation
+            for name, one in metrics.candidates.items()
+            if one.validation is not None
+        }
+        if not held_out or len(held_out) < len(metrics.candidates):
             raise ValueError("metrics.json has no held-out means")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{folder}: does not say how it was made: {error!r}.") from error
@@ -319,11 +320,12 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
             opened,
             [f"{collection.name}-{collection.version}" for collection, _, _ in found],
             again,
-            split_config=split.config,
-            recipe=made,
-            align_with=aligned,
-            query_encoder=encoders.query.spec.fingerprint,
-            doc_encoder=encoders.document.spec.fingerprint,
+            FitPlan(
+                split.config,
+                made,
+                align_with=[f"{one.name}-{one.digest[:12]}" for one in config.aligned_with],
+            ),
+            Reading(encoders.query.spec.fingerprint, encoders.document.spec.fingerprint),
             progress=lambda text: tell(f"fitting {text}"),
         )
         if report.result.missing:
@@ -340,10 +342,10 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
         ]
         ships = report.result.choice.name
         choices = []
-        asked = str(config.get("choice_reason")).startswith("asked for")
-        if not asked and ships != config["chosen"]:
-            choices.append(f"{config['chosen']} then, {ships} now")
-    return Again(differences, _versions(versions, environment()), choices)
+        asked = config.choice_reason.startswith("asked for")
+        if not asked and ships != config.chosen:
+            choices.append(f"{config.chosen} then, {ships} now")
+    return Again(differences, _versions(config.environment, environment()), choices)
 
 
 def _apart(one: Path, other: Path, name: str) -> float:

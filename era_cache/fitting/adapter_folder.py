@@ -5,17 +5,17 @@ In: fitted adapters, or a folder that may come from anyone. Out: a folder, or ch
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from era_cache.disk.files import os_errors, sha256_file, write_bytes
-from era_cache.disk.json_files import read_json, write_json
+from era_cache.disk.json_files import from_plain, read_json, write_json
 from era_cache.disk.tensors import read_tensors
 from era_cache.errors import (
     FingerprintError,
@@ -24,30 +24,26 @@ from era_cache.errors import (
     NewerError,
     StoreError,
 )
-from era_cache.fitting.adapter import VIEWS, Adapter, Hidden, References, unit
+from era_cache.fitting.adapter import Adapter, Hidden, References
+from era_cache.fitting.adapter_config import AdapterConfig, CandidateRecord, Metrics, Table
 from era_cache.types import FloatArray
 
 __all__ = [
-    "OWN_FILES",
-    "VIEWS",
-    "Adapter",
     "check_fingerprints",
     "check_target",
     "load_adapter",
     "load_config",
     "load_held_out",
+    "load_metrics",
     "save_adapters",
-    "unit",
 ]
 
 FORMAT, VERSION = "era-adapter", 2
-OWN_FILES = frozenset(
+_OWN_FILES = frozenset(
     {"README.md", "adapter.safetensors", "candidates", "config.json", "curve", "evaluation"}
     | {"held-out.safetensors", "metrics.json"}
 )
 _HELD_OUT = "held-out.safetensors"
-_MOST_STEPS = 100
-"""Steps of a reference table; more would only serve to keep a stranger's victim busy."""
 
 
 def _tensors(adapter: Adapter) -> dict[str, Any]:
@@ -62,36 +58,32 @@ def _tensors(adapter: Adapter) -> dict[str, Any]:
     return {name: t.detach().cpu().float().contiguous().numpy() for name, t in tensors.items()}
 
 
-def _description(adapter: Adapter) -> dict[str, Any]:
-    """What ``config.json`` says of a candidate; the last two only where the adapter has them."""
-    described: dict[str, Any] = {
-        "views": list(adapter.views),
-        "bias": adapter.bias is not None,
-        "shape": list(adapter.weight.shape),
-    }
-    if adapter.hidden is not None:
-        described["hidden"] = len(adapter.hidden.bias)
-    if adapter.references:
-        described["references"] = [
-            {
-                "view": table.view,
-                "entries": len(table.keys),
-                "temperature": table.temperature,
-                "step": table.step,
-                "steps": table.steps,
-                "contrast": table.contrast,
-            }
+def _described(adapter: Adapter, digest: str) -> CandidateRecord:
+    return CandidateRecord(
+        views=adapter.views,
+        bias=adapter.bias is not None,
+        shape=(adapter.weight.shape[0], adapter.weight.shape[1]),
+        hidden=0 if adapter.hidden is None else len(adapter.hidden.bias),
+        references=tuple(
+            Table(
+                view=table.view,
+                entries=len(table.keys),
+                temperature=table.temperature,
+                step=table.step,
+                steps=table.steps,
+                contrast=table.contrast,
+            )
             for table in adapter.references
-        ]
-    return described
+        ),
+        sha256=digest,
+    )
 
 
 def save_adapters(
     folder: Path,
     adapters: Mapping[str, Adapter],
-    chosen: str,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    config: AdapterConfig,
+    metrics: Metrics,
     card: str,
     held_out: Mapping[str, FloatArray] | None = None,
 ) -> None:
@@ -103,9 +95,8 @@ def save_adapters(
     Args:
         folder: made where it is missing; an older adapter in it is replaced.
         adapters: every candidate by name.
-        chosen: the one that is used unless another is asked for.
-        config: everything but ``format``, ``version``, ``chosen`` and ``candidates``.
-        metrics: content of ``metrics.json``, less its format and version.
+        config: what they were fitted on, and which one is used unless another is asked for.
+        metrics: what held-out labels said of them.
         card: content of ``README.md``.
         held_out: values of the judging queries under each candidate, for a run that goes on later.
 
@@ -120,7 +111,8 @@ def save_adapters(
         shutil.rmtree(staging, ignore_errors=True)
         (staging / "candidates").mkdir(parents=True)
     try:
-        _write_adapters(staging, adapters, chosen, config, metrics, card, held_out or {})
+        _write_adapters(staging, adapters, config, metrics, held_out or {})
+        write_bytes(staging / "README.md", card.encode("utf-8"))
         _put_in_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -168,7 +160,7 @@ def _put_in_place(staging: Path, folder: Path) -> None:
             old.replace(folder)
             raise
         for path in old.iterdir():
-            if path.name not in OWN_FILES:
+            if path.name not in _OWN_FILES:
                 path.replace(folder / path.name)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -176,10 +168,8 @@ def _put_in_place(staging: Path, folder: Path) -> None:
 def _write_adapters(
     folder: Path,
     adapters: Mapping[str, Adapter],
-    chosen: str,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    card: str,
+    config: AdapterConfig,
+    metrics: Metrics,
     held_out: Mapping[str, FloatArray],
 ) -> None:
     from safetensors.numpy import save
@@ -188,21 +178,22 @@ def _write_adapters(
     for name, adapter in adapters.items():
         path = folder / "candidates" / f"{name}.safetensors"
         write_bytes(path, save(_tensors(adapter)))
-        candidates[name] = {**_description(adapter), "sha256": sha256_file(path)}
-    write_bytes(folder / "adapter.safetensors", save(_tensors(adapters[chosen])))
+        candidates[name] = _described(adapter, sha256_file(path))
+    write_bytes(folder / "adapter.safetensors", save(_tensors(adapters[config.chosen])))
     if held_out:
         values = {name: np.asarray(v, dtype=np.float32) for name, v in held_out.items()}
         write_bytes(folder / _HELD_OUT, save(values))
-    write_json(folder / "metrics.json", {"format": "era-metrics", "version": 1, **dict(metrics)})
-    write_bytes(folder / "README.md", card.encode("utf-8"))
+    write_json(
+        folder / "metrics.json",
+        {"format": "era-metrics", "version": 1, **msgspec.to_builtins(metrics)},
+    )
     # Whoever reads version 1 would drop what it does not know, and serve wrong vectors.
-    new = any("hidden" in entry or "references" in entry for entry in candidates.values())
-    version = VERSION if new else 1
-    record = {"format": FORMAT, "version": version, "chosen": chosen, "candidates": candidates}
-    write_json(folder / "config.json", {**record, **dict(config)})
+    new = any(one.hidden or one.references for one in candidates.values())
+    config = msgspec.structs.replace(config, version=VERSION if new else 1, candidates=candidates)
+    write_json(folder / "config.json", {"format": FORMAT, **msgspec.to_builtins(config)})
 
 
-def load_config(folder: Path) -> dict[str, Any]:
+def load_config(folder: Path) -> AdapterConfig:
     """Read an adapter folder's ``config.json``.
 
     Raises:
@@ -212,14 +203,21 @@ def load_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise FormatError(f"{folder}: not an adapter folder (no config.json). era-fit makes one.")
-    config: dict[str, Any] = read_json(path, FORMAT, VERSION)
-    candidates, chosen = config.get("candidates"), config.get("chosen")
-    if not (isinstance(candidates, dict) and isinstance(chosen, str) and chosen in candidates):
-        raise FormatError(f"{path}: no chosen candidate.")
-    return config
+    return from_plain(read_json(path, FORMAT, VERSION), AdapterConfig, str(path))
 
 
-def check_fingerprints(folder: Path, config: Mapping[str, Any], given: Mapping[str, str]) -> None:
+def load_metrics(folder: Path) -> Metrics:
+    """Read an adapter folder's ``metrics.json``.
+
+    Raises:
+        FormatError: damaged or newer.
+        StoreError: it cannot be read.
+    """
+    path = folder / "metrics.json"
+    return from_plain(read_json(path, "era-metrics", 1), Metrics, str(path))
+
+
+def check_fingerprints(folder: Path, config: AdapterConfig, given: Mapping[str, str]) -> None:
     """Refuse vectors of other encoders than the adapter was fitted on.
 
     Args:
@@ -231,11 +229,13 @@ def check_fingerprints(folder: Path, config: Mapping[str, Any], given: Mapping[s
         FingerprintError: one differs.
     """
     for side, fingerprint in given.items():
-        expected = config.get("encoders", {}).get(side, {})
-        if expected.get("fingerprint") != fingerprint:
+        expected = (config.encoders or {}).get(side)
+        if expected is None or expected.fingerprint != fingerprint:
+            known = "an encoder that it does not name"
+            if expected is not None:
+                known = f"{expected.name} (fingerprint {expected.fingerprint[:12]})"
             raise FingerprintError(
-                f"{folder}: the adapter's {side.replace('_', ' ')} side expects "
-                f"{expected.get('name')} (fingerprint {str(expected.get('fingerprint'))[:12]}), "
+                f"{folder}: the adapter's {side.replace('_', ' ')} side expects {known}, "
                 f"but the vectors have fingerprint {fingerprint[:12]}. Fit again on these vectors, "
                 "or use the store that the adapter was fitted on."
             )
@@ -253,86 +253,36 @@ def load_adapter(folder: Path, name: str | None = None) -> Adapter:
         StoreError: it cannot be read.
     """
     config = load_config(folder)
-    name = name or str(config["chosen"])
-    entry = config["candidates"].get(name)
+    name = name or config.chosen
+    entry = config.candidates.get(name)
     if entry is None:
-        raise FormatError(
-            f"{folder}: no candidate '{name}'; it has {sorted(config['candidates'])}."
-        )
-    try:
-        views = tuple(str(view) for view in entry["views"])
-        shape, with_bias, digest = tuple(entry["shape"]), bool(entry["bias"]), str(entry["sha256"])
-        hidden = int(entry.get("hidden", 0))
-        tables = [_Table.of(table) for table in entry.get("references", [])]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise FormatError(f"{folder}: candidate '{name}' is incompletely described.") from error
-    if not views or len(set(views)) != len(views) or not set(views) <= set(VIEWS):
-        raise FormatError(f"{folder}: candidate '{name}' reads unknown views {views}.")
-    if any(table.view not in views for table in tables):
-        raise FormatError(
-            f"{folder}: candidate '{name}' has references of a view it does not read."
-        )
-    if config["version"] == 1 and (hidden or tables):
-        raise FormatError(f"{folder}: version 1 has no hidden layer and no references.")
-    chosen = name == config["chosen"]
+        raise FormatError(f"{folder}: no candidate '{name}'; it has {sorted(config.candidates)}.")
+    chosen = name == config.chosen
     path = folder / ("adapter.safetensors" if chosen else f"candidates/{_plain(name)}.safetensors")
     with os_errors("reading", path):
-        if sha256_file(path) != digest:
+        if sha256_file(path) != entry.sha256:
             raise FormatError(f"{path}: content and config.json differ; damaged. Fit it again.")
-    names = {"weight"} | ({"bias"} if with_bias else set())
-    names |= {f"hidden.{part}" for part in Hidden._fields} if hidden else set()
-    names |= {f"references.{i}.{part}" for i in range(len(tables)) for part in ("keys", "values")}
+    names = {"weight"} | ({"bias"} if entry.bias else set())
+    names |= {f"hidden.{part}" for part in Hidden._fields} if entry.hidden else set()
+    tables = range(len(entry.references))
+    names |= {f"references.{i}.{part}" for i in tables for part in ("keys", "values")}
     tensors = read_tensors(path, names)
-    _check_shapes(path, tensors, shape, hidden, tables, views)
-    return _assembled(views, tensors, bool(hidden), tables)
+    _check_shapes(path, tensors, entry)
+    return _assembled(tensors, entry)
 
 
-class _Table(NamedTuple):
-    """How ``config.json`` describes a reference table."""
-
-    view: str
-    entries: int
-    temperature: float
-    step: float
-    steps: int
-    contrast: bool
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> _Table:
-        """Read one. Raises KeyError, TypeError, ValueError, OverflowError otherwise."""
-        table = cls(
-            str(entry["view"]),
-            int(entry["entries"]),
-            float(entry["temperature"]),
-            float(entry["step"]),
-            int(entry["steps"]),
-            bool(entry["contrast"]),
-        )
-        sound = 0 < table.temperature < math.inf and 0 <= table.step < math.inf
-        if not (sound and 1 <= table.steps <= _MOST_STEPS and table.entries >= 1):
-            raise ValueError(f"impossible {table}")
-        return table
-
-
-def _check_shapes(
-    path: Path,
-    tensors: Mapping[str, FloatArray],
-    shape: tuple[int, ...],
-    hidden: int,
-    tables: Sequence[_Table],
-    views: Sequence[str],
-) -> None:
+def _check_shapes(path: Path, tensors: Mapping[str, FloatArray], entry: CandidateRecord) -> None:
     """Compare every tensor's shape with what the configuration says and the others need."""
     weight = tensors["weight"]
-    expected: dict[str, tuple[int, ...]] = {"weight": shape}
+    expected: dict[str, tuple[int, ...]] = {"weight": entry.shape}
     if weight.ndim == 2:
         d_out, d_in = weight.shape
-        expected |= {"bias": (d_out,), "hidden.weight": (hidden, d_in)}
-        expected |= {"hidden.bias": (hidden,), "hidden.output": (d_out, hidden)}
-        for number, table in enumerate(tables):
+        expected |= {"bias": (d_out,), "hidden.weight": (entry.hidden, d_in)}
+        expected |= {"hidden.bias": (entry.hidden,), "hidden.output": (d_out, entry.hidden)}
+        for number, table in enumerate(entry.references):
             keys = tensors[f"references.{number}.keys"]
             # The small view has the documents' dimensions; the large one has what is left.
-            widths = {"small": d_out, "large": d_in - d_out * ("small" in views)}
+            widths = {"small": d_out, "large": d_in - d_out * ("small" in entry.views)}
             width = widths[table.view] if keys.ndim == 2 else -1
             expected[f"references.{number}.keys"] = (table.entries, width)
             expected[f"references.{number}.values"] = (table.entries, d_out)
@@ -340,16 +290,11 @@ def _check_shapes(
         raise FormatError(f"{path}: shapes differ from config.json.")
 
 
-def _assembled(
-    views: tuple[str, ...],
-    tensors: Mapping[str, FloatArray],
-    with_hidden: bool,
-    tables: Sequence[_Table],
-) -> Adapter:
+def _assembled(tensors: Mapping[str, FloatArray], entry: CandidateRecord) -> Adapter:
     import torch
 
     parts = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
-    hidden = Hidden(*(parts[f"hidden.{part}"] for part in Hidden._fields)) if with_hidden else None
+    hidden = Hidden(*(parts[f"hidden.{part}"] for part in Hidden._fields)) if entry.hidden else None
     references = tuple(
         References(
             table.view,
@@ -360,9 +305,9 @@ def _assembled(
             table.steps,
             table.contrast,
         )
-        for number, table in enumerate(tables)
+        for number, table in enumerate(entry.references)
     )
-    return Adapter(views, parts["weight"], parts.get("bias"), hidden, references)
+    return Adapter(entry.views, parts["weight"], parts.get("bias"), hidden, references)
 
 
 def load_held_out(folder: Path, names: Sequence[str]) -> dict[str, FloatArray] | None:

@@ -14,7 +14,8 @@ import numpy as np
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import unit
-from era_cache.fitting.fit_from_store import environment
+from era_cache.fitting.adapter_config import AdapterConfig, NamedCollection, Parts
+from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import same_vectors
 from era_cache.types import Array, IntArray, Qrels
@@ -252,17 +253,15 @@ def _row_numbers(validation: Any, n_queries: int) -> IntArray:
     return rows.astype(np.int64)
 
 
-def record_of(data: FitData, config: FitConfig) -> dict[str, Any]:
+def record_of(data: FitData, config: FitConfig) -> AdapterConfig:
     """What ``config.json`` says of the inputs: no store, no encoders, no split."""
-    return {
-        "collection": {"name": "arrays", "digest": ""},
-        "encoders": {},
-        "dimensions": {
-            "large": data.train.views["large"].shape[1],
-            "small": data.corpus.shape[1],
-        },
-        "queries": {"train": len(data.train.ids), "validation": len(data.validation.ids)},
-        "alignment_documents": len(data.align_large),
-        "recipe": {"name": "era", **dataclasses.asdict(config)},
-        "environment": environment(),
-    }
+    return AdapterConfig(
+        chosen="",  # nothing is, yet
+        collection=NamedCollection(name="arrays", digest=""),
+        encoders={},
+        dimensions={"large": data.train.views["large"].shape[1], "small": data.corpus.shape[1]},
+        queries=Parts(train=len(data.train.ids), validation=len(data.validation.ids)),
+        alignment_documents=len(data.align_large),
+        recipe={"name": "era", **dataclasses.asdict(config)},
+        environment=environment(),
+    )

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from era_cache.collection.keys import text_keys
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
-from era_cache.config import SplitConfig
 from era_cache.errors import FingerprintError, FormatError, InputError
 from era_cache.fitting.adapter import Adapter
+from era_cache.fitting.adapter_config import AdapterConfig, FittedOn, NamedCollection
 from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, load_config
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.store.store import Store
 
 __all__ = ["curve_points", "fitted_encoders", "fitted_names", "fitted_on", "other_adapter"]
 
-_Known = dict[str, tuple[str, SplitConfig, str]]
 
-
-def fitted_names(folder: Path, config: Mapping[str, Any]) -> list[str]:
+def fitted_names(folder: Path, config: AdapterConfig) -> list[str]:
     """Names of the collections that an adapter was fitted on.
 
     Raises:
@@ -38,7 +35,7 @@ def fitted_names(folder: Path, config: Mapping[str, Any]) -> list[str]:
     return list(_known(folder, config))
 
 
-def fitted_encoders(store: Store, folder: Path, config: Mapping[str, Any]) -> Encoders:
+def fitted_encoders(store: Store, folder: Path, config: AdapterConfig) -> Encoders:
     """The store's encoders that an adapter names, by fingerprint.
 
     Raises:
@@ -47,15 +44,15 @@ def fitted_encoders(store: Store, folder: Path, config: Mapping[str, Any]) -> En
         StoreError: the store has none of such a fingerprint.
     """
     _known(folder, config)
-    try:
-        sides = {side: str(config["encoders"][side]["fingerprint"]) for side in Encoders._fields}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{folder / 'config.json'}: incomplete: {error!r}.") from error
-    return Encoders(**{side: store.encoder(print_) for side, print_ in sides.items()})
+    named = config.encoders or {}
+    missing = [side for side in Encoders._fields if side not in named]
+    if missing:
+        raise FormatError(f"{folder / 'config.json'}: names no encoder of {', '.join(missing)}.")
+    return Encoders(*(store.encoder(named[side].fingerprint) for side in Encoders._fields))
 
 
 def fitted_on(
-    store: Store, folder: Path, config: Mapping[str, Any], wanted: str | None = None
+    store: Store, folder: Path, config: AdapterConfig, wanted: str | None = None
 ) -> tuple[Collection, Split, Encoders]:
     """The collection, split and encoders that an adapter names.
 
@@ -80,12 +77,13 @@ def fitted_on(
         )
     name = next(iter(known)) if wanted is None else wanted
     if name not in known:  # perhaps by its version
-        name = next((n for n, (d, *_) in known.items() if name == f"{n}-{d[:12]}"), name)
+        name = next((n for n, one in known.items() if name == _versioned(one.collection)), name)
     if name in known:
-        digest, split_config, test_digest = known[name]
-        collection = store.collection(f"{name}-{digest[:12]}")
-        split = make_split(collection, split_config)
-        if collection.digest != digest or split.test_digest(collection) != test_digest:
+        wanted_one, recorded = known[name].collection, known[name].split
+        collection = store.collection(_versioned(wanted_one))
+        split = make_split(collection, recorded.config())
+        tested = split.test_digest(collection)
+        if (collection.digest, tested) != (wanted_one.digest, recorded.test_digest):
             raise FingerprintError(
                 f"{folder}: fitted on another version or split of {collection.name}; its test "
                 "queries may be among this one's training queries. Fit again."
@@ -94,14 +92,14 @@ def fitted_on(
         collection = store.collection(name)
         if collection.name in known:
             raise FingerprintError(
-                f"{folder}: fitted on version {known[collection.name][0][:12]} of "
+                f"{folder}: fitted on version {known[collection.name].collection.digest[:12]} of "
                 f"{collection.name}; queries of {name} may be among its training queries."
             )
         split = _unseen(store, collection, known)
     return collection, split, fitted_encoders(store, folder, config)
 
 
-def curve_points(folder: Path, config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+def curve_points(folder: Path, config: AdapterConfig) -> dict[Path, AdapterConfig]:
     """The adapters under ``curve/``: fitted like ``folder`` at other shares of the labels.
 
     Returns:
@@ -116,13 +114,12 @@ def curve_points(folder: Path, config: Mapping[str, Any]) -> dict[Path, dict[str
         other = load_config(path.parent)
         if _share(other) == _share(config):
             continue
-        if other.get("recipe") != config.get("recipe") or _tested(other) != _tested(config):
+        if other.recipe != config.recipe or _tested(other) != _tested(config):
             raise FingerprintError(
                 f"{path.parent}: fitted on another collection, with another recipe or other test "
                 f"queries than {folder}. Remove it, or fit again with --curve."
             )
-        sides = config["encoders"].items()
-        check_fingerprints(path.parent, other, {s: e["fingerprint"] for s, e in sides})
+        check_fingerprints(path.parent, other, _fingerprints(config))
         points[path.parent] = other
     return points
 
@@ -130,7 +127,7 @@ def curve_points(folder: Path, config: Mapping[str, Any]) -> dict[Path, dict[str
 def other_adapter(
     store: Store,
     folder: Path,
-    config: Mapping[str, Any],
+    config: AdapterConfig,
     names: Sequence[str],
     *,
     taken: Mapping[str, Adapter],
@@ -154,9 +151,9 @@ def other_adapter(
             raise FingerprintError(f"{folder}: its {part} differ; the two cannot be compared.")
     for name in names:
         fitted_on(store, folder, other, name)
-    sides = {s: e["fingerprint"] for s, e in config["encoders"].items() if s != "align"}
+    sides = {side: one for side, one in _fingerprints(config).items() if side != "align"}
     check_fingerprints(folder, other, sides)
-    name = str(other["chosen"])
+    name = other.chosen
     if name in taken:
         name = f"{name} ({folder.name})"
     # Folders of one name in different places: neither may replace the other's row.
@@ -164,73 +161,52 @@ def other_adapter(
     return f"{name} #{same + 1}" if same else name, load_adapter(folder)
 
 
-def _share(config: Mapping[str, Any]) -> Any:
-    return config.get("split", {}).get("labels")
+def _versioned(collection: NamedCollection) -> str:
+    return f"{collection.name}-{collection.digest[:12]}"
 
 
-def _tested(config: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """Collections and test queries, as ``config.json`` names them."""
-    return [
-        (entry.get("collection"), entry.get("split", {}).get("test_digest"))
-        for entry in config.get("collections", [config])
-    ]
+def _fingerprints(config: AdapterConfig) -> dict[str, str]:
+    return {side: one.fingerprint for side, one in (config.encoders or {}).items()}
 
 
-def _known(folder: Path, config: Mapping[str, Any]) -> _Known:
-    if config.get("encoders") == {}:
+def _share(config: AdapterConfig) -> float | None:
+    return None if config.split is None else config.split.labels
+
+
+def _tested(config: AdapterConfig) -> list[tuple[NamedCollection, str]]:
+    """Collections, and digests of their test queries."""
+    return [(one.collection, one.split.test_digest) for one in config.fitted_on()]
+
+
+def _known(folder: Path, config: AdapterConfig) -> dict[str, FittedOn]:
+    """The collections that an adapter was fitted on, by name."""
+    if config.encoders == {}:
         raise FingerprintError(
             f"{folder}: fitted on arrays, so that no encoder or split is recorded and no store can "
             "be compared with it. Measure it in Python: era_cache.api.RetrievalAdapter.load, then "
             ".evaluate."
         )
-    try:
-        return {
-            _text(entry["collection"]["name"]): (
-                _text(entry["collection"]["digest"]),
-                _recorded_split(entry["split"]),
-                _text(entry["split"]["test_digest"]),
-            )
-            for entry in config.get("collections", [config])
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{folder / 'config.json'}: incomplete: {error!r}.") from error
+    known = {one.collection.name: one for one in config.fitted_on()}
+    if not known:
+        raise FormatError(
+            f"{folder / 'config.json'}: incomplete: it names no collection with its split."
+        )
+    return known
 
 
-def _unseen(store: Store, collection: Collection, known: _Known) -> Split:
+def _unseen(store: Store, collection: Collection, known: Mapping[str, FittedOn]) -> Split:
     """Test queries of a collection that was not fitted on, less those whose text was trained on."""
-    split = make_split(collection, next(iter(known.values()))[1])
+    split = make_split(collection, next(iter(known.values())).split.config())
     test = split.test
-    for name, (digest, config, _) in known.items():
-        if digest[:12] not in store.versions(name):
+    for name, one in known.items():
+        if one.collection.digest[:12] not in store.versions(name):
             raise FingerprintError(
-                f"The store lacks {name}-{digest[:12]}, which the adapter was fitted on, so that "
-                f"its training queries cannot be told among those of {collection.name}. Measure in "
-                "a store that has both."
+                f"The store lacks {_versioned(one.collection)}, which the adapter was fitted on, "
+                f"so that its training queries cannot be told among those of {collection.name}. "
+                "Measure in a store that has both."
             )
-        fitted = store.collection(f"{name}-{digest[:12]}")
-        seen = make_split(fitted, config)
+        fitted = store.collection(_versioned(one.collection))
+        seen = make_split(fitted, one.split.config())
         rows = np.concatenate([seen.train, seen.validation])
         test = test[~np.isin(text_keys(collection)[test], text_keys(fitted)[rows])]
     return split._replace(train=split.train[:0], validation=split.validation[:0], test=test)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _recorded_split(recorded: Mapping[str, Any]) -> SplitConfig:
-    """Read a split from ``config.json``, which anyone may have edited."""
-    config = SplitConfig(
-        rule=str(recorded["rule"]),
-        seed=int(recorded["seed"]),
-        labels=float(recorded["labels"]),
-        test=float(recorded["test"]),
-        validation=float(recorded["validation"]),
-        count=int(recorded.get("count", 0)),
-    )
-    shares = (config.labels, config.test, config.validation)
-    if min(config.seed, config.count) < 0 or not all(0 <= share <= 1 for share in shares):
-        raise ValueError(f"impossible {config}")
-    return config

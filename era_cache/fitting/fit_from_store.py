@@ -1,70 +1,75 @@
 """The step behind ``era-fit``: from a store to an adapter folder.
 
-In: an open store, names of collections, configurations. Out: the folder, and what was found.
+In: an open store, names of collections, what to fit. Out: the folder, and what was found.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
-import era_cache
-from era_cache.collection.keys import text_keys
 from era_cache.collection.records import Collection
-from era_cache.collection.splits import Split, make_split
+from era_cache.collection.splits import Split
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
-from era_cache.disk.json_files import read_json
-from era_cache.errors import FingerprintError, FitError, FormatError, InputError
+from era_cache.disk.json_files import canonical_json
+from era_cache.errors import FitError, FormatError, InputError
+from era_cache.fitting.adapter_config import (
+    AdapterConfig,
+    FittedOn,
+    NamedCollection,
+    NamedEncoder,
+    Parts,
+    SplitRecord,
+)
 from era_cache.fitting.adapter_folder import (
     check_target,
     load_adapter,
     load_config,
     load_held_out,
+    load_metrics,
     save_adapters,
 )
 from era_cache.fitting.alignment.quality import compare_alignments
 from era_cache.fitting.alignment.self_retrieval import SelfRetrieval
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.encoder_pair import Encoders, resolve_encoders
-from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.encoder_pair import Encoders
+from era_cache.fitting.model_card import model_card
 from era_cache.fitting.recipes import FitResult, fit_candidates, fit_paper, parts_of
-from era_cache.fitting.tensors import (
-    Documents,
-    FitData,
-    load_documents,
-    load_fit_data,
-    resolve_device,
-)
+from era_cache.fitting.sources import Reading, Source, environment, load_sources
+from era_cache.fitting.tensors import Documents, FitData, load_documents
 from era_cache.store.store import Store
 
-__all__ = ["FitReport", "Source", "environment", "fit_to_folder", "load_sources"]
+__all__ = ["FitPlan", "FitReport", "fit_to_folder"]
+
+_SAME = (
+    "collection",
+    "collections",
+    "aligned_with",
+    "split",
+    "encoders",
+    "recipe",
+    "alignment_documents",
+)
+"""Fields of ``config.json`` that a run which goes on must share with the one before."""
 
 
-def environment() -> dict[str, str]:
-    """Versions that can change a number."""
-    found = {"era_cache": era_cache.__version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "h5py"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+class FitPlan(NamedTuple):
+    """What is fitted: on which queries, by which recipe, and which candidate ships.
 
+    ``candidate`` is ``auto`` or a candidate's name. ``align_with`` names collections without labels
+    that the adapter is to serve, too: their documents align and become references.
+    """
 
-class Source(NamedTuple):
-    """One collection that an adapter is fitted on."""
-
-    collection: Collection
-    split: Split
-    data: FitData
+    split: SplitConfig
+    recipe: FitConfig | PaperConfig
+    candidate: str = "auto"
+    align_with: Sequence[str] = ()
 
 
 class FitReport(NamedTuple):
@@ -91,96 +96,25 @@ class FitReport(NamedTuple):
         }
 
 
-def load_sources(
-    store: Store,
-    names: Sequence[str],
-    split_config: SplitConfig,
-    *,
-    align_documents: int,
-    query_encoder: str | None = None,
-    doc_encoder: str | None = None,
-    device: str | None = None,
-    check: bool = True,
-) -> tuple[list[Source], Encoders]:
-    """Read what fitting may see of some collections of one pair of encoders.
+class _Inputs(NamedTuple):
+    """What was read for a plan; ``further`` are documents of collections that only align."""
 
-    Args:
-        store: where the vectors are.
-        names: of collections, or names and versions; each once.
-        split_config: which queries may be used.
-        align_documents: of each collection, at most.
-        query_encoder: the large side, where the store leaves a choice.
-        doc_encoder: the small side, likewise.
-        device: torch device name; None chooses.
-        check: compare the digests of all segments first.
+    sources: list[Source]
+    encoders: Encoders
+    further: list[tuple[Collection, Documents]]
 
-    Raises:
-        FingerprintError: the collections were embedded by different encoders.
-        EraError: whatever else is wrong, with what to do.
-    """
-    if len(set(names)) != len(names) or not names:
-        raise InputError(
-            f"Collections {', '.join(names) or '(none)'}: name at least one, each once."
-        )
-    where = resolve_device(device)
-    collections = [store.collection(name) for name in names]
-    if len({collection.name for collection in collections}) != len(names):
-        raise InputError(
-            f"Collections {', '.join(names)}: the same one twice. Name one version of each."
-        )
-    splits = _apart(collections, [make_split(one, split_config) for one in collections])
-    sources: list[Source] = []
-    first: Encoders | None = None
-    for collection, split in zip(collections, splits, strict=True):
-        encoders = resolve_encoders(store, collection, query=query_encoder, document=doc_encoder)
-        first = first or encoders
-        if [e.spec.fingerprint for e in encoders] != [e.spec.fingerprint for e in first]:
-            raise FingerprintError(
-                f"{collection.name} was embedded by other encoders or prompts than "
-                f"{sources[0].collection.name}; one adapter serves one pair. Name the pair with "
-                "--query-encoder and --doc-encoder, or embed all collections alike."
-            )
-        data = load_fit_data(
-            collection,
-            split,
-            encoders,
-            align_documents=align_documents,
-            device=where,
-            check=check,
-        )
-        sources.append(Source(collection, split, data))
-    if first is None:
-        raise InputError("No collection named.")
-    return sources, first
-
-
-def _apart(collections: Sequence[Collection], splits: Sequence[Split]) -> list[Split]:
-    """Leave out training and validation queries whose text is a test query of any collection."""
-    tested = np.concatenate(
-        [text_keys(c)[split.test] for c, split in zip(collections, splits, strict=True)]
-    )
-    apart = []
-    for collection, split in zip(collections, splits, strict=True):
-        keys = text_keys(collection)
-        train = split.train[~np.isin(keys[split.train], tested)]
-        validation = split.validation[~np.isin(keys[split.validation], tested)]
-        apart.append(split._replace(train=train, validation=validation))
-    return apart
+    @property
+    def data(self) -> list[FitData]:
+        return [source.data for source in self.sources]
 
 
 def fit_to_folder(
     store: Store,
     collections: str | Sequence[str],
     folder: Path,
+    plan: FitPlan,
+    reading: Reading,
     *,
-    split_config: SplitConfig,
-    recipe: FitConfig | PaperConfig,
-    candidate: str = "auto",
-    align_with: Sequence[str] = (),
-    query_encoder: str | None = None,
-    doc_encoder: str | None = None,
-    device: str | None = None,
-    check: bool = True,
     resume: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> FitReport:
@@ -191,15 +125,8 @@ def fit_to_folder(
         collections: name of one collection (or name and version), or of several that one adapter
             is to serve.
         folder: the adapter folder to write.
-        split_config: which queries may be used.
-        recipe: the default recipe or the paper's.
-        candidate: ``auto`` or a candidate's name.
-        align_with: collections without labels that the adapter is to serve, too: their documents
-            align and become references.
-        query_encoder: the large side, where the store leaves a choice.
-        doc_encoder: the small side, likewise.
-        device: torch device name; None chooses.
-        check: compare the digests of all segments first.
+        plan: what to fit.
+        reading: which vectors, and how.
         resume: take over the candidates that an interrupted run of the same command left.
         progress: told in words what is being fitted and how it goes.
 
@@ -208,132 +135,105 @@ def fit_to_folder(
     """
     start = time.monotonic()
     check_target(folder)
-    sources, encoders = load_sources(
-        store,
-        [collections] if isinstance(collections, str) else collections,
-        split_config,
-        align_documents=recipe.align_documents,
-        query_encoder=query_encoder,
-        doc_encoder=doc_encoder,
-        device=device,
-        check=check,
+    inputs = _read(
+        store, [collections] if isinstance(collections, str) else collections, plan, reading
     )
-    data = [source.data for source in sources]
-    further = _further(
-        store, align_with, sources, encoders, most=recipe.align_documents, check=check
-    )
-    config = _fit_record(sources, encoders, recipe, further)
-    if isinstance(recipe, PaperConfig):
-        if len(data) > 1 or further:
+    config = _config(inputs, plan.recipe)
+    ready: dict[str, Fitted] = {}
+    if isinstance(plan.recipe, PaperConfig):
+        if len(inputs.sources) > 1 or inputs.further:
             raise InputError("--recipe paper fits one collection at a time.")
-        ready: dict[str, Fitted] = {}
-        result = fit_paper(data[0], recipe, progress=progress)
+        result = fit_paper(inputs.data[0], plan.recipe, progress=progress)
     else:
-        counts = [len(part.labels.judges) for part in parts_of(data, recipe)]
-        ready = _interrupted(folder, config, counts) if resume else {}
+        if resume:
+            counts = [len(part.labels.judges) for part in parts_of(inputs.data, plan.recipe)]
+            ready = _interrupted(folder, config, counts)
         result = fit_candidates(
-            data,
-            recipe,
-            candidate=candidate,
-            documents=[documents for _, documents in further],
+            inputs.data,
+            plan.recipe,
+            candidate=plan.candidate,
+            documents=[documents for _, documents in inputs.further],
             progress=progress,
             ready=ready,
         )
-    config["choice_reason"] = result.choice.reason
-    alignment = _alignment_quality(data, recipe)
-    quality = None if alignment is None else alignment._asdict()
-    metrics = result.metrics(alignment=quality)
+    alignment = _alignment_quality(inputs.data, plan.recipe)
     trained = set(result.candidates) - {"small", "aligned"}
-    if not (ready and trained == set(ready) and _chosen(folder) == result.choice.name):
+    if not (ready and trained == set(ready) and load_config(folder).chosen == result.choice.name):
         # Else all of it is there, perhaps with a curve and an evaluation.
-        save_adapters(
-            folder,
-            {name: fit.adapter for name, fit in result.candidates.items()},
-            result.choice.name,
-            config,
-            metrics,
-            _model_card(result, config),
-            {
-                f"{name}.{number}": values
-                for name, fit in result.candidates.items()
-                for number, values in enumerate(fit.values)
-            },
-        )
+        _save(folder, result, config, alignment)
     return FitReport(
         folder,
         result,
-        {source.collection.name: source.split for source in sources},
-        encoders,
-        int(config["alignment_documents"]),
+        {source.collection.name: source.split for source in inputs.sources},
+        inputs.encoders,
+        config.alignment_documents or 0,
         alignment,
         tuple(ready),
         time.monotonic() - start,
     )
 
 
-def _chosen(folder: Path) -> str:
-    return str(load_config(folder)["chosen"])
-
-
-def _further(
-    store: Store,
-    names: Sequence[str],
-    sources: Sequence[Source],
-    encoders: Encoders,
-    *,
-    most: int,
-    check: bool,
-) -> list[tuple[Collection, Documents]]:
-    """Documents of collections that only align.
+def _read(store: Store, names: Sequence[str], plan: FitPlan, reading: Reading) -> _Inputs:
+    """What fitting may see.
 
     Raises:
-        InputError: one is named twice, or is fitted on as well.
+        InputError: a collection that only aligns is named twice, or is fitted on as well.
     """
-    found: list[tuple[Collection, Documents]] = []
-    for name in names:
+    most = plan.recipe.align_documents
+    sources, encoders = load_sources(store, names, plan.split, reading, align_documents=most)
+    further: list[tuple[Collection, Documents]] = []
+    for name in plan.align_with:
         collection = store.collection(name)
-        known = [source.collection for source in sources] + [other for other, _ in found]
+        known = [source.collection for source in sources] + [other for other, _ in further]
         if collection.name in (one.name for one in known):
             raise InputError(
                 f"--align-with {name}: its documents take part already. Name other collections."
             )
-        device = str(sources[0].data.corpus.device)
         documents = load_documents(
-            collection, encoders, align_documents=most, device=device, check=check
+            collection,
+            encoders,
+            align_documents=most,
+            device=str(sources[0].data.corpus.device),
+            check=reading.check,
         )
-        found.append((collection, documents))
-    return found
+        further.append((collection, documents))
+    return _Inputs(sources, encoders, further)
 
 
-def _fit_record(
-    sources: Sequence[Source],
-    encoders: Encoders,
-    recipe: FitConfig | PaperConfig,
-    further: Sequence[tuple[Collection, Documents]],
-) -> dict[str, Any]:
+def _config(inputs: _Inputs, recipe: FitConfig | PaperConfig) -> AdapterConfig:
     """What ``config.json`` says of the inputs; a single collection is named as it always was."""
-    entries = [
-        {
-            "collection": {"name": s.collection.name, "digest": s.collection.digest},
-            "split": _split_record(s.split, s.collection),
-        }
-        for s in sources
-    ]
-    several: dict[str, Any] = {"collections": entries} if len(entries) > 1 else {}
-    if further:
-        several["aligned_with"] = [{"name": c.name, "digest": c.digest} for c, _ in further]
-    large = [s.data.align_large for s in sources] + [documents[0] for _, documents in further]
-    return {
-        **entries[0],
-        **several,
-        "encoders": encoders.record(),
-        "alignment_documents": sum(len(vectors) for vectors in large),
-        "recipe": {
-            "name": "paper" if isinstance(recipe, PaperConfig) else "era",
-            **dataclasses.asdict(recipe),
-        },
-        "environment": environment(),
-    }
+    fitted_on = tuple(
+        FittedOn(collection=_named(s.collection), split=_split_record(s.split, s.collection))
+        for s in inputs.sources
+    )
+    large = [data.align_large for data in inputs.data]
+    large += [documents[0] for _, documents in inputs.further]
+    name = "paper" if isinstance(recipe, PaperConfig) else "era"
+    return AdapterConfig(
+        chosen="",  # nothing is, yet
+        collection=fitted_on[0].collection,
+        split=fitted_on[0].split,
+        collections=fitted_on if len(fitted_on) > 1 else (),
+        aligned_with=tuple(_named(collection) for collection, _ in inputs.further),
+        encoders=msgspec.convert(inputs.encoders.record(), dict[str, NamedEncoder]),
+        alignment_documents=sum(len(vectors) for vectors in large),
+        recipe={"name": name, **dataclasses.asdict(recipe)},
+        environment=environment(),
+    )
+
+
+def _named(collection: Collection) -> NamedCollection:
+    return NamedCollection(name=collection.name, digest=collection.digest)
+
+
+def _split_record(split: Split, collection: Collection) -> SplitRecord:
+    return SplitRecord(
+        **dataclasses.asdict(split.config),
+        queries=Parts(
+            train=len(split.train), validation=len(split.validation), test=len(split.test)
+        ),
+        test_digest=split.test_digest(collection),
+    )
 
 
 def _alignment_quality(
@@ -352,94 +252,57 @@ def _alignment_quality(
         return None  # too few documents, or all alike: nothing to hold out
 
 
-def _interrupted(
-    folder: Path, config: Mapping[str, Any], judges: Sequence[int]
-) -> dict[str, Fitted]:
+def _save(
+    folder: Path, result: FitResult, config: AdapterConfig, alignment: SelfRetrieval | None
+) -> None:
+    fits, choice = result.candidates, result.choice
+    quality = None if alignment is None else alignment._asdict()
+    config = msgspec.structs.replace(config, chosen=choice.name, choice_reason=choice.reason)
+    save_adapters(
+        folder,
+        {name: fit.adapter for name, fit in fits.items()},
+        config,
+        msgspec.structs.replace(result.metrics(), alignment=quality),
+        model_card(config, {name: fit.mean for name, fit in fits.items()}),
+        {
+            f"{name}.{number}": values
+            for name, fit in fits.items()
+            for number, values in enumerate(fit.values)
+        },
+    )
+
+
+def _interrupted(folder: Path, config: AdapterConfig, judges: Sequence[int]) -> dict[str, Fitted]:
     """The trained candidates of an interrupted run on the same data with the same recipe.
 
     ``judges`` counts the judging queries of each collection.
     """
     if not (folder / "config.json").is_file():
         return {}
-    old, metrics = load_config(folder), read_json(folder / "metrics.json", "era-metrics", 1)
-    plain = json.loads(json.dumps(dict(config)))
-    parts = ["collection", "collections", "aligned_with", "split", "encoders", "recipe"]
-    parts.append("alignment_documents")
-    differing = [part for part in parts if old.get(part) != plain.get(part)]
+    old, metrics = load_config(folder), load_metrics(folder)
+    differing = [part for part in _SAME if _plain(old, part) != _plain(config, part)]
     if differing:
         raise InputError(
             f"{folder}: fitted with another {', '.join(differing)}; --resume goes on with the same "
             "command only. Leave it out to fit again."
         )
-    done = [name for name in old["candidates"] if name not in ("small", "aligned", "paper")]
-    fields = [f"{name}.{i}" for name in old["candidates"] for i in range(len(judges))]
+    done = [name for name in old.candidates if name not in ("small", "aligned", "paper")]
+    fields = [f"{name}.{i}" for name in old.candidates for i in range(len(judges))]
     values = load_held_out(folder, fields) or {}
-    entries = metrics.get("candidates")
     whole = values and all(
         values[f"{name}.{i}"].shape == (count,) for name in done for i, count in enumerate(judges)
     )
-    if not isinstance(entries, dict) or not set(done) <= set(entries) or not whole:
+    if not whole or not set(done) <= set(metrics.candidates):
         raise FormatError(f"{folder}: cannot be resumed from; leave --resume out to fit again.")
     return {
         name: Fitted(
             load_adapter(folder, name),
             tuple(values[f"{name}.{i}"].astype(np.float64) for i in range(len(judges))),
-            dict(entries[name].get("options", {})),
+            dict(metrics.candidates[name].options),
         )
         for name in done
     }
 
 
-def _split_record(split: Split, collection: Collection) -> dict[str, Any]:
-    return {
-        **dataclasses.asdict(split.config),
-        "queries": {
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "test": len(split.test),
-        },
-        "test_digest": split.test_digest(collection),
-    }
-
-
-def _model_card(result: FitResult, config: Mapping[str, Any]) -> str:
-    query, document = config["encoders"]["query"], config["encoders"]["document"]
-    entries = config.get("collections", [config])
-    names = ", ".join(entry["collection"]["name"] for entry in entries)
-    train, validation = (
-        sum(entry["split"]["queries"][part] for entry in entries)
-        for part in ("train", "validation")
-    )
-    rows = "\n".join(
-        f"| {name}{' **(chosen)**' if name == result.choice.name else ''} | {fit.mean:.4f} |"
-        for name, fit in result.candidates.items()
-    )
-    return f"""# Retrieval adapter for {names}
-
-Maps queries of **{query["name"]}** (fingerprint `{query["fingerprint"][:12]}`) into the document
-space of **{document["name"]}** (fingerprint `{document["fingerprint"][:12]}`). Documents and index
-stay as they are. Chosen candidate: **{result.choice.name}** — {result.choice.reason}.
-
-| candidate | held-out {PRIMARY} |
-|---|---|
-{rows}
-
-Fitted on {train} training and {validation} validation queries
-({config["split"]["labels"]:.0%} of the labels, split seed {config["split"]["seed"]}), aligned on
-{config["alignment_documents"]} documents, with ERA Cache {config["environment"]["era_cache"]}. Test
-queries took no part. Held-out values are a little optimistic, since they made choices; measure with
-`era-eval`.
-
-The files hold vectors of alignment documents and of labelled queries (its references): share them
-as you would share those texts' vectors.
-
-Use it:
-
-    from pathlib import Path
-    from era_cache.fitting.adapter_folder import load_adapter
-    adapter = load_adapter(Path("this folder"))
-    vectors = adapter.apply({{"large": large_queries, "small": small_queries}})
-
-Inputs are float32 tensors (n, d) of the encoders and prompts named in `config.json`. Vectors of
-other encoders give wrong results; compare fingerprints with `check_fingerprints`.
-"""
+def _plain(config: AdapterConfig, part: str) -> bytes:
+    return canonical_json(msgspec.to_builtins(getattr(config, part)))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import Adapter, References
+from era_cache.fitting.adapter_config import CandidateMetrics, Metrics
 from era_cache.fitting.alignment.methods import align_paper
 from era_cache.fitting.alignment.quality import compare_alignments
 from era_cache.fitting.candidates import DEFAULT, TRAINED, VIEWS_READ
@@ -38,20 +39,19 @@ class FitResult(NamedTuple):
     seconds: dict[str, float]
     missing: tuple[str, ...] = ()
 
-    def metrics(self, **more: object) -> dict[str, object]:
-        """What ``metrics.json`` says of a fit, with ``more`` that is known of it."""
+    def metrics(self) -> Metrics:
+        """What ``metrics.json`` says of a fit."""
         first = next(iter(self.candidates.values()))
-        return {
-            "primary": str(PRIMARY),
-            "judging_queries": sum(len(values) for values in first.values),
-            "missing": list(self.missing),
-            **more,
-            "candidates": {
-                name: {"validation": fit.mean, "options": fit.options}
+        return Metrics(
+            primary=str(PRIMARY),
+            judging_queries=sum(len(values) for values in first.values),
+            missing=list(self.missing),
+            candidates={
+                name: CandidateMetrics(validation=fit.mean, options=fit.options)
                 for name, fit in self.candidates.items()
             },
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-        }
+            seconds={name: round(value, 3) for name, value in self.seconds.items()},
+        )
 
 
 def parts_of(data: FitData | Sequence[FitData], config: FitConfig) -> list[Part]:

@@ -55,9 +55,7 @@ def open_source(store: Store, folder: Path, collection_name: str | None = None) 
     """
     config = load_config(folder)
     collection, split, encoders = fitted_on(store, folder, config, collection_name)
-    return Source(
-        folder, collection, split, encoders, list(config["candidates"]), str(config["chosen"])
-    )
+    return Source(folder, collection, split, encoders, list(config.candidates), config.chosen)
 
 
 def default_candidates(source: Source) -> list[str]:

@@ -26,7 +26,8 @@ from era_cache.collection.records import TextCollection
 from era_cache.config import SplitConfig
 from era_cache.evaluate import outputs, protocols
 from era_cache.evaluate.results_folder import read_results
-from era_cache.fitting.fit_from_store import fit_to_folder
+from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
+from era_cache.fitting.sources import Reading
 from era_cache.report import render_markdown
 from era_cache.store.store import Store
 
@@ -62,10 +63,8 @@ def _adapter(store: Path, folder: Path, names: list[str], **options: Any) -> Pat
         Store.open(store),
         names,
         folder,
-        split_config=options.pop("split", SplitConfig(labels=0.4)),
-        recipe=RECIPE,
-        device="cpu",
-        **options,
+        FitPlan(options.pop("split", SplitConfig(labels=0.4)), RECIPE, **options),
+        Reading(device="cpu"),
     )
     return folder
 

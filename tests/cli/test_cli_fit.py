@@ -514,7 +514,7 @@ def test_a_full_disk_is_said_and_no_row_is_lost(built, tmp_path, monkeypatch) ->
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr("era_cache.report.row_log.os.fsync", full)
+        patch.setattr("era_cache.fitting.finished_rows.os.fsync", full)
         assert_fails(_sweep(built, tmp_path, "--grid", "temperature=0.2"), "The disk is full")
     assert (tmp_path / "rows.jsonl").read_bytes().startswith(before)
     _done(_sweep(built, tmp_path, "--grid", "temperature=0.1,0.2"))

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 from hash_encoder import HashEncoder
-from planted import QUICK, QUICK_PAPER, embedded, planted_texts
+from planted import QUICK, QUICK_PAPER, config_of, embedded, planted_texts
 
 from era_cache.collection.splits import make_split
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.evaluate.analysis import record_of
 from era_cache.evaluate.evaluate_adapter import Evaluation, evaluate_folder
-from era_cache.fitting.adapter_folder import load_adapter, load_config
-from era_cache.fitting.fit_from_store import FitReport, environment, fit_to_folder
+from era_cache.fitting.adapter_folder import load_adapter
+from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
+from era_cache.fitting.sources import Reading, environment
 from era_cache.rank.measures import parse_measure
 from era_cache.report import render_html, render_markdown, render_text
 from era_cache.store.store import Store
@@ -45,13 +46,7 @@ def _fit(
     candidate: str = "auto",
 ) -> FitReport:
     return fit_to_folder(
-        store,
-        "planted",
-        folder,
-        split_config=split,
-        recipe=recipe,
-        candidate=candidate,
-        device="cpu",
+        store, "planted", folder, FitPlan(split, recipe, candidate=candidate), Reading(device="cpu")
     )
 
 
@@ -77,7 +72,7 @@ def _edit(folder: Path, change: Callable[[dict], object]) -> None:
 
 
 def test_the_folder_says_what_it_was_fitted_on(store, built) -> None:
-    config, collection = load_config(built), store.collection("planted")
+    config, collection = config_of(built), store.collection("planted")
     split = make_split(collection, SPLIT)
     assert config["chosen"] == "era"
     assert set(config["candidates"]) == {"small", "aligned", "era", "era-dual", "small+"}
@@ -122,7 +117,7 @@ def test_the_code_of_the_card_works(store, built) -> None:
 
 def test_the_published_recipe_makes_a_folder_too(store, tmp_path) -> None:
     report = _fit(store, tmp_path / "paper", recipe=QUICK_PAPER)
-    config = load_config(report.folder)
+    config = config_of(report.folder)
     assert config["chosen"] == "paper"
     assert config["recipe"]["name"] == "paper"
     evaluation = evaluate_folder(store, report.folder, device="cpu")
@@ -143,14 +138,14 @@ def test_a_foreign_folder_is_not_written_to(store, tmp_path) -> None:
 
 def test_an_empty_folder_and_an_older_adapter_are_written_to(store, fitted, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
-    assert load_config(_fit(store, tmp_path / "empty").folder)
+    assert config_of(_fit(store, tmp_path / "empty").folder)
     _fit(store, fitted, candidate="small")
-    assert load_config(fitted)["chosen"] == "small"
+    assert config_of(fitted)["chosen"] == "small"
 
 
 def test_an_unknown_collection_is_refused(store, tmp_path) -> None:
     with pytest.raises(StoreError, match="no collection 'other'; it holds: planted"):
-        fit_to_folder(store, "other", tmp_path / "a", split_config=SPLIT, recipe=QUICK)
+        fit_to_folder(store, "other", tmp_path / "a", FitPlan(SPLIT, QUICK), Reading())
     assert not (tmp_path / "a").exists()
 
 

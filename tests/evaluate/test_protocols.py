@@ -27,8 +27,9 @@ from era_cache.evaluate.evaluate_adapter import evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol, tasks_of
 from era_cache.evaluate.results_folder import Fit, MadeBy, Results, job_name, read_results
 from era_cache.fitting.adapter import Adapter
-from era_cache.fitting.fit_from_store import fit_to_folder
+from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.recipes import FitResult, fit_candidates
+from era_cache.fitting.sources import Reading
 from era_cache.fitting.tensors import Documents, FitData
 from era_cache.rank.measures import parse_measure
 from era_cache.store.store import Store
@@ -50,7 +51,7 @@ def _run(store: Store, folder: Path, protocol: str = "each", **changes: Any) -> 
         if field.name in changes
     }
     plan = dataclasses.replace(PLAN, protocol=protocol, **fields)
-    return run_protocol(store, plan, folder, **{"device": "cpu", **changes})
+    return run_protocol(store, plan, folder, Reading(device="cpu"), **changes)
 
 
 class Seen:
@@ -214,10 +215,8 @@ def _agrees_with_a_folder(
         store,
         train,
         folder,
-        split_config=dataclasses.replace(SPLIT, labels=0.4),
-        recipe=RECIPE,
-        device="cpu",
-        **options,
+        FitPlan(dataclasses.replace(SPLIT, labels=0.4), RECIPE, **options),
+        Reading(device="cpu"),
     )
     assert report.result.choice.name == fit.chosen
     (other,) = evaluate_folder(

@@ -25,7 +25,8 @@ from era_cache.evaluate.evaluate_adapter import evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol
 from era_cache.evaluate.reproduce import Again
 from era_cache.evaluate.results_folder import MadeBy, ResultsFolder, read_results
-from era_cache.fitting.fit_from_store import environment, fit_to_folder
+from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
+from era_cache.fitting.sources import Reading, environment
 from era_cache.rank.measures import parse_measure
 from era_cache.store.store import Store
 
@@ -48,17 +49,15 @@ def built(tmp_path_factory) -> Path:
             store,
             collections,
             path / name,
-            split_config=SPLIT,
-            device="cpu",
-            **{"recipe": RECIPE, **options},
+            FitPlan(SPLIT, **{"recipe": RECIPE, **options}),
+            Reading(device="cpu"),
         )
     fit_to_folder(
         store,
         ["alpha", "beta"],
         path / "adapter" / "curve" / "20",
-        split_config=SplitConfig(labels=0.2),
-        recipe=RECIPE,
-        device="cpu",
+        FitPlan(SplitConfig(labels=0.2), RECIPE),
+        Reading(device="cpu"),
     )
     _measure(store, path / "adapter", path / "measured", collections=["alpha", "beta", "gamma"])
     return path
@@ -70,8 +69,8 @@ def _protocol(store: Store, folder: Path, protocol: str, **changes: Any) -> None
         store,
         dataclasses.replace(plan, **changes),
         folder,
+        Reading(device="cpu"),
         made_by=MadeBy({"store": str(store.path), "device": "cpu"}),
-        device="cpu",
     )
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted import normal
+from planted import config_of, normal
 from safetensors.numpy import load, save
 
 from era_cache.disk.files import sha256_file
 from era_cache.disk.tensors import read_tensors
 from era_cache.errors import FingerprintError, FormatError, InputError, StoreError
 from era_cache.fitting.adapter import Adapter, Hidden, References, unit
+from era_cache.fitting.adapter_config import AdapterConfig, Metrics, NamedEncoder
 from era_cache.fitting.adapter_folder import (
     check_fingerprints,
     load_adapter,
@@ -52,19 +53,29 @@ def _full() -> Adapter:
     return Adapter(("small", "large"), normal(3, 8), normal(3, seed=1), hidden, tables)
 
 
+def _save(
+    folder: Path,
+    adapters: dict[str, Adapter],
+    chosen: str,
+    held_out: dict[str, np.ndarray] | None = None,
+) -> None:
+    encoders = {side: NamedEncoder(**entry) for side, entry in ENCODERS.items()}
+    config = AdapterConfig(chosen=chosen, encoders=encoders)
+    save_adapters(folder, adapters, config, Metrics(primary="RR"), "# A card\n", held_out)
+
+
 @pytest.fixture
 def full(tmp_path) -> Path:
     """A folder whose chosen adapter, ``era-dual``, has everything."""
     adapters = {**_adapters(), "era-dual": _full()}
-    save_adapters(tmp_path / "full", adapters, "era-dual", {"encoders": ENCODERS}, {}, "")
+    _save(tmp_path / "full", adapters, "era-dual")
     return tmp_path / "full"
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     path = tmp_path / "adapter"
-    metrics, card = {"primary": "RR"}, "# A card\n"
-    save_adapters(path, _adapters(), "era-dual", {"encoders": ENCODERS}, metrics, card)
+    _save(path, _adapters(), "era-dual")
     return path
 
 
@@ -112,7 +123,7 @@ def test_the_folder_holds_what_the_format_says(folder) -> None:
         "adapter.safetensors",
         *(f"candidates/{name}.safetensors" for name in _adapters()),
     }
-    config = load_config(folder)
+    config = config_of(folder)
     assert (config["format"], config["version"], config["chosen"]) == ("era-adapter", 1, "era-dual")
     entry = config["candidates"]["era-dual"]
     assert entry["views"] == ["small", "large"]
@@ -128,7 +139,7 @@ def test_the_folder_holds_what_the_format_says(folder) -> None:
 
 def test_saving_again_replaces_the_adapter(folder) -> None:
     other = Adapter(("small",), 2 * torch.eye(3))
-    save_adapters(folder, {"small": other}, "small", {"encoders": ENCODERS}, {}, "")
+    _save(folder, {"small": other}, "small")
     assert torch.equal(load_adapter(folder).weight, other.weight)
     with pytest.raises(FormatError, match="no candidate 'paper'"):
         load_adapter(folder, "paper")
@@ -142,7 +153,7 @@ def test_a_fit_that_cannot_be_written_keeps_the_adapter_that_was_there(folder, m
 
     monkeypatch.setattr("era_cache.fitting.adapter_folder.write_json", fail)
     with pytest.raises(StoreError, match="disk full"):
-        save_adapters(folder, _adapters(), "small", {"encoders": ENCODERS}, {}, "")
+        _save(folder, _adapters(), "small")
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -151,11 +162,11 @@ def test_a_new_adapter_outdates_curve_and_evaluation_and_leaves_other_files(fold
     for name in ("curve/10/config.json", "evaluation/report.html", "notes/mine.txt"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("x")
-    save_adapters(folder, _adapters(), "small", {"encoders": ENCODERS}, {}, "")
+    _save(folder, _adapters(), "small")
     assert not (folder / "curve").exists()
     assert not (folder / "evaluation").exists()
     assert (folder / "notes" / "mine.txt").read_text() == "x"
-    assert load_config(folder)["chosen"] == "small"
+    assert load_config(folder).chosen == "small"
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
@@ -175,7 +186,7 @@ def test_an_exchange_that_fails_leaves_the_old_folder_with_everything_in_it(
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises((StoreError, KeyboardInterrupt)):
-        save_adapters(folder, _adapters(), "small", {"encoders": ENCODERS}, {}, "")
+        _save(folder, _adapters(), "small")
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -192,7 +203,7 @@ def test_an_exchange_that_fails_leaves_the_old_folder_with_everything_in_it(
     ids=["full", "hidden", "references", "memory", "large"],
 )
 def test_hidden_layer_and_references_come_back_as_they_were(tmp_path, adapter) -> None:
-    save_adapters(tmp_path / "x", {"era": adapter}, "era", {"encoders": ENCODERS}, {}, "")
+    _save(tmp_path / "x", {"era": adapter}, "era")
     read = load_adapter(tmp_path / "x")
     assert read.views == adapter.views
     assert torch.equal(read.weight, adapter.weight)
@@ -211,7 +222,7 @@ def test_hidden_layer_and_references_come_back_as_they_were(tmp_path, adapter) -
 
 
 def test_the_description_of_a_full_adapter(full) -> None:
-    entry = load_config(full)["candidates"]["era-dual"]
+    entry = config_of(full)["candidates"]["era-dual"]
     assert entry["hidden"] == 6
     assert entry["references"] == [
         {
@@ -234,13 +245,13 @@ def test_the_description_of_a_full_adapter(full) -> None:
 
 
 def test_version_1_is_written_unless_a_candidate_needs_version_2(folder, full, tmp_path) -> None:
-    assert load_config(folder)["version"] == 1
-    assert load_config(full)["version"] == 2
+    assert load_config(folder).version == 1
+    assert load_config(full).version == 2
     # Also where only a candidate that is not chosen needs it.
     for needs in (_full()._replace(hidden=None), _full()._replace(references=())):
         adapters = {**_adapters(), "era": needs}
-        save_adapters(tmp_path / "x", adapters, "small", {"encoders": ENCODERS}, {}, "")
-        assert load_config(tmp_path / "x")["version"] == 2
+        _save(tmp_path / "x", adapters, "small")
+        assert load_config(tmp_path / "x").version == 2
 
 
 def test_an_adapter_of_version_1_is_still_read(tmp_path) -> None:
@@ -275,26 +286,25 @@ HELD_OUT = {"small.0": np.array([0.0, 0.5, 1.0]), "small.1": np.array([0.25])}
 
 
 def test_held_out_values_come_back(tmp_path) -> None:
-    options = ("small", {"encoders": ENCODERS}, {}, "")
-    save_adapters(tmp_path / "x", _adapters(), *options, HELD_OUT)
+    _save(tmp_path / "x", _adapters(), "small", HELD_OUT)
     found = load_held_out(tmp_path / "x", list(HELD_OUT))
     assert {name: values.tolist() for name, values in found.items()} == {
         name: values.tolist() for name, values in HELD_OUT.items()
     }
     # An adapter without such values takes their place.
-    save_adapters(tmp_path / "x", _adapters(), *options)
+    _save(tmp_path / "x", _adapters(), "small")
     assert load_held_out(tmp_path / "x", list(HELD_OUT)) is None
 
 
 @pytest.mark.parametrize("names", [["small.0"], ["small.0", "small.1", "era.0"], ["small.0", "x"]])
 def test_held_out_values_of_other_names_are_refused(tmp_path, names) -> None:
-    save_adapters(tmp_path / "x", _adapters(), "small", {}, {}, "", HELD_OUT)
+    _save(tmp_path / "x", _adapters(), "small", HELD_OUT)
     with pytest.raises(FormatError, match=r"held-out\.safetensors: tensors"):
         load_held_out(tmp_path / "x", names)
 
 
 def test_damaged_held_out_values_are_refused(tmp_path) -> None:
-    save_adapters(tmp_path / "x", _adapters(), "small", {}, {}, "", HELD_OUT)
+    _save(tmp_path / "x", _adapters(), "small", HELD_OUT)
     path = tmp_path / "x" / "held-out.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FormatError, match="not a valid safetensors file"):
@@ -303,7 +313,7 @@ def test_damaged_held_out_values_are_refused(tmp_path) -> None:
 
 def test_a_strided_weight_is_saved_by_value(tmp_path) -> None:
     weight = normal(5, 3).T
-    save_adapters(tmp_path, {"small": Adapter(("large",), weight)}, "small", {}, {}, "")
+    _save(tmp_path, {"small": Adapter(("large",), weight)}, "small")
     assert torch.equal(load_adapter(tmp_path).weight, weight)
 
 
@@ -414,13 +424,13 @@ def _entry(name: str, value: object) -> Callable[[dict], object]:
     [
         (lambda c: c.update(version=3), "version"),
         (lambda c: c.update(format="era-store"), "era-store|era-adapter"),
-        (lambda c: c.pop("candidates"), "no chosen candidate"),
-        (lambda c: c.update(candidates=[]), "no chosen candidate"),
+        (lambda c: c.pop("candidates"), "damaged: no chosen candidate"),
+        (lambda c: c.update(candidates=[]), "damaged"),
         (lambda c: c.update(chosen="nobody"), "no chosen candidate"),
-        (lambda c: c["candidates"].update({"era-dual": None}), "no candidate 'era-dual'"),
-        (lambda c: c["candidates"]["era-dual"].pop("sha256"), "incompletely described"),
-        (_entry("views", 3), "incompletely described"),
-        (_entry("shape", None), "incompletely described"),
+        (lambda c: c["candidates"].update({"era-dual": None}), "damaged"),
+        (lambda c: c["candidates"]["era-dual"].pop("sha256"), "damaged"),
+        (_entry("views", 3), "damaged"),
+        (_entry("shape", None), "damaged"),
         (_entry("views", []), "unknown views"),
         (_entry("views", ["small", "small"]), "unknown views"),
         (_entry("views", ["other"]), "unknown views"),
@@ -447,40 +457,40 @@ def _reference(**changes: object) -> Callable[[dict], object]:
     ("change", "message"),
     [
         (_entry("hidden", 5), "shapes differ"),
-        (_entry("hidden", -6), "shapes differ"),
+        (_entry("hidden", -6), "damaged"),
         (_entry("hidden", 10**30), "shapes differ"),
         (_entry("hidden", 0), "expected float32"),
-        (_entry("hidden", None), "incompletely described"),
-        (_entry("hidden", [6]), "incompletely described"),
-        (_entry("hidden", "many"), "incompletely described"),
+        (_entry("hidden", None), "damaged"),
+        (_entry("hidden", [6]), "damaged"),
+        (_entry("hidden", "many"), "damaged"),
         (_entry("hidden", INFINITE), "not valid JSON"),
         (_entry("hidden", float("nan")), "not valid JSON"),
         (_entry("references", []), "expected float32"),
-        (_entry("references", None), "incompletely described"),
-        (_entry("references", 2), "incompletely described"),
-        (_entry("references", [None, None]), "incompletely described"),
-        (_entry("references", {"view": "large"}), "incompletely described"),
+        (_entry("references", None), "damaged"),
+        (_entry("references", 2), "damaged"),
+        (_entry("references", [None, None]), "damaged"),
+        (_entry("references", {"view": "large"}), "damaged"),
         (_entry("views", ["small"]), "references of a view it does not read"),
         (_reference(view="medium"), "references of a view it does not read"),
-        (_reference(view=None), "references of a view it does not read"),
+        (_reference(view=None), "damaged"),
         (_reference(entries=6), "shapes differ"),
         (_reference(entries=10**12), "shapes differ"),
-        (_reference(entries=-7), "incompletely described"),
-        (_reference(entries=0), "incompletely described"),
+        (_reference(entries=-7), "damaged"),
+        (_reference(entries=0), "damaged"),
         (_reference(entries=INFINITE), "not valid JSON"),
-        (_reference(entries=None), "incompletely described"),
-        (_reference(temperature=0), "incompletely described"),
-        (_reference(temperature=-0.05), "incompletely described"),
+        (_reference(entries=None), "damaged"),
+        (_reference(temperature=0), "damaged"),
+        (_reference(temperature=-0.05), "damaged"),
         (_reference(temperature=float("nan")), "not valid JSON"),
         (_reference(temperature=INFINITE), "not valid JSON"),
-        (_reference(temperature=10**400), "incompletely described"),
-        (_reference(step=-0.5), "incompletely described"),
+        (_reference(temperature=10**400), "damaged"),
+        (_reference(step=-0.5), "damaged"),
         (_reference(step=float("nan")), "not valid JSON"),
         (_reference(step=INFINITE), "not valid JSON"),
-        (_reference(step="big"), "incompletely described"),
-        (_reference(steps=0), "incompletely described"),
-        (_reference(steps=-1), "incompletely described"),
-        (_reference(steps=10**9), "incompletely described"),
+        (_reference(step="big"), "damaged"),
+        (_reference(steps=0), "damaged"),
+        (_reference(steps=-1), "damaged"),
+        (_reference(steps=10**9), "damaged"),
         (_reference(steps=INFINITE), "not valid JSON"),
     ],
 )
@@ -509,7 +519,7 @@ def test_an_adapter_is_written_over_nothing_but_an_adapter(tmp_path) -> None:
     (tmp_path / "evaluation").mkdir()
     adapters = {"small": Adapter(("small",), torch.eye(2))}
     with pytest.raises(InputError, match="holds other files"):
-        save_adapters(tmp_path, adapters, "small", {}, {}, "card")
+        _save(tmp_path, adapters, "small")
     assert (tmp_path / "README.md").read_text() == "mine"
     assert (tmp_path / "evaluation").is_dir()
 
@@ -520,7 +530,7 @@ def test_an_incomplete_description_of_references_is_refused(full, missing) -> No
         full / "config.json",
         lambda c: c["candidates"]["era-dual"]["references"][0].pop(missing),
     )
-    with pytest.raises(FormatError, match="incompletely described"):
+    with pytest.raises(FormatError, match="damaged"):
         load_adapter(full)
 
 
@@ -573,7 +583,7 @@ def test_other_hidden_layers_or_references_than_described_are_refused(
 @pytest.mark.parametrize("chosen", [[], {}, 3, None])
 def test_a_chosen_candidate_that_is_no_name_is_refused(folder, chosen) -> None:
     _edit(folder / "config.json", lambda c: c.update(chosen=chosen))
-    with pytest.raises(FormatError, match="no chosen candidate"):
+    with pytest.raises(FormatError, match="damaged"):
         load_config(folder)
 
 

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from planted import config_of
 
 from era_cache.api import FitOptions, LabelsById, RetrievalAdapter, fit
 from era_cache.config import FitConfig
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
+from era_cache.fitting.adapter_config import Parts
 from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, load_config
 from era_cache.types import Qrels
 
@@ -264,14 +266,14 @@ def test_validation_rows_never_train(problem) -> None:
 def test_a_share_of_the_labelled_queries_judges(problem) -> None:
     found = problem.fit(PAIRS[:20], validation=0.25)
     assert [len(v) for v in found.result.candidates["small"].values] == [5]
-    assert found.record["queries"] == {"train": 25, "validation": 5}
+    assert found.record.queries == Parts(train=25, validation=5)
 
 
 def test_queries_equal_to_one_that_judges_do_not_train(problem) -> None:
     large = problem.large[TRAIN].copy()
     large[3] = large[25]
     found = problem.fit(query_vectors=large, validation=[25, 26])
-    assert found.record["queries"] == {"train": 27, "validation": 2}
+    assert found.record.queries == Parts(train=27, validation=2)
 
 
 def test_without_validation_every_labelled_query_judges(problem) -> None:
@@ -333,7 +335,7 @@ def test_queries_align_where_nothing_else_is_given(problem) -> None:
     found = problem.fit(align_large=None, align_small=None)
     assert found.config.align_texts == "queries"
     # A third is set aside to judge: queries that align cannot.
-    assert found.record["queries"] == {"train": 20, "validation": 10}
+    assert found.record.queries == Parts(train=20, validation=10)
     assert found.config.refit is False
     assert (found.config.reference_documents, found.adapters["aligned"].references) == (0, ())
     rows = np.arange(20, 30)
@@ -516,12 +518,12 @@ def test_a_saved_adapter_comes_back_whole(problem, fitted, tmp_path) -> None:
 
 def test_a_folder_from_arrays_is_taken_for_no_encoders(fitted, tmp_path) -> None:
     fitted.save(tmp_path)
-    config = load_config(tmp_path)
+    config = config_of(tmp_path)
     assert config["dimensions"] == {"large": D_LARGE, "small": D_SMALL}
     assert config["recipe"]["folds"] == QUICK.folds
     for side in ("query", "small_query", "document"):
         with pytest.raises(FingerprintError):
-            check_fingerprints(tmp_path, config, {side: "0" * 64})
+            check_fingerprints(tmp_path, load_config(tmp_path), {side: "0" * 64})
 
 
 def test_a_folder_without_means_is_refused(fitted, tmp_path) -> None:
@@ -530,5 +532,5 @@ def test_a_folder_without_means_is_refused(fitted, tmp_path) -> None:
     metrics = json.loads(path.read_text("utf-8"))
     del metrics["candidates"]["era"]
     path.write_text(json.dumps(metrics), "utf-8")
-    with pytest.raises(FormatError, match=r"metrics\.json: incomplete: KeyError\('era'\)"):
+    with pytest.raises(FormatError, match=r"metrics\.json: incomplete: era has no mean"):
         RetrievalAdapter.load(tmp_path)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hash_encoder import HashEncoder
-from planted import QUICK, QUICK_PAPER, embedded, planted_texts
+from planted import QUICK, QUICK_PAPER, config_of, embedded, planted_texts
 
 from era_cache.collection.records import TextCollection
 from era_cache.collection.splits import make_split
@@ -21,9 +21,10 @@ from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.evaluate.analysis import record_of
 from era_cache.evaluate.evaluate_adapter import Evaluation, evaluate_folder
 from era_cache.fitting import recipes
-from era_cache.fitting.adapter_folder import load_adapter, load_config
+from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.crossfit import crossfit
-from era_cache.fitting.fit_from_store import FitReport, fit_to_folder, load_sources
+from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
+from era_cache.fitting.sources import Reading, load_sources
 from era_cache.store.store import Store
 
 SPLIT = SplitConfig(labels=0.3)
@@ -68,7 +69,7 @@ def _fit(
     **options: object,
 ) -> FitReport:
     return fit_to_folder(
-        store, names, folder, split_config=split, recipe=recipe, device="cpu", **options
+        store, names, folder, FitPlan(split, recipe, **options), Reading(device="cpu")
     )
 
 
@@ -86,7 +87,7 @@ def _tensors(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_folder_names_every_collection_it_was_fitted_on(store, both) -> None:
-    config = load_config(both.folder)
+    config = config_of(both.folder)
     assert [entry["collection"] for entry in config["collections"]] == [
         {"name": name, "digest": store.collection(name).digest} for name in NAMES
     ]
@@ -112,14 +113,14 @@ def test_the_folder_names_every_collection_it_was_fitted_on(store, both) -> None
 
 def test_one_collection_is_named_as_ever(store, tmp_path) -> None:
     for names in ("planted", ["planted"]):
-        config = load_config(_fit(store, tmp_path / "a", names).folder)
+        config = config_of(_fit(store, tmp_path / "a", names).folder)
         assert "collections" not in config
         assert config["collection"]["name"] == "planted"
 
 
 def test_the_order_of_collections_is_kept(store, tmp_path) -> None:
     report = _fit(store, tmp_path / "a", NAMES[::-1])
-    config = load_config(report.folder)
+    config = config_of(report.folder)
     assert [entry["collection"]["name"] for entry in config["collections"]] == ["again", "planted"]
     assert list(report.splits) == ["again", "planted"]
 
@@ -172,7 +173,7 @@ def test_it_is_measured_on_a_collection_that_it_was_not_fitted_on(store, both, t
         evaluation = evaluate_folder(store, folder, collections=["unseen"], device="cpu")
         record = _record(evaluation)
         assert [one["name"] for one in record["collections"]] == ["unseen"]
-        split, trained = record["split"], load_config(folder)
+        split, trained = record["split"], config_of(folder)
         entries = trained.get("collections", [trained])
         assert split["train"] == sum(one["split"]["queries"]["train"] for one in entries) > 0
         assert split["test"] == 30
@@ -271,9 +272,9 @@ def _sharing(path: Path, part: str) -> tuple[Store, str, str]:
 def test_a_query_with_the_text_of_a_test_query_elsewhere_is_left_out(tmp_path, part, order) -> None:
     store, own, shared = _sharing(tmp_path / "store", part)
     assert own != shared
-    sources, _ = load_sources(store, order, SPLIT, align_documents=60, device="cpu")
+    sources, _ = load_sources(store, order, SPLIT, Reading(device="cpu"), align_documents=60)
     found = {source.collection.name: source for source in sources}
-    alone, _ = load_sources(store, ["planted"], SPLIT, align_documents=60, device="cpu")
+    alone, _ = load_sources(store, ["planted"], SPLIT, Reading(device="cpu"), align_documents=60)
     usual = getattr(alone[0].data, part).ids
     assert own in usual
     assert getattr(found["planted"].data, part).ids == [i for i in usual if i != own]
@@ -288,7 +289,7 @@ def test_a_query_with_the_text_of_a_test_query_elsewhere_is_left_out(tmp_path, p
 
 def test_a_test_query_with_the_text_of_a_test_query_elsewhere_stays(tmp_path) -> None:
     store, own, _ = _sharing(tmp_path / "store", "test")
-    sources, _ = load_sources(store, NAMES, SPLIT, align_documents=60, device="cpu")
+    sources, _ = load_sources(store, NAMES, SPLIT, Reading(device="cpu"), align_documents=60)
     assert [len(source.split.train) for source in sources] == [18, 18]
     first = sources[0]
     assert own in [first.collection.query_ids[row] for row in first.split.test]
@@ -346,7 +347,7 @@ def test_an_interrupted_fit_is_resumed_to_what_it_would_have_been(
     for name, entry in two["candidates"].items():
         assert one["candidates"][name]["options"] == entry["options"]
         assert one["candidates"][name]["validation"] == pytest.approx(entry["validation"], abs=1e-6)
-    assert load_config(tmp_path / "part")["chosen"] == load_config(tmp_path / "whole")["chosen"]
+    assert config_of(tmp_path / "part")["chosen"] == config_of(tmp_path / "whole")["chosen"]
     assert whole.resumed == ()
 
 
@@ -365,7 +366,7 @@ def test_resuming_a_complete_fit_fits_nothing(store, tmp_path, monkeypatch) -> N
     report = _fit(store, tmp_path / "a", "planted", resume=True, candidate="era")
     assert fitted == []
     assert report.resumed == ("era", "era-dual", "small+")
-    assert load_config(tmp_path / "a")["chosen"] == "era"
+    assert config_of(tmp_path / "a")["chosen"] == "era"
     after = _tensors(tmp_path / "a")
     del before["adapter.safetensors"], after["adapter.safetensors"]
     assert after == before
@@ -441,7 +442,7 @@ def test_a_count_limits_the_training_queries(store, tmp_path, count) -> None:
     report = _fit(store, tmp_path / "a", "planted", split=split)
     expected = min(count, 18)
     assert report.queries() == {"train": expected, "validation": 6, "test": 30}
-    config = load_config(tmp_path / "a")
+    config = config_of(tmp_path / "a")
     assert config["split"]["count"] == count
     assert config["split"]["queries"]["train"] == expected
     record = _record(evaluate_folder(store, tmp_path / "a", device="cpu"))
@@ -542,10 +543,10 @@ def test_documents_without_labels_align_and_become_references(store, tmp_path) -
     with_more = _fit(store, tmp_path / "more", "planted", align_with=["unseen"])
     assert alone.alignment_documents == 60
     assert with_more.alignment_documents == 120
-    config = load_config(with_more.folder)
+    config = config_of(with_more.folder)
     unseen = store.collection("unseen")
     assert config["aligned_with"] == [{"name": "unseen", "digest": unseen.digest}]
-    assert "aligned_with" not in load_config(alone.folder)
+    assert "aligned_with" not in config_of(alone.folder)
     for name, report in (("alone", alone), ("more", with_more)):
         adapter = load_adapter(tmp_path / name, "aligned")
         limit = QUICK.reference_documents
@@ -558,7 +559,7 @@ def test_documents_alone_are_read_of_what_only_aligns(store, tmp_path, monkeypat
     first = _fit(store, tmp_path / "a", "planted", align_with=["unseen"])
     _add(store, _texts("unlabelled", "in words of their own", n_queries=7))
     second = _fit(store, tmp_path / "b", "planted", align_with=["unlabelled"])
-    for name in load_config(first.folder)["candidates"]:
+    for name in config_of(first.folder)["candidates"]:
         one, two = (load_adapter(report.folder, name) for report in (first, second))
         assert torch.equal(one.weight, two.weight)
         for mine, theirs in zip(one.references, two.references, strict=True):

@@ -17,9 +17,10 @@ from era_cache.collection.splits import Split, make_split
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.fitting.encoder_pair import resolve_encoders
-from era_cache.fitting.fit_from_store import FitReport, fit_to_folder
+from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
+from era_cache.fitting.sources import Reading
 from era_cache.fitting.tensors import load_fit_data
-from era_cache.store import store as store_module
+from era_cache.store import stored_encoder
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
@@ -36,7 +37,7 @@ def _fit(
     recipe: FitConfig | PaperConfig = QUICK,
 ) -> FitReport:
     return fit_to_folder(
-        store, names, folder, split_config=SPLIT, recipe=recipe, candidate="auto", device="cpu"
+        store, names, folder, FitPlan(SPLIT, recipe, candidate="auto"), Reading(device="cpu")
     )
 
 
@@ -63,7 +64,7 @@ class _Reads:
         self.asked: set[bytes] = set()
         self.calls = self.copies = 0
         vectors, positions = StoredEncoder.vectors, KeyIndex.positions
-        read = store_module.read_rows
+        read = stored_encoder.read_rows
 
         def spy_vectors(encoder, keys, **options):
             self.calls += 1
@@ -79,7 +80,7 @@ class _Reads:
             return positions(index, keys)
 
         monkeypatch.setattr(StoredEncoder, "vectors", spy_vectors)
-        monkeypatch.setattr(store_module, "read_rows", spy_read)
+        monkeypatch.setattr(stored_encoder, "read_rows", spy_read)
         monkeypatch.setattr(KeyIndex, "positions", spy_positions)
 
 

@@ -12,7 +12,8 @@ import pytest
 import era_cache
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.fitting.adapter_folder import load_adapter
-from era_cache.fitting.fit_from_store import fit_to_folder
+from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
+from era_cache.fitting.sources import Reading
 from era_cache.store.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -115,9 +116,8 @@ def toy_work(built_hash_store, tmp_path_factory):
         Store.open(folder / "stores" / "toy"),
         "toy",
         folder / "adapters" / "toy",
-        split_config=SplitConfig(labels=0.4),
-        recipe=FitConfig(strengths=(8.0,), iterations=2),
-        device="cpu",
+        FitPlan(SplitConfig(labels=0.4), FitConfig(strengths=(8.0,), iterations=2)),
+        Reading(device="cpu"),
     )
     return folder
 

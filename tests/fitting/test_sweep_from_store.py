@@ -13,15 +13,24 @@ from era_cache.collection.splits import make_split
 from era_cache.config import EmbedConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import InputError
-from era_cache.fitting import experiments
-from era_cache.fitting.experiments import sweep_rows
-from era_cache.fitting.fit_from_store import fit_to_folder, load_sources
+from era_cache.fitting import sweep_from_store
+from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.settings import grid
+from era_cache.fitting.sources import Reading, load_sources
+from era_cache.fitting.sweep_from_store import SweepPlan, sweep_rows
 from era_cache.store.store import Store
 from era_cache.types import Role
 
 SPLIT = SplitConfig()
+PLAN = SweepPlan(
+    split=SPLIT,
+    labels=[0.3],
+    split_seeds=1,
+    candidates=["era"],
+    base=QUICK,
+    settings=grid(["temperature=0.05,0.5"]),
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +39,10 @@ def store(tmp_path_factory) -> Store:
 
 
 def _sweep(store: Store, folder: Path, **changes: object) -> list[dict[str, object]]:
-    options = {
-        "split": SPLIT,
-        "labels": [0.3],
-        "split_seeds": 1,
-        "candidates": ["era"],
-        "base": QUICK,
-        "settings": grid(["temperature=0.05,0.5"]),
-        "device": "cpu",
-    }
-    names = changes.pop("names", ["planted"])
-    return sweep_rows(store, names, folder, **{**options, **changes})
+    names, tell = changes.pop("names", ["planted"]), changes.pop("tell", lambda _text: None)
+    return sweep_rows(
+        store, names, folder, dataclasses.replace(PLAN, **changes), Reading(device="cpu"), tell
+    )
 
 
 def _forbidden(*_args: object, **_options: object) -> None:
@@ -92,7 +94,9 @@ def test_a_row_has_the_held_out_mean_of_the_fit_itself(store, tmp_path) -> None:
     split = dataclasses.replace(SPLIT, labels=0.3)
     for temperature in (0.05, 0.5):
         recipe = dataclasses.replace(QUICK, temperature=temperature)
-        (source,), _ = load_sources(store, ["planted"], split, align_documents=60, device="cpu")
+        (source,), _ = load_sources(
+            store, ["planted"], split, Reading(device="cpu"), align_documents=60
+        )
         fits = fit_candidates(source.data, recipe).candidates
         for row in (row for row in rows if row["temperature"] == temperature):
             assert row["held_out"] == pytest.approx(fits[row["candidate"]].mean, abs=1e-4)
@@ -138,7 +142,7 @@ def test_a_smaller_share_gives_what_it_would_give_alone(store, tmp_path) -> None
 
 def test_rows_that_are_there_are_not_fitted_again(store, tmp_path, monkeypatch) -> None:
     first = _sweep(store, tmp_path, split_seeds=2, labels=[0.2, 0.3])
-    monkeypatch.setattr(experiments, "sweep", _forbidden)
+    monkeypatch.setattr(sweep_from_store, "sweep", _forbidden)
     told: list[str] = []
     assert _sweep(store, tmp_path, split_seeds=2, labels=[0.2, 0.3], tell=told.append) == first
     assert told == [f"split seed {seed}: all 4 fits are there" for seed in (42, 43)]
@@ -146,7 +150,7 @@ def test_rows_that_are_there_are_not_fitted_again(store, tmp_path, monkeypatch) 
 
 def test_an_interrupted_sweep_goes_on_with_the_next_shuffle(store, tmp_path, monkeypatch) -> None:
     fitted: list[int] = []
-    sweep = experiments.sweep
+    sweep = sweep_from_store.sweep
 
     def interrupted(data, jobs, **options):
         if len(fitted) == 2:
@@ -154,13 +158,13 @@ def test_an_interrupted_sweep_goes_on_with_the_next_shuffle(store, tmp_path, mon
         fitted.append(len(jobs))
         return sweep(data, jobs, **options)
 
-    monkeypatch.setattr(experiments, "sweep", interrupted)
+    monkeypatch.setattr(sweep_from_store, "sweep", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _sweep(store, tmp_path / "a", split_seeds=3)
     fitted[:] = [0]
     rows = _sweep(store, tmp_path / "a", split_seeds=3)
     assert fitted == [0, 2]
-    monkeypatch.setattr(experiments, "sweep", sweep)
+    monkeypatch.setattr(sweep_from_store, "sweep", sweep)
     assert rows == _sweep(store, tmp_path / "b", split_seeds=3)
 
 
@@ -168,7 +172,7 @@ def test_a_row_that_another_grid_made_is_shown_with_the_settings_asked_for(
     store, tmp_path, monkeypatch
 ) -> None:
     (first,) = _sweep(store, tmp_path, settings=grid(["temperature=0.5"]))
-    monkeypatch.setattr(experiments, "sweep", _forbidden)
+    monkeypatch.setattr(sweep_from_store, "sweep", _forbidden)
     base = dataclasses.replace(QUICK, temperature=0.5)
     (again,) = _sweep(store, tmp_path, base=base, settings=grid(["folds=2"]))
     assert again["folds"] == 2
@@ -211,7 +215,7 @@ def test_the_number_of_alignment_documents_can_be_swept(store, tmp_path) -> None
         recipe = dataclasses.replace(QUICK, align_documents=row["align_documents"])
         split = dataclasses.replace(SPLIT, labels=0.3)
         report = fit_to_folder(
-            store, "planted", folder, split_config=split, recipe=recipe, device="cpu"
+            store, "planted", folder, FitPlan(split, recipe), Reading(device="cpu")
         )
         assert row["held_out"] == pytest.approx(report.result.candidates["era"].mean, abs=1e-4)
     assert rows[0]["held_out"] != rows[1]["held_out"]
@@ -225,7 +229,7 @@ def test_several_collections_are_swept_at_one_share_only(tmp_path) -> None:
         folder = tmp_path / f"rows{split.count}"
         rows = _sweep(store, folder, names=names, split=split)
         wanted = dataclasses.replace(split, labels=0.3)
-        sources, _ = load_sources(store, names, wanted, align_documents=60, device="cpu")
+        sources, _ = load_sources(store, names, wanted, Reading(device="cpu"), align_documents=60)
         # The two differ in how many queries train; each has all of its own.
         assert len({len(source.split.train) for source in sources}) == (2 if not split.count else 1)
         for row in rows:
@@ -243,7 +247,7 @@ def test_a_count_that_one_of_several_collections_does_not_reach_limits_the_other
     _second(store, queries=20)
     names, split = ["again", "planted"], dataclasses.replace(SPLIT, count=12, labels=0.3)
     (row, _) = _sweep(store, tmp_path / "rows", names=names, split=split)
-    sources, _ = load_sources(store, names, split, align_documents=60, device="cpu")
+    sources, _ = load_sources(store, names, split, Reading(device="cpu"), align_documents=60)
     assert [len(source.split.train) for source in sources] == [6, 12]
     recipe = dataclasses.replace(QUICK, temperature=row["temperature"])
     fits = fit_candidates([source.data for source in sources], recipe).candidates

@@ -1,33 +1,27 @@
-"""Tables of fits that grow while they run: one JSON line for each finished row, and what is shown.
+"""What a sweep has finished, one JSON line for each fit (docs/format.md).
 
-In: rows as dicts of plain values. Out: ``rows.jsonl``, which a later run goes on from, and the same
-rows as CSV, JSON and an HTML page.
+In: rows as dicts of plain values. Out: ``rows.jsonl``, which a later run goes on from.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from era_cache.disk.files import os_errors, write_bytes
-from era_cache.disk.json_files import json_digest, loads_json, write_json
+from era_cache.disk.json_files import json_digest, loads_json
 from era_cache.errors import FormatError, InputError
-from era_cache.report.cells import csv_text
-from era_cache.report.page import render_rows_html
-from era_cache.report.tables import Cell, Table
 
-__all__ = ["Rows", "write_tables"]
+__all__ = ["FinishedRows"]
 
 _ROWS = "rows.jsonl"
 _FORMAT = "era-rows"
 
 
-class Rows:
+class FinishedRows:
     """Finished rows in a folder, appended one by one; a line cut short by a kill is dropped.
 
     Args:
@@ -98,54 +92,3 @@ class Rows:
 
 def _line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(dict(value), ensure_ascii=False).encode("utf-8") + b"\n"
-
-
-def write_tables(
-    folder: Path,
-    name: str,
-    rows: Sequence[Mapping[str, Any]],
-    title: str,
-    lead: Sequence[str],
-    about: Mapping[str, Any] | None = None,
-) -> None:
-    """Write ``<name>.csv``, ``<name>.json`` and ``<name>.html``.
-
-    Args:
-        folder: must exist.
-        name: of the files, without ending.
-        rows: plain values, the same keys in each.
-        title: of the page.
-        lead: sentences above its table.
-        about: how the rows came about (JSON), kept in the JSON file.
-
-    Raises:
-        StoreError: a file cannot be written.
-    """
-    columns = list(dict.fromkeys(key for row in rows for key in row if key != "job"))
-    shown = [{column: row.get(column, "") for column in columns} for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _plain(value) for key, value in row.items()} for row in shown)
-    write_bytes(folder / f"{name}.csv", text.getvalue().encode("utf-8"))
-    record = {"format": f"era-{name}", "version": 1, **(about or {}), "rows": shown}
-    write_json(folder / f"{name}.json", record)
-    table = Table(
-        title,
-        f"{len(shown):,} rows; a click on a column's name sorts",
-        tuple(Cell(column) for column in columns),
-        tuple(tuple(_cell(row[column]) for column in columns) for row in shown),
-    )
-    page = render_rows_html(title, lead, table)
-    write_bytes(folder / f"{name}.html", page.encode("utf-8"))
-
-
-def _plain(value: Any) -> Any:
-    """A value as CSV shows it; what a spreadsheet would take for a formula is quoted."""
-    return csv_text(value) if isinstance(value, str) else value
-
-
-def _cell(value: Any) -> Cell:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return Cell(str(value))
-    return Cell(f"{value:.4g}" if isinstance(value, float) else f"{value:,}", key=float(value))

@@ -1,9 +1,7 @@
-"""Tables that grow while they run: nothing finished is lost, nothing half is believed."""
+"""What a sweep has finished: nothing finished is lost, nothing half is believed."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import threading
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 
 from era_cache.disk.json_files import json_digest
 from era_cache.errors import FormatError, InputError, StoreError
-from era_cache.report.row_log import Rows, write_tables
+from era_cache.fitting.finished_rows import FinishedRows
 
 INPUTS = {"collections": ["ab"], "rule": "paper"}
 
@@ -22,13 +20,10 @@ def _job(number: int) -> dict[str, object]:
 
 
 def _filled(folder: Path, count: int = 3) -> Path:
-    rows = Rows(folder, INPUTS)
+    rows = FinishedRows(folder, INPUTS)
     for number in range(count):
         rows.add(_job(number), {"held_out": number / 10, "name": "Zürich"})
     return folder / "rows.jsonl"
-
-
-# Keeping rows
 
 
 def test_the_file_is_as_specified(tmp_path) -> None:
@@ -41,7 +36,7 @@ def test_the_file_is_as_specified(tmp_path) -> None:
 
 def test_rows_are_found_by_their_job_now_and_later(tmp_path) -> None:
     _filled(tmp_path)
-    rows = Rows(tmp_path, INPUTS)
+    rows = FinishedRows(tmp_path, INPUTS)
     for number in range(3):
         found = rows.get(_job(number))
         assert found == {
@@ -52,20 +47,20 @@ def test_rows_are_found_by_their_job_now_and_later(tmp_path) -> None:
     assert rows.get(_job(3)) is None
     added = rows.add(_job(3), {"held_out": 0.5})
     assert rows.get(_job(3)) == added == {"job": json_digest(_job(3)), "held_out": 0.5}
-    assert Rows(tmp_path, INPUTS).get(_job(3)) == added
+    assert FinishedRows(tmp_path, INPUTS).get(_job(3)) == added
 
 
 def test_of_two_rows_of_a_job_the_later_counts(tmp_path) -> None:
-    rows = Rows(tmp_path, INPUTS)
+    rows = FinishedRows(tmp_path, INPUTS)
     rows.add(_job(0), {"round": "short"})
     rows.add(_job(0), {"round": "full"})
-    for found in (rows.get(_job(0)), Rows(tmp_path, INPUTS).get(_job(0))):
+    for found in (rows.get(_job(0)), FinishedRows(tmp_path, INPUTS).get(_job(0))):
         assert found is not None
         assert found["round"] == "full"
 
 
 def test_each_row_is_on_the_disk_when_it_is_added(tmp_path) -> None:
-    rows = Rows(tmp_path, INPUTS)
+    rows = FinishedRows(tmp_path, INPUTS)
     for number in range(3):
         rows.add(_job(number), {})
         assert len((tmp_path / "rows.jsonl").read_bytes().splitlines()) == number + 2
@@ -78,43 +73,43 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(tmp_path) -> None
         folder = tmp_path / "cut"
         folder.mkdir(exist_ok=True)
         (folder / "rows.jsonl").write_bytes(whole[:cut])
-        rows = Rows(folder, INPUTS)
+        rows = FinishedRows(folder, INPUTS)
         kept = sum(end <= cut for end in ends[1:])
         assert [rows.get(_job(i)) is not None for i in range(3)] == [i < kept for i in range(3)]
         mended = (folder / "rows.jsonl").read_bytes()
         assert mended == whole[: ends[kept]]
     rows.add(_job(9), {"held_out": 1.0})
-    assert Rows(folder, INPUTS).get(_job(9)) is not None
+    assert FinishedRows(folder, INPUTS).get(_job(9)) is not None
 
 
 def test_rows_of_other_inputs_are_refused_and_left_as_they_are(tmp_path) -> None:
     path = _filled(tmp_path)
     before = path.read_bytes()
     with pytest.raises(InputError, match="rows of another store, collection, split or encoder"):
-        Rows(tmp_path, {**INPUTS, "rule": "source"})
+        FinishedRows(tmp_path, {**INPUTS, "rule": "source"})
     path.write_bytes(before[:-4])  # nor is the torn line of someone else mended
     with pytest.raises(InputError, match="rows of another store"):
-        Rows(tmp_path, {})
+        FinishedRows(tmp_path, {})
     assert path.read_bytes() == before[:-4]
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match=r"holds other files\. Give a new folder"):
-        Rows(tmp_path, INPUTS)
+        FinishedRows(tmp_path, INPUTS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_an_empty_folder_and_one_that_grew_tables_are_taken(tmp_path) -> None:
     _filled(tmp_path)
     (tmp_path / "sweep.csv").write_text("a\n")
-    assert Rows(tmp_path, INPUTS).get(_job(2)) is not None
+    assert FinishedRows(tmp_path, INPUTS).get(_job(2)) is not None
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path) -> None:
     (tmp_path / "rows").write_text("mine")
     with pytest.raises(StoreError, match="A file is in the way"):
-        Rows(tmp_path / "rows", INPUTS)
+        FinishedRows(tmp_path / "rows", INPUTS)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +126,7 @@ def test_another_file_of_that_name_is_refused_and_left_as_it_is(tmp_path, conten
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"rows\.jsonl: no rows of this version"):
-        Rows(tmp_path, INPUTS)
+        FinishedRows(tmp_path, INPUTS)
     assert path.read_bytes() == content
 
 
@@ -152,17 +147,17 @@ def test_a_line_that_is_no_row_is_named(tmp_path, line, words) -> None:
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([*lines[:2], line, *lines[2:], b""]))
     with pytest.raises(FormatError, match=rf"rows\.jsonl line 3: {words}"):
-        Rows(tmp_path, INPUTS)
+        FinishedRows(tmp_path, INPUTS)
 
 
 def test_a_damaged_first_line_is_named(tmp_path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b"garbage\n")
     with pytest.raises(FormatError, match=r"rows\.jsonl line 1: not valid JSON"):
-        Rows(tmp_path, INPUTS)
+        FinishedRows(tmp_path, INPUTS)
 
 
 def test_two_runs_that_append_at_once_lose_nothing(tmp_path) -> None:
-    runs = [Rows(tmp_path, INPUTS) for _ in range(2)]
+    runs = [FinishedRows(tmp_path, INPUTS) for _ in range(2)]
     begin = threading.Barrier(2)
     wide = "x" * 5000  # more than a page, so that a torn write would show
 
@@ -176,7 +171,7 @@ def test_two_runs_that_append_at_once_lose_nothing(tmp_path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    rows = Rows(tmp_path, INPUTS)
+    rows = FinishedRows(tmp_path, INPUTS)
     found = [rows.get(_job(i)) for i in range(40)]
     assert [row and (row["value"], row["wide"]) for row in found] == [(i, wide) for i in range(40)]
 
@@ -185,62 +180,4 @@ def test_a_first_line_written_twice_is_no_damage(tmp_path) -> None:
     path = _filled(tmp_path)
     head, *rest = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([head, head, *rest]))
-    assert Rows(tmp_path, INPUTS).get(_job(2)) is not None
-
-
-# What is shown
-
-
-def _written(folder: Path, rows: list[dict[str, object]]) -> tuple[str, dict, str]:
-    write_tables(folder, "sweep", rows, "A <title>", ["First & last.", "Run: a < b"])
-    ends = ("csv", "json", "html")
-    texts = [(folder / f"sweep.{end}").read_bytes().decode("utf-8") for end in ends]
-    return texts[0], json.loads(texts[1]), texts[2]
-
-
-def test_csv_holds_the_rows_without_their_digests(tmp_path) -> None:
-    text, _, _ = _written(
-        tmp_path,
-        [
-            {"job": "00", "align": "ridge", "held_out": 0.123456789, "full": True},
-            {"job": "01", "align": "mixture", "held_out": -0.5, "full": False, "more": "a,b"},
-        ],
-    )
-    assert text == ('align,held_out,full,more\nridge,0.123456789,True,\nmixture,-0.5,False,"a,b"\n')
-
-
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"])
-def test_what_a_spreadsheet_would_run_is_quoted(tmp_path, start) -> None:
-    text, record, _ = _written(tmp_path, [{"name": f"{start}1+1", "plain": "1=1"}])
-    (row,) = csv.DictReader(io.StringIO(text, newline=""))
-    assert row == {"name": f"'{start}1+1", "plain": "1=1"}
-    assert record["rows"][0]["name"] == f"{start}1+1"
-
-
-def test_numbers_below_zero_stay_numbers(tmp_path) -> None:
-    text, record, _ = _written(tmp_path, [{"a": -1, "b": -0.25, "c": -1e-9}])
-    assert text == "a,b,c\n-1,-0.25,-1e-09\n"
-    assert record["rows"] == [{"a": -1, "b": -0.25, "c": -1e-9}]
-
-
-def test_json_says_what_it_is(tmp_path) -> None:
-    _, record, _ = _written(tmp_path, [{"job": "0", "a": 1}, {"job": "1", "b": "x"}])
-    assert record == {
-        "format": "era-sweep",
-        "version": 1,
-        "rows": [{"a": 1, "b": ""}, {"a": "", "b": "x"}],
-    }
-
-
-def test_html_escapes_whatever_it_shows(tmp_path) -> None:
-    hostile = "<script>alert('x')</script>\"&"
-    _, _, page = _written(tmp_path, [{hostile: hostile, "n": 0.123456, "many": 12345}])
-    assert hostile not in page
-    assert page.count("<script>") == 1  # its own
-    assert page.count("&lt;script&gt;alert(") == 2  # column and cell
-    assert "<title>A &lt;title&gt;</title>" in page
-    assert "First &amp; last." in page
-    assert "Run: a &lt; b" in page
-    assert ">0.1235<" in page
-    assert 'data-key="0.123456"' in page
-    assert "12,345" in page
+    assert FinishedRows(tmp_path, INPUTS).get(_job(2)) is not None

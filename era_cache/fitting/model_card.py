@@ -1,0 +1,60 @@
+"""The README of an adapter folder.
+
+In: what the folder says of itself. Out: Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from era_cache.fitting.adapter_config import AdapterConfig
+from era_cache.fitting.held_out import PRIMARY
+
+__all__ = ["model_card"]
+
+
+def model_card(config: AdapterConfig, means: Mapping[str, float]) -> str:
+    """Describe an adapter that was fitted from a store.
+
+    Args:
+        config: of the folder, with ``encoders`` and ``split``.
+        means: candidate to its held-out mean.
+    """
+    fitted, encoders = config.fitted_on(), config.encoders or {}
+    query, document, split = encoders["query"], encoders["document"], fitted[0].split
+    names = ", ".join(one.collection.name for one in fitted)
+    parts = [one.split.queries for one in fitted if one.split.queries is not None]
+    train, validation = sum(p.train for p in parts), sum(p.validation for p in parts)
+    rows = "\n".join(
+        f"| {name}{' **(chosen)**' if name == config.chosen else ''} | {mean:.4f} |"
+        for name, mean in means.items()
+    )
+    return f"""# Retrieval adapter for {names}
+
+Maps queries of **{query.name}** (fingerprint `{query.fingerprint[:12]}`) into the document
+space of **{document.name}** (fingerprint `{document.fingerprint[:12]}`). Documents and index
+stay as they are. Chosen candidate: **{config.chosen}** — {config.choice_reason}.
+
+| candidate | held-out {PRIMARY} |
+|---|---|
+{rows}
+
+Fitted on {train} training and {validation} validation queries
+({split.labels:.0%} of the labels, split seed {split.seed}), aligned on
+{config.alignment_documents} documents, with ERA Cache {config.environment["era_cache"]}. Test
+queries took no part. Held-out values are a little optimistic, since they made choices; measure with
+`era-eval`.
+
+The files hold vectors of alignment documents and of labelled queries (its references): share them
+as you would share those texts' vectors.
+
+Use it:
+
+    from pathlib import Path
+    from era_cache.fitting.adapter_folder import load_adapter
+    adapter = load_adapter(Path("this folder"))
+    vectors = adapter.apply({{"large": large_queries, "small": small_queries}})
+
+Inputs are float32 tensors (n, d) of the encoders and prompts named in `config.json`. Vectors of
+other encoders give wrong results; compare fingerprints with `check_fingerprints`.
+"""
