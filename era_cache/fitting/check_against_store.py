@@ -47,7 +47,9 @@ def fitted_encoders(store: Store, folder: Path, config: AdapterConfig) -> Encode
     named = config.encoders or {}
     missing = [side for side in Encoders._fields if side not in named]
     if missing:
-        raise FormatError(f"{folder / 'config.json'}: names no encoder of {', '.join(missing)}.")
+        raise FormatError(
+            f"{folder / 'config.json'}: incomplete: no encoder of {', '.join(missing)}."
+        )
     return Encoders(*(store.encoder(named[side].fingerprint) for side in Encoders._fields))
 
 

@@ -320,7 +320,7 @@ def test_a_changed_digest_of_the_test_queries_is_refused(store, fitted) -> None:
 )
 def test_an_incomplete_configuration_is_refused(store, fitted, change) -> None:
     _edit(fitted, change)
-    with pytest.raises(FormatError, match=r"config\.json: (incomplete|not valid JSON)"):
+    with pytest.raises(FormatError, match=r"config\.json: (incomplete|damaged|not valid JSON)"):
         evaluate_folder(store, fitted, device="cpu")
 
 

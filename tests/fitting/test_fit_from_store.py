@@ -66,11 +66,11 @@ def _fit(
     *,
     recipe: FitConfig | PaperConfig = QUICK,
     split: SplitConfig = SPLIT,
+    resume: bool = False,
     **options: object,
 ) -> FitReport:
-    return fit_to_folder(
-        store, names, folder, FitPlan(split, recipe, **options), Reading(device="cpu")
-    )
+    plan = FitPlan(split, recipe, **options)
+    return fit_to_folder(store, names, folder, plan, Reading(device="cpu"), resume=resume)
 
 
 @pytest.fixture(scope="module")
