@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from era_cache import __version__
 from era_cache.errors import EraError
 
+if TYPE_CHECKING:
+    from era_cache.types import Progress
+
 __all__ = [
     "EraCommand",
     "EraForms",
     "EraGroup",
     "PathArgument",
-    "ProgressBars",
     "check_option",
     "count",
     "device_option",
@@ -31,6 +34,7 @@ __all__ = [
     "json_option",
     "note",
     "percent",
+    "progress",
     "seed_number",
     "version_option",
 ]
@@ -156,14 +160,24 @@ def _numeric(cell: str) -> bool:
     return not cell or cell.lstrip("+-<~ ")[:1].isdigit() or not cell.strip("+-")
 
 
-class ProgressBars:
-    """One bar on stderr for each part of a long step; silent where stderr is no terminal.
+@contextlib.contextmanager
+def progress(unit: str = "text") -> Iterator[Progress]:
+    """Show one bar on stderr for each part of a long step; silent where stderr is no terminal.
 
     Args:
         unit: what is counted; ``B`` for bytes.
     """
+    bars = _Bars(unit)
+    try:
+        yield bars
+    finally:
+        bars.close()
 
-    def __init__(self, unit: str = "text") -> None:
+
+class _Bars:
+    """Bars, one after the other."""
+
+    def __init__(self, unit: str) -> None:
         self._unit = unit
         self._bar: Any = None
         self._what = ""

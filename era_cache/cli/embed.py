@@ -13,13 +13,13 @@ import click
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
-    ProgressBars,
     count,
     device_option,
     echo_json,
     echo_table,
     json_option,
     note,
+    progress,
     version_option,
 )
 from era_cache.cli.text_options import Command, collection_options, read_texts
@@ -144,14 +144,13 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
     texts = read_texts(collection, options)
     large, small = _encoders(options)
     _mention_prompts(texts.instructions, large, small)
-    bars = ProgressBars()
     config = replace(
         DEFAULTS,
         align_documents=options["align_documents"],
         dtype=options["dtype"],
         note=options["note"],
     )
-    try:
+    with progress() as bars:
         stored, reports = embed_collection(
             Store.create(store_path),
             texts,
@@ -161,8 +160,6 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             large_corpus=options["large_corpus"],
             progress=bars,
         )
-    finally:
-        bars.close()
     if as_json:
         echo_json(
             {

@@ -16,8 +16,9 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     note,
+    progress,
 )
-from era_cache.cli.store_options import ROLES, progress, store_argument
+from era_cache.cli.store_options import ROLES, store_argument
 from era_cache.cli.text_options import collection_options, read_texts
 
 __all__ = ["import_command"]

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from era_cache.cli.common import PathArgument, ProgressBars, echo_table
+from era_cache.cli.common import PathArgument, echo_table
 
-__all__ = ["ROLES", "echo_rows", "plain", "progress", "role_choice", "store_argument"]
+__all__ = ["ROLES", "echo_rows", "plain", "role_choice", "store_argument"]
 
 ROLES = click.Choice(["document", "query"])
 role_choice = click.option(
     "--role", type=ROLES, help="Role of ENCODER, where its name fits encoders of both roles."
 )
 store_argument = click.argument("store_path", metavar="STORE", type=PathArgument)
-
-
-@contextlib.contextmanager
-def progress(unit: str = "text") -> Iterator[ProgressBars]:
-    """Show bars while the block runs."""
-    bars = ProgressBars(unit)
-    try:
-        yield bars
-    finally:
-        bars.close()
 
 
 def plain(value: Any) -> Any:

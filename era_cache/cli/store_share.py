@@ -13,8 +13,9 @@ from era_cache.cli.common import (
     echo_json,
     echo_table,
     json_option,
+    progress,
 )
-from era_cache.cli.store_options import plain, progress, store_argument
+from era_cache.cli.store_options import plain, store_argument
 
 if TYPE_CHECKING:
     from era_cache.store.sync.report import TransferReport

@@ -12,8 +12,9 @@ from era_cache.cli.common import (
     echo_table,
     finite,
     json_option,
+    progress,
 )
-from era_cache.cli.store_options import plain, progress, store_argument
+from era_cache.cli.store_options import plain, store_argument
 
 __all__ = ["compact_command", "gc_command"]
 

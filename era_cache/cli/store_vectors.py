@@ -16,9 +16,10 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     note,
+    progress,
     seed_number,
 )
-from era_cache.cli.store_options import plain, progress, role_choice, store_argument
+from era_cache.cli.store_options import plain, role_choice, store_argument
 from era_cache.cli.text_options import collection_options, read_texts
 
 __all__ = ["export_command", "probe_command"]
