@@ -13,7 +13,7 @@ from era_cache.cli.common import (
     version_option,
 )
 from era_cache.cli.store_import import import_command
-from era_cache.cli.store_options import echo_rows, store_argument
+from era_cache.cli.store_options import echo_rows, plain, store_argument
 from era_cache.cli.store_share import merge, pack, pull, push, unpack
 from era_cache.cli.store_trust import diff, verify
 from era_cache.cli.store_upkeep import compact_command, gc_command
@@ -49,7 +49,7 @@ def ls(store_path: Path, as_json: bool) -> None:
     store = Store.open(store_path)
     encoders, collections = list_encoders(store), list_collections(store)
     if as_json:
-        echo_json({"encoders": encoders, "collections": collections})
+        echo_json(plain({"encoders": encoders, "collections": collections}))
         return
     echo_rows(encoders, "no encoders yet")
     click.echo()
@@ -74,7 +74,7 @@ def info(store_path: Path, collection: str | None, as_json: bool) -> None:
 
     rows = coverage(Store.open(store_path), collection)
     if as_json:
-        echo_json(rows)
+        echo_json(plain(rows))
     else:
         echo_rows(rows, "nothing stored yet")
 

@@ -27,10 +27,10 @@ def plain(value: Any) -> Any:
     return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def echo_rows(rows: Sequence[Mapping[str, Any]], empty: str = "") -> None:
-    """Print records as a table, one column for each field; whole numbers with commas."""
+def echo_rows(rows: Sequence[Any], empty: str) -> None:
+    """Print named tuples as a table, a column for each field; whole numbers with commas."""
     if not rows:
         click.echo(empty)
         return
-    shown = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()] for row in rows]
-    echo_table(list(rows[0]), shown)
+    shown = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in rows]
+    echo_table(list(rows[0]._fields), shown)

@@ -98,3 +98,7 @@ class Collection(NamedTuple):
     def version(self) -> str:
         """The first 12 digits of the digest, as in the file name."""
         return self.digest[:12]
+
+    def keys_of(self, role: Role) -> Keys:
+        """Keys of the queries, or of the documents."""
+        return self.query_keys if role is Role.QUERY else self.doc_keys

@@ -21,7 +21,7 @@ from era_cache.store.sorted_keys import remove_stale_indexes
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import keep_rows
-from era_cache.types import Array, Keys, Role
+from era_cache.types import Array, Keys
 
 __all__ = ["Cleaned", "clean"]
 
@@ -109,12 +109,11 @@ def _drop_old_versions(
 def _drop_unreferenced(
     store: Store, encoder: StoredEncoder, found: Cleaned, grace_seconds: float, dry_run: bool
 ) -> Cleaned:
-    is_query = encoder.spec.role is Role.QUERY
-    collections = [
+    collections = (
         store.collection(f"{name}-{version}") for name, version, _ in store.collection_paths()
-    ]
-    named = [(c.query_keys if is_query else c.doc_keys) for c in collections]
-    wanted = np.unique(np.concatenate([_whole(k) for k in named])) if named else None
+    )
+    named = [_whole(collection.keys_of(encoder.spec.role)) for collection in collections]
+    wanted = np.unique(np.concatenate(named)) if named else None
     for segment in encoder.segments():
         if not _old_enough(segment.path, grace_seconds):
             continue

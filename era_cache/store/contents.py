@@ -1,6 +1,6 @@
 """What a store holds, and what two stores have in common, as rows for a table.
 
-In: open stores. Out: lists of plain dicts (JSON), counts and names. Keys pass through in blocks, so
+In: open stores. Out: records of counts and names. Keys pass through in blocks, so
 that memory is that of the key indexes.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,14 @@ from era_cache.store.key_index import KeyIndex
 from era_cache.store.names import PAIR_NAME, list_names
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
-from era_cache.types import Keys, Role
+from era_cache.types import Keys
 
 __all__ = [
+    "CollectionRow",
+    "CoverageRow",
     "Difference",
     "EncoderDifference",
+    "EncoderRow",
     "Sides",
     "coverage",
     "diff",
@@ -29,45 +32,68 @@ __all__ = [
 ]
 
 
-def list_encoders(store: Store) -> list[dict[str, Any]]:
-    """One row for each encoder and role: name, role, fingerprint, dimension, rows, size."""
+_BLOCK_ROWS = 1 << 18
+
+
+class EncoderRow(NamedTuple):
+    """One role of an encoder."""
+
+    encoder: str
+    role: str
+    fingerprint: str
+    dim: int
+    rows: int
+    segments: int
+    bytes: int
+
+
+class CollectionRow(NamedTuple):
+    """One stored version of a collection."""
+
+    collection: str
+    version: str
+    documents: int
+    queries: int
+    judgements: int
+    splits: str
+    embedded: str
+    """When."""
+
+
+class CoverageRow(NamedTuple):
+    """How many texts of a collection one role of an encoder has."""
+
+    collection: str
+    encoder: str
+    role: str
+    fingerprint: str
+    stored: int
+    of: int
+
+
+def list_encoders(store: Store) -> list[EncoderRow]:
+    """One row for each encoder and role."""
     rows = []
     for encoder in store.encoders():
-        segments = encoder.segments()
-        rows.append(
-            {
-                "encoder": encoder.spec.name,
-                "role": encoder.spec.role.value,
-                "fingerprint": encoder.spec.fingerprint[:12],
-                "dim": encoder.spec.dim,
-                "rows": sum(len(segment.keys) for segment in segments),
-                "segments": len(segments),
-                "bytes": sum(segment.path.stat().st_size for segment in segments),
-            }
-        )
+        spec, segments = encoder.spec, encoder.segments()
+        count = sum(segment.rows for segment in segments)
+        size = sum(segment.path.stat().st_size for segment in segments)
+        names = spec.name, spec.role.value, spec.fingerprint[:12]
+        rows.append(EncoderRow(*names, spec.dim, count, len(segments), size))
     return rows
 
 
-def list_collections(store: Store) -> list[dict[str, Any]]:
+def list_collections(store: Store) -> list[CollectionRow]:
     """One row for each stored version of each collection."""
     rows = []
     for name, version, _ in store.collection_paths():
-        collection = store.collection(f"{name}-{version}")
-        rows.append(
-            {
-                "collection": name,
-                "version": version,
-                "documents": len(collection.doc_ids),
-                "queries": len(collection.query_ids),
-                "judgements": len(collection.qrels.doc_rows),
-                "splits": ", ".join(collection.splits),
-                "embedded": collection.created[:19],
-            }
-        )
+        one = store.collection(f"{name}-{version}")
+        counts = len(one.doc_ids), len(one.query_ids), len(one.qrels.doc_rows)
+        rows.append(CollectionRow(name, version, *counts, ", ".join(one.splits), one.created[:19]))
     return rows
 
 
-def coverage(store: Store, name: str | None = None) -> list[dict[str, Any]]:
+def coverage(store: Store, name: str | None = None) -> list[CoverageRow]:
     """How many rows of each collection each encoder has.
 
     Args:
@@ -77,35 +103,17 @@ def coverage(store: Store, name: str | None = None) -> list[dict[str, Any]]:
     Raises:
         StoreError: there is no such collection.
     """
-    if name is not None:
-        names = [name]
-    else:
-        names = [f"{n}-{version}" for n, version, _ in store.collection_paths()]
-    indexes = [(encoder, encoder.index()) for encoder in store.encoders()]
+    names = [name] if name is not None else list(_collections(store))
+    indexes = [(encoder.spec, encoder.index()) for encoder in store.encoders()]
     rows = []
-    for one in names:
-        collection = store.collection(one)
-        for encoder, index in indexes:
-            keys = _keys_of(encoder, collection.query_keys, collection.doc_keys)
+    for collection in map(store.collection, names):
+        label = f"{collection.name}-{collection.version}"
+        for spec, index in indexes:
+            keys = collection.keys_of(spec.role)
             have = int(np.count_nonzero(index.positions(keys) >= 0))
-            rows.append(
-                {
-                    "collection": f"{collection.name}-{collection.version}",
-                    "encoder": encoder.spec.name,
-                    "role": encoder.spec.role.value,
-                    "fingerprint": encoder.spec.fingerprint[:12],
-                    "stored": have,
-                    "of": len(keys),
-                }
-            )
+            about = spec.name, spec.role.value, spec.fingerprint[:12]
+            rows.append(CoverageRow(label, *about, have, len(keys)))
     return rows
-
-
-def _keys_of(encoder: StoredEncoder, query_keys: Keys, doc_keys: Keys) -> Keys:
-    return query_keys if encoder.spec.role is Role.QUERY else doc_keys
-
-
-_BLOCK_ROWS = 1 << 18
 
 
 class Sides(NamedTuple):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from hash_encoder import HashEncoder
+from imported_vectors import write_spec
 
 from era_cache.disk.json_files import json_digest, write_json
 from era_cache.errors import FormatError, InputError
@@ -13,6 +14,7 @@ from era_cache.store.encoder_record import (
     EncoderSpec,
     check_template,
     read_encoder_record,
+    read_stated_spec,
     render,
     write_encoder_record,
 )
@@ -132,3 +134,46 @@ def test_an_encoder_file_of_more_than_four_mebibytes_is_refused(record):
     path.write_text(json.dumps({**value, "source": {"x": "y" * (1 << 22)}}))
     with pytest.raises(FormatError, match="at most 4194304"):
         read_encoder_record(path)
+
+
+# Encoders as users state them
+
+
+def test_a_stated_encoder_is_its_facts_and_nothing_else(tmp_path):
+    facts = {"model": "acme/embed-3", "version": "2025-01", "dimensions": 512}
+    plain = read_stated_spec(write_spec(tmp_path / "a.json", {"name": "acme", **facts}))
+    assert plain.identity == {"kind": "stated", "facts": facts}
+    assert plain.templates == {Role.QUERY: "{text}", Role.DOCUMENT: "{text}"}
+    other = {"templates": {"query": "q: {text}"}, "name": "other", **facts}
+    named = read_stated_spec(write_spec(tmp_path / "b.json", other))
+    assert named.space == plain.space
+    assert named.fingerprint(Role.DOCUMENT) == plain.fingerprint(Role.DOCUMENT)
+    assert named.fingerprint(Role.QUERY) != plain.fingerprint(Role.QUERY)
+    newer = read_stated_spec(write_spec(tmp_path / "c.json", {**other, "version": "2025-02"}))
+    assert newer.space != plain.space
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"name": "a"}',
+        '{"model": "a"}',
+        '{"name": 1, "model": "a"}',
+        '{"name": "a", "model": ["a"]}',
+        '{"name": "../a", "model": "a"}',
+        '{"name": "a", "model": "a", "x": NaN}',
+        '{"name": "a", "model": "a", "x": "\\ud800"}',
+        '{"name": "a", "model": "a", "templates": "{text}"}',
+        '{"name": "a", "model": "a", "templates": {"doc": "{text}"}}',
+        '{"name": "a", "model": "a", "templates": {"query": "no place"}}',
+        '{"name": "a", "model": "a", "templates": {"query": "\\ud800{text}"}}',
+        '{"name": "a", "model": "a", "x": ' + "[" * 9000 + "}",
+        '{"name": "a", "model": "' + "a" * 70_000 + '"}',
+    ],
+)
+def test_specs_that_state_nothing_usable_are_refused(tmp_path, text):
+    (tmp_path / "e.json").write_text(text)
+    with pytest.raises(InputError):
+        read_stated_spec(tmp_path / "e.json")

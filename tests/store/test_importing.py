@@ -24,12 +24,10 @@ from imported_vectors import (
     texts_of,
     write_spec,
 )
-from tiny_model import build_tiny, open_model
 
 from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Dropped
-from era_cache.encode.model_files import model_width
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import read_stated_spec
 from era_cache.store.exchange import blocks as array_blocks
@@ -327,102 +325,12 @@ bring(Store.create(folder / "store"), folder, vectors, texts.doc_ids, texts, dty
 # Who made them
 
 
-def test_a_stated_encoder_is_its_facts_and_nothing_else(tmp_path):
-    facts = {"model": "acme/embed-3", "version": "2025-01", "dimensions": 512}
-    plain = read_stated_spec(write_spec(tmp_path / "a.json", {"name": "acme", **facts}))
-    assert plain.identity == {"kind": "stated", "facts": facts}
-    assert plain.templates == {Role.QUERY: "{text}", Role.DOCUMENT: "{text}"}
-    other = {"templates": {"query": "q: {text}"}, "name": "other", **facts}
-    named = read_stated_spec(write_spec(tmp_path / "b.json", other))
-    assert named.space == plain.space
-    assert named.fingerprint(Role.DOCUMENT) == plain.fingerprint(Role.DOCUMENT)
-    assert named.fingerprint(Role.QUERY) != plain.fingerprint(Role.QUERY)
-    newer = read_stated_spec(write_spec(tmp_path / "c.json", {**other, "version": "2025-02"}))
-    assert newer.space != plain.space
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        '{"name": "a"}',
-        '{"model": "a"}',
-        '{"name": 1, "model": "a"}',
-        '{"name": "a", "model": ["a"]}',
-        '{"name": "../a", "model": "a"}',
-        '{"name": "a", "model": "a", "x": NaN}',
-        '{"name": "a", "model": "a", "x": "\\ud800"}',
-        '{"name": "a", "model": "a", "templates": "{text}"}',
-        '{"name": "a", "model": "a", "templates": {"doc": "{text}"}}',
-        '{"name": "a", "model": "a", "templates": {"query": "no place"}}',
-        '{"name": "a", "model": "a", "templates": {"query": "\\ud800{text}"}}',
-        '{"name": "a", "model": "a", "x": ' + "[" * 9000 + "}",
-        '{"name": "a", "model": "' + "a" * 70_000 + '"}',
-    ],
-)
-def test_specs_that_state_nothing_usable_are_refused(tmp_path, text):
-    (tmp_path / "e.json").write_text(text)
-    with pytest.raises(InputError):
-        read_stated_spec(tmp_path / "e.json")
-
-
 def test_a_stated_encoder_reads_back_from_the_store(store, tmp_path):
     texts, vectors = numbered(3)
     spec = read_stated_spec(write_spec(tmp_path / "e.json", {"name": "acme", "model": "m"}))
     bring(store, tmp_path, vectors, texts.doc_ids, texts, spec=spec, dtype="float32")
     np.testing.assert_array_equal(stored(store, texts, spec=spec), vectors)
     assert Store.open(store.path).encoder("acme").spec.identity == spec.identity
-
-
-# The width of a model
-
-
-def module(folder, number, kind, **config):
-    (folder / f"{number}").mkdir(parents=True)
-    (folder / f"{number}" / "config.json").write_text(json.dumps(config))
-    return {"idx": number, "name": "x", "path": f"{number}", "type": f"st.models.{kind}"}
-
-
-def model_of(folder, *modules):
-    parts = [module(folder, n, kind, **config) for n, (kind, config) in enumerate(modules)]
-    (folder / "modules.json").write_text(json.dumps(parts))
-    return folder
-
-
-POOLED = {
-    "word_embedding_dimension": 6,
-    "pooling_mode_mean_tokens": True,
-    "pooling_mode_max_tokens": False,
-}
-
-
-@pytest.mark.parametrize(
-    ("modules", "width"),
-    [
-        ([("Transformer", {}), ("Pooling", POOLED), ("Normalize", {})], 6),
-        ([("Pooling", POOLED | {"pooling_mode_max_tokens": True})], 12),
-        ([("Pooling", {"embedding_dimension": 6, "pooling_mode": "mean"})], 6),
-        ([("Pooling", {"embedding_dimension": 6, "pooling_mode": ["mean", "max"]})], 12),
-        ([("Pooling", POOLED), ("Dense", {"in_features": 6, "out_features": 4})], 4),
-        ([("Pooling", POOLED), ("Unheard", {})], None),
-        ([("Transformer", {})], None),
-        ([("Pooling", {})], None),
-    ],
-)
-def test_the_width_is_that_of_the_last_module_that_changes_it(tmp_path, modules, width):
-    folder = model_of(tmp_path / "m", *modules)
-    assert model_width(folder) == width
-    assert model_width(folder, 5) == (None if width is None else min(width, 5))
-
-
-def test_the_width_agrees_with_what_a_model_gives(tmp_path):
-    folder = build_tiny(tmp_path / "tiny")
-    [(_, vectors)] = open_model(folder).encode(["a b"], Role.DOCUMENT)
-    assert model_width(folder) == vectors.shape[1] == 4
-    (folder / "model.safetensors").write_bytes(b"\xff" * 20)
-    assert model_width(folder) is None
-    assert model_width(tmp_path / "none") is None
 
 
 def test_toy_can_be_imported_in_its_own_order(store, tmp_path):

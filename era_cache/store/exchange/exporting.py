@@ -166,10 +166,9 @@ def _select(
         if not len(positions):
             raise StoreError(f"{store.path}: {encoder.spec.label()} has no rows.")
         return _Selection(index, positions, None, 0)
-    if encoder.spec.role is Role.QUERY:
-        keys, ids = collection.query_keys, collection.query_ids
-    else:
-        keys, ids = collection.doc_keys, collection.doc_ids
+    role = encoder.spec.role
+    keys = collection.keys_of(role)
+    ids = collection.query_ids if role is Role.QUERY else collection.doc_ids
     positions = index.positions(keys)
     present = np.flatnonzero(positions >= 0)
     missing = len(keys) - len(present)

@@ -122,7 +122,7 @@ def import_vectors(
         )
     still_missing = None
     if collection is not None:
-        every = collection.query_keys if role is Role.QUERY else collection.doc_keys
+        every = collection.keys_of(role)
         index = store.encoder(spec.fingerprint(role)).index()
         still_missing = int((index.positions(every[distinct_rows(every)]) < 0).sum())
     return ImportReport(

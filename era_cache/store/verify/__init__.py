@@ -18,7 +18,7 @@ from era_cache.store.records import ROLES, Side, mixed_up, read_pair, read_store
 from era_cache.store.store import Store
 from era_cache.store.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
 from era_cache.store.verify.report import Finding, PairState, Report, SideState, Walk, exactly
-from era_cache.types import Progress, Role
+from era_cache.types import Progress
 
 __all__ = ["verify"]
 
@@ -120,7 +120,7 @@ def _pair_state(
         raise FormatError("its sides mix up roles or models. Remove it and run era-embed again.")
     states: dict[Side, SideState] = {}
     for side, role in ROLES.items():
-        keys = collection.query_keys if role is Role.QUERY else collection.doc_keys
+        keys = collection.keys_of(role)
         encoder = known[side]
         stored, of = encoder.count(keys) if encoder else 0, len(keys)
         # Of the alignment documents, some are enough.
