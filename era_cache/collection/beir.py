@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,55 +26,65 @@ __all__ = ["read_beir"]
 _PLACEHOLDER = re.compile(r"\{(title|text)\}")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number, line) of a file; blank lines are passed over."""
+class _Line(NamedTuple):
+    """One line of a file, and where it is."""
+
+    path: Path
+    number: int
+    data: bytes
+
+    def wrong(self, what: str) -> InputError:
+        """An error that names the place."""
+        return InputError(f"{self.path} line {self.number}: {what}")
+
+    def row(self) -> dict[str, Any]:
+        """The JSON object of this line."""
+        try:
+            value = json.loads(self.data)
+        except (ValueError, RecursionError) as error:
+            raise self.wrong(
+                f"not valid JSON: {error}. Each line must hold one JSON object."
+            ) from error
+        if not isinstance(value, dict):
+            raise self.wrong(f"expected a JSON object, found {self.data[:40]!r}.")
+        return value
+
+    def text(self, row: Mapping[str, Any], name: str, default: str | None = "") -> str:
+        """A field of the row as text; None as default means that it must be there."""
+        value = row.get(name, default)
+        if value is None and default is not None:
+            return default
+        if name == "_id" and isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if not isinstance(value, str):
+            found = "nothing" if value is None else type(value).__name__
+            raise self.wrong(f"field '{name}' must be text, found {found}.")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise self.wrong(f"field '{name}' is not valid Unicode (a lone surrogate).") from error
+        return value
+
+    def new_id(self, row: Mapping[str, Any], *seen: Container[str]) -> str:
+        """The id of the row, which must not have been seen."""
+        record_id = self.text(row, "_id", None)
+        if not record_id or record_id.split() != [record_id]:
+            # TREC files are separated by white space: such an id could not be written there.
+            raise self.wrong(f"id {record_id!r} is empty or has white space.")
+        if any(record_id in ids for ids in seen):
+            raise self.wrong(
+                f"id '{record_id}' occurs a second time. Ids must be unique; --skip-bad-rows keeps "
+                "the first."
+            )
+        return record_id
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    """Yield the lines of a file; blank ones are passed over."""
     with os_errors("reading", path), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, line
-
-
-def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} line {number}: not valid JSON: {error}. Each line must hold one JSON object."
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} line {number}: expected a JSON object, found {line[:40]!r}.")
-    return value
-
-
-def _field(path: Path, number: int, row: Mapping[str, Any], name: str, default: str | None) -> str:
-    value = row.get(name, default)
-    if value is None and default is not None:
-        return default
-    if name == "_id" and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        found = "nothing" if value is None else type(value).__name__
-        raise InputError(f"{path} line {number}: field '{name}' must be text, found {found}.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{path} line {number}: field '{name}' is not valid Unicode (a lone surrogate)."
-        ) from error
-    return value
-
-
-def _record_id(path: Path, number: int, row: Mapping[str, Any], seen: Mapping[str, int]) -> str:
-    record_id = _field(path, number, row, "_id", None)
-    if not record_id or record_id.split() != [record_id]:
-        # TREC files are separated by white space: such an id could not be written there.
-        raise InputError(f"{path} line {number}: id {record_id!r} is empty or has white space.")
-    if record_id in seen:
-        raise InputError(
-            f"{path} line {number}: id '{record_id}' occurs a second time. Ids must be unique; "
-            "--skip-bad-rows keeps the first."
-        )
-    return record_id
+        for number, data in enumerate(file, start=1):
+            if data.strip():
+                yield _Line(path, number, data)
 
 
 class _Problems:
@@ -175,14 +185,11 @@ def _read_corpus(
     rows: dict[str, int] = {}
     texts: list[str] = []
     empty: set[str] = set()
-    for number, line in _lines(path):
+    for line in _lines(path):
         with problems:
-            row = _json_object(path, number, line)
-            doc_id = _record_id(path, number, row, rows)
-            title = _field(path, number, row, "title", "").strip()
-            text = _field(path, number, row, "text", "")
-            if doc_id in empty:
-                raise InputError(f"{path} line {number}: id '{doc_id}' occurs a second time.")
+            row = line.row()
+            doc_id = line.new_id(row, rows, empty)
+            title, text = line.text(row, "title").strip(), line.text(row, "text")
             if not title and not text.strip():
                 empty.add(doc_id)
                 continue
@@ -202,16 +209,15 @@ def _read_queries(path: Path, problems: _Problems) -> tuple[dict[str, int], list
     rows: dict[str, int] = {}
     texts: list[str] = []
     instructions: list[str] = []
-    for number, line in _lines(path):
+    for line in _lines(path):
         with problems:
-            row = _json_object(path, number, line)
-            query_id = _record_id(path, number, row, rows)
-            text = _field(path, number, row, "text", "")
-            instruction = _field(path, number, row, "instruction", "")
+            row = line.row()
+            query_id = line.new_id(row, rows)
+            text, instruction = line.text(row, "text"), line.text(row, "instruction")
             if not text.strip():
-                raise InputError(
-                    f"{path} line {number}: query '{query_id}' has no text. Give it one or remove "
-                    "it; --skip-bad-rows leaves it out."
+                raise line.wrong(
+                    f"query '{query_id}' has no text. Give it one or remove it; --skip-bad-rows "
+                    "leaves it out."
                 )
             rows[query_id] = len(texts)
             texts.append(text)
@@ -225,7 +231,7 @@ def _read_qrels(
     folder: Path,
     queries: Mapping[str, int],
     documents: Mapping[str, int],
-    empty: set[str],
+    empty: Container[str],
     problems: _Problems,
 ) -> tuple[dict[str, Qrels], int]:
     paths = sorted(folder.glob("*.tsv")) if folder.is_dir() else []
@@ -238,20 +244,20 @@ def _read_qrels(
     repeated = 0
     for path in paths:
         columns: tuple[list[int], list[int], list[int]] = ([], [], [])
-        for number, line in _lines(path):
+        for line in _lines(path):
             with problems:
-                judgement = _judgement(path, number, line)
+                judgement = _judgement(line)
                 if judgement is None:
                     continue
                 query_id, doc_id, grade = judgement
-                pair = _judged_pair(path, number, query_id, doc_id, queries, documents, empty)
-                if pair is None:
+                if query_id in queries and doc_id in empty:
                     continue
+                pair = _judged_pair(line, query_id, doc_id, queries, documents)
                 known = seen.get(pair)
                 if known is not None and known != grade:
-                    raise InputError(
-                        f"{path} line {number}: '{query_id}' and '{doc_id}' were judged {known} "
-                        f"before and {grade} here. Keep one of them."
+                    raise line.wrong(
+                        f"'{query_id}' and '{doc_id}' were judged {known} before and {grade} here. "
+                        "Keep one of them."
                     )
                 if known is not None:
                     repeated += 1
@@ -267,26 +273,23 @@ def _read_qrels(
     return splits, repeated
 
 
-def _judgement(path: Path, number: int, line: bytes) -> tuple[str, str, int] | None:
+def _judgement(line: _Line) -> tuple[str, str, int] | None:
     """Parse one line of qrels; None for the header and blank lines."""
+    first = line.number == 1
     try:
-        parts = line.decode("utf-8-sig" if number == 1 else "utf-8").split()
+        parts = line.data.decode("utf-8-sig" if first else "utf-8").split()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} line {number}: not UTF-8 text ({error.reason}).") from error
-    if not parts or (number == 1 and parts[-1].lower() in {"score", "relevance", "rel"}):
+        raise line.wrong(f"not UTF-8 text ({error.reason}).") from error
+    if not parts or (first and parts[-1].lower() in {"score", "relevance", "rel"}):
         return None
     if len(parts) == 4:  # TREC: query, iteration, document, grade
         parts = [parts[0], parts[2], parts[3]]
     if len(parts) != 3:
-        raise InputError(
-            f"{path} line {number}: {len(parts)} columns, expected query-id, corpus-id and score."
-        )
+        raise line.wrong(f"{len(parts)} columns, expected query-id, corpus-id and score.")
     try:
         return parts[0], parts[1], _grade(parts[2])
     except ValueError as error:
-        raise InputError(
-            f"{path} line {number}: score '{parts[2]}' is not a whole number."
-        ) from error
+        raise line.wrong(f"score '{parts[2]}' is not a whole number.") from error
 
 
 def _grade(text: str) -> int:
@@ -297,24 +300,19 @@ def _grade(text: str) -> int:
 
 
 def _judged_pair(
-    path: Path,
-    number: int,
+    line: _Line,
     query_id: str,
     doc_id: str,
     queries: Mapping[str, int],
     documents: Mapping[str, int],
-    empty: set[str],
-) -> tuple[int, int] | None:
-    if query_id not in queries:
-        raise InputError(
-            f"{path} line {number}: query '{query_id}' is not in queries.jsonl ({len(queries)} "
-            "queries). --skip-bad-rows leaves such rows out."
-        )
-    if doc_id in empty:
-        return None
-    if doc_id not in documents:
-        raise InputError(
-            f"{path} line {number}: document '{doc_id}' is not in corpus.jsonl ({len(documents)} "
-            "documents). --skip-bad-rows leaves such rows out."
-        )
+) -> tuple[int, int]:
+    for what, record_id, rows, place in (
+        ("query", query_id, queries, "queries.jsonl ({} queries)"),
+        ("document", doc_id, documents, "corpus.jsonl ({} documents)"),
+    ):
+        if record_id not in rows:
+            raise line.wrong(
+                f"{what} '{record_id}' is not in {place.format(len(rows))}. --skip-bad-rows leaves "
+                "such rows out."
+            )
     return queries[query_id], documents[doc_id]
