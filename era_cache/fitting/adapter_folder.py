@@ -44,6 +44,8 @@ _OWN_FILES = frozenset(
     | {"held-out.safetensors", "metrics.json"}
 )
 _HELD_OUT = "held-out.safetensors"
+_MOVES = ("view", "temperature", "step", "steps", "contrast")
+"""What a reference table is beside its vectors."""
 
 
 def _tensors(adapter: Adapter) -> dict[str, Any]:
@@ -65,14 +67,7 @@ def _described(adapter: Adapter, digest: str) -> CandidateRecord:
         shape=(adapter.weight.shape[0], adapter.weight.shape[1]),
         hidden=0 if adapter.hidden is None else len(adapter.hidden.bias),
         references=tuple(
-            Table(
-                view=table.view,
-                entries=len(table.keys),
-                temperature=table.temperature,
-                step=table.step,
-                steps=table.steps,
-                contrast=table.contrast,
-            )
+            Table(entries=len(table.keys), **{name: getattr(table, name) for name in _MOVES})
             for table in adapter.references
         ),
         sha256=digest,
@@ -297,13 +292,9 @@ def _assembled(tensors: Mapping[str, FloatArray], entry: CandidateRecord) -> Ada
     hidden = Hidden(*(parts[f"hidden.{part}"] for part in Hidden._fields)) if entry.hidden else None
     references = tuple(
         References(
-            table.view,
-            parts[f"references.{number}.keys"],
-            parts[f"references.{number}.values"],
-            table.temperature,
-            table.step,
-            table.steps,
-            table.contrast,
+            keys=parts[f"references.{number}.keys"],
+            values=parts[f"references.{number}.values"],
+            **{name: getattr(table, name) for name in _MOVES},
         )
         for number, table in enumerate(entry.references)
     )

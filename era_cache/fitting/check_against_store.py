@@ -22,7 +22,7 @@ from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, l
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.store.store import Store
 
-__all__ = ["curve_points", "fitted_encoders", "fitted_names", "fitted_on", "other_adapter"]
+__all__ = ["curve_points", "fitted_names", "fitted_on", "other_adapter"]
 
 
 def fitted_names(folder: Path, config: AdapterConfig) -> list[str]:
@@ -33,24 +33,6 @@ def fitted_names(folder: Path, config: AdapterConfig) -> list[str]:
         FormatError: ``config.json`` is incomplete.
     """
     return list(_known(folder, config))
-
-
-def fitted_encoders(store: Store, folder: Path, config: AdapterConfig) -> Encoders:
-    """The store's encoders that an adapter names, by fingerprint.
-
-    Raises:
-        FingerprintError: it was fitted on arrays.
-        FormatError: ``config.json`` is incomplete.
-        StoreError: the store has none of such a fingerprint.
-    """
-    _known(folder, config)
-    named = config.encoders or {}
-    missing = [side for side in Encoders._fields if side not in named]
-    if missing:
-        raise FormatError(
-            f"{folder / 'config.json'}: incomplete: no encoder of {', '.join(missing)}."
-        )
-    return Encoders(*(store.encoder(named[side].fingerprint) for side in Encoders._fields))
 
 
 def fitted_on(
@@ -98,7 +80,14 @@ def fitted_on(
                 f"{collection.name}; queries of {name} may be among its training queries."
             )
         split = _unseen(store, collection, known)
-    return collection, split, fitted_encoders(store, folder, config)
+    named = config.encoders or {}
+    missing = [side for side in Encoders._fields if side not in named]
+    if missing:
+        raise FormatError(
+            f"{folder / 'config.json'}: incomplete: no encoder of {', '.join(missing)}."
+        )
+    encoders = Encoders(*(store.encoder(named[side].fingerprint) for side in Encoders._fields))
+    return collection, split, encoders
 
 
 def curve_points(folder: Path, config: AdapterConfig) -> dict[Path, AdapterConfig]:

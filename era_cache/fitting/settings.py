@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,26 +27,31 @@ _CHOICES = {
     "shape": SHAPES,
     "negatives": NEGATIVES,
 }
-_LEAST = {
-    "seed": 0,
-    "align_documents": 1,
-    "rank": 1,
-    "hidden": 1,
-    "iterations": 1,
-    "folds": 2,
-    "few_folds": 2,
-    "many_labels": 1,
-    "reference_documents": 0,
-    "negatives_per_query": 1,
-    "pool_documents": 1,
-    "mined_per_query": 1,
-    "block_bytes": 1 << 12,
-    "stack_bytes": 1 << 20,
+_LARGEST = 2**63 - 1
+"""Of whole numbers: torch takes no larger seed."""
+_WIDEST = 1 << 16
+_POSITIVE = (1e-6, sys.float_info.max)
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (0, _LARGEST),
+    "align_documents": (1, _LARGEST),
+    "rank": (1, _WIDEST),
+    "hidden": (1, _WIDEST),
+    "temperature": _POSITIVE,
+    "iterations": (1, _LARGEST),
+    "folds": (2, _LARGEST),
+    "few_folds": (2, _LARGEST),
+    "many_labels": (1, _LARGEST),
+    "reference_documents": (0, _LARGEST),
+    "reference_temperature": _POSITIVE,
+    "memory_temperature": _POSITIVE,
+    "negatives_per_query": (1, _LARGEST),
+    "duplicates": _POSITIVE,
+    "pool_documents": (1, _LARGEST),
+    "mined_per_query": (1, _LARGEST),
+    "block_bytes": (1 << 12, _LARGEST),
+    "stack_bytes": (1 << 20, _LARGEST),
 }
-_MOST = 2**63 - 1
-"""Of every whole number: torch takes no larger seed."""
-_SMALLEST, _WIDEST = 1e-6, 1 << 16
-_POSITIVE = ("temperature", "reference_temperature", "memory_temperature", "duplicates")
+"""Least and largest value of every number."""
 
 
 def _boolean(text: str) -> bool:
@@ -152,16 +158,11 @@ def checked(config: FitConfig) -> FitConfig:
     for name, choices in _CHOICES.items():
         if values[name] not in choices:
             raise InputError(f"{name} {values[name]!r}: expected one of {', '.join(choices)}.")
-    for name, least in _LEAST.items():
-        if values[name] < least:
+    for name, (least, most) in _BOUNDS.items():
+        if not values[name] >= least:  # nor is NaN
             raise InputError(f"{name} {values[name]}: expected at least {least}.")
-        if values[name] > _MOST:
-            raise InputError(f"{name} {values[name]}: expected at most {_MOST}.")
-    for name in _POSITIVE:
-        if not _SMALLEST <= values[name] < math.inf:
-            raise InputError(f"{name} {values[name]}: expected a number above 0, at least 1e-6.")
-    if max(config.hidden, config.rank) > _WIDEST:
-        raise InputError(f"hidden and rank: expected at most {_WIDEST:,}.")
+        if values[name] > most:
+            raise InputError(f"{name} {values[name]}: expected at most {most}.")
     steps = {
         "reference_steps": config.reference_steps,
         "default_reference_step": (config.default_reference_step,),

@@ -160,7 +160,7 @@ def test_naming_no_collection_is_an_error(built, tmp_path, form) -> None:
         ("warmth=1", ["'warmth=1'", "temperature"]),
         ("temperature", ["NAME=VALUE"]),
         ("iterations=many", ["'iterations=many'", "a whole number"]),
-        ("temperature=-1", ["temperature -1.0", "above 0"]),
+        ("temperature=-1", ["temperature -1.0", "at least 1e-06"]),
         ("align=best", ["align 'best'", "procrustes"]),
         ("seed=99999999999999999999", ["seed 99999999999999999999", "at most"]),
         ("strengths=1/2", ["from strong to weak"]),
