@@ -10,10 +10,7 @@ import pytest
 from era_cache.config import FitConfig
 from era_cache.errors import InputError
 from era_cache.fitting import settings
-from era_cache.fitting.alignment.methods import ALIGNMENTS
-from era_cache.fitting.mining import STRATEGIES
 from era_cache.fitting.settings import checked, grid, parse_setting, shown, with_settings
-from era_cache.fitting.trained_part import SHAPES
 
 
 def _replaced(**changes: object) -> FitConfig:
@@ -214,13 +211,6 @@ def test_a_reference_moves_once_to_a_hundred_times(name) -> None:
 def test_a_choice_that_does_not_exist_is_refused(name) -> None:
     with pytest.raises(InputError, match=f"^{name} 'best': expected one of "):
         with_settings(FitConfig(), [f"{name}=best"])
-
-
-def test_the_choices_are_those_that_the_code_has() -> None:
-    assert settings._CHOICES["align"] == ("auto", *ALIGNMENTS)
-    assert settings._CHOICES["shape"] == SHAPES
-    assert settings._CHOICES["negatives"] == ("corpus", "in-batch", *STRATEGIES)
-    assert settings._CHOICES["align_texts"] == ("documents", "queries", "both")
 
 
 def test_every_text_setting_has_choices() -> None:
