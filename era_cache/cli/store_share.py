@@ -18,7 +18,7 @@ from era_cache.cli.common import (
 from era_cache.cli.store_options import plain, store_argument
 
 if TYPE_CHECKING:
-    from era_cache.store.sync.report import TransferReport
+    from era_cache.store.sync.transfer import TransferReport
 
 __all__ = ["merge", "pack", "pull", "push", "unpack"]
 
@@ -113,7 +113,7 @@ def unpack(file: Path, store_path: Path, dry_run: bool, as_json: bool) -> None:
 def _carry_out(name: str, *places: Any, as_json: bool, **options: bool) -> None:
     """Carry out a transfer and print its report, also where some files were refused."""
     from era_cache.store import sync
-    from era_cache.store.sync.report import RefusedError
+    from era_cache.store.sync.transfer import RefusedError
 
     refused = None
     with progress() as bars:

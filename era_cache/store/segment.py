@@ -21,8 +21,6 @@ from era_cache.store.precision import DTYPES
 from era_cache.types import Keys
 
 __all__ = [
-    "SEGMENT_FORMAT",
-    "SEGMENT_VERSION",
     "Segment",
     "has_vanished",
     "look_again",
@@ -31,7 +29,7 @@ __all__ = [
     "verify_digest",
 ]
 
-SEGMENT_FORMAT, SEGMENT_VERSION = "era-segment", 2
+_SEGMENT_FORMAT, _SEGMENT_VERSION = "era-segment", 2
 _QUANTISED_VERSION = 2
 _ATTEMPTS = 10
 T = TypeVar("T")
@@ -106,7 +104,7 @@ def segment_attributes(
     The version is the lowest that can express it, so that older readers read what they can.
     """
     return {
-        "format": SEGMENT_FORMAT,
+        "format": _SEGMENT_FORMAT,
         "version": _QUANTISED_VERSION if dtype == "int8" else 1,
         "fingerprint": fingerprint,
         "count": count,
@@ -129,7 +127,7 @@ def open_segment(path: Path, fingerprint: str, dim: int, *, check: bool = False)
         FormatError: damaged, hostile, newer, or another encoder's.
         StoreError: it cannot be opened; caused by ``FileNotFoundError`` where it is gone.
     """
-    plain = open_plain(path, SEGMENT_FORMAT, SEGMENT_VERSION)
+    plain = open_plain(path, _SEGMENT_FORMAT, _SEGMENT_VERSION)
     attributes = plain.attributes
     _check_slots(path, plain)
     segment = Segment(path, plain, str(attributes.get("created_by", "")))

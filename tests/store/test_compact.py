@@ -252,7 +252,7 @@ def test_a_ring_of_records_ends(encoder):
     assert not is_replaced([encoder.folder], "a" * 64)
 
 
-@pytest.mark.parametrize("by", ["../../x", 7, "A" * 64])
+@pytest.mark.parametrize("by", ["../../x", 7, "A" * 64, "0" * 64 + "\n"])
 def test_a_record_that_names_nonsense_is_refused(encoder, by):
     path = write(encoder, 1)
     retire([path], by="0" * 64)

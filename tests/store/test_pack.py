@@ -19,7 +19,7 @@ from era_cache.cli import store_share
 from era_cache.errors import EraError, FormatError, InputError, StoreError
 from era_cache.store.store import Store
 from era_cache.store.sync import pack, packs, places, unpack
-from era_cache.store.sync.report import KindCounts, RefusedError
+from era_cache.store.sync.transfer import KindCounts, RefusedError
 
 SEGMENT = f"encoders/m-query-000000000000/segments/{'0' * 64}.h5"
 RECORD = b'{"format": "era-store", "version": 1}'

@@ -37,7 +37,7 @@ from era_cache.store.sync import merge, places, pull, push
 from era_cache.store.sync import plan as transfer_plan
 from era_cache.store.sync.places import Entry, LocalPlace, kind_of, list_store
 from era_cache.store.sync.remote import RemotePlace
-from era_cache.store.sync.report import KindCounts, RefusedError
+from era_cache.store.sync.transfer import KindCounts, RefusedError
 from era_cache.store.write_segments import SegmentWriter, merge_segments
 from era_cache.types import Role
 

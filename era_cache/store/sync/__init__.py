@@ -18,8 +18,14 @@ from era_cache.store.sync.packs import PackPlace, pack_writer
 from era_cache.store.sync.places import LocalPlace, Place
 from era_cache.store.sync.plan import list_source
 from era_cache.store.sync.remote import RemotePlace, place_at
-from era_cache.store.sync.report import RefusedError, TransferReport, summed
-from era_cache.store.sync.run import Transfer, bring, send
+from era_cache.store.sync.transfer import (
+    RefusedError,
+    Transfer,
+    TransferReport,
+    bring,
+    send,
+    summed,
+)
 from era_cache.types import Progress
 
 __all__ = ["merge", "pack", "pull", "push", "unpack"]

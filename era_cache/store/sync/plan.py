@@ -23,7 +23,7 @@ from era_cache.store.records import StoreRecord, read_pair, read_stored_collecti
 from era_cache.store.segment import open_segment
 from era_cache.store.sync.places import LIMITS, Check, Listing, Place, kind_of, limited
 
-__all__ = ["Plan", "Step", "check_of", "check_segment", "list_source", "plan_transfer", "shown_as"]
+__all__ = ["Plan", "Step", "list_source", "plan_transfer", "shown_as"]
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class _Planner:
         if target in self._there.files:
             self._plan.counts[kind, "present"] += 1
         else:
-            self._copy(Step(kind, name, target, size, check_of(kind, name)))
+            self._copy(Step(kind, name, target, size, _check_of(kind, name)))
 
     def _add_segment(self, name: str, size: int) -> None:
         _, folder, _, base = name.split("/")
@@ -166,7 +166,7 @@ class _Planner:
                 self._plan.counts["segment", "replaced"] += 1
                 return
         target = f"encoders/{home.folders[0]}/segments/{base}"
-        check = check_segment(base, home.fingerprint, home.dim)
+        check = _check_segment(base, home.fingerprint, home.dim)
         self._copy(Step("segment", name, target, size, check))
 
     def _copy(self, step: Step) -> None:
@@ -218,7 +218,7 @@ def _read(place: Place, name: str, read: Callable[[Path], T]) -> T:
             return read(path)
 
 
-def check_of(kind: str, name: str) -> Check:
+def _check_of(kind: str, name: str) -> Check:
     """The check of a file that is no segment.
 
     Args:
@@ -238,7 +238,7 @@ def check_of(kind: str, name: str) -> Check:
             return lambda path, _digest: read_record(path, StoreRecord)
 
 
-def check_segment(base: str, fingerprint: str, dim: int) -> Check:
+def _check_segment(base: str, fingerprint: str, dim: int) -> Check:
     """The check of a segment.
 
     Args:

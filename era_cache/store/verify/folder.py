@@ -21,7 +21,7 @@ from era_cache.store.retired import replacement
 from era_cache.store.verify.report import EncoderState, Finding, Walk, exactly
 from era_cache.store.verify.segment_scan import Norms, Scan
 
-__all__ = ["CheckedFolder", "set_aside"]
+__all__ = ["CheckedFolder"]
 
 _RECORD_NAME = re.compile(r"[0-9a-f]{64}\.json")
 
@@ -86,7 +86,7 @@ class CheckedFolder:
         if self.spec is None:
             advice = "Mend encoder.json first, and verify again."
         elif quarantine:
-            set_aside(scan.path, reason, scan.segment.rows if scan.segment else None)
+            _set_aside(scan.path, reason, scan.segment.rows if scan.segment else None)
             done, advice = "quarantined", "The next era-embed encodes only its rows."
         cost = "" if rows is None else f" {rows} rows are in no other segment."
         path = f"{self.name}/segments/{name}"
@@ -143,7 +143,7 @@ class CheckedFolder:
 FORMAT, VERSION = "era-quarantine", 1
 
 
-def set_aside(path: Path, reason: str, rows: int | None) -> Path:
+def _set_aside(path: Path, reason: str, rows: int | None) -> Path:
     """Move a damaged segment into quarantine.
 
     Args:

@@ -26,7 +26,7 @@ from era_cache.store.read_rows import repeats_a_key
 from era_cache.store.segment import Segment, open_segment
 from era_cache.types import Array, FloatArray, IntArray
 
-__all__ = ["LARGE_NORM", "NormSummary", "Norms", "RowScan", "Scan", "scan_segment"]
+__all__ = ["NormSummary", "Norms", "Scan", "scan_segment"]
 
 _CHUNK_BYTES = 2 << 20
 # Handing less to another thread costs more than hashing it.
@@ -80,7 +80,7 @@ def scan_segment(
         # The structure's damage says more than the digest's, which follows from it.
         return Scan(path, None, problem or wrong, "damage", [], Norms())
     with segment.plain.opened() as reader:
-        look = RowScan(segment, reader)
+        look = _RowScan(segment, reader)
         problem = _wrong_digest(path, _pass_by(segment, look, pool, told)) or look.problem()
         if problem is None and repeats_a_key(segment, reader):
             problem = "a key occurs twice"
@@ -126,7 +126,7 @@ def _between(begin: int, end: int) -> Iterator[_Piece]:
 
 
 def _pass_by(
-    segment: Segment, look: RowScan, pool: ThreadPoolExecutor, told: Callable[[int], None]
+    segment: Segment, look: _RowScan, pool: ThreadPoolExecutor, told: Callable[[int], None]
 ) -> str:
     """Read a segment once, show its rows to ``look``, and give its SHA-256 in hex."""
     digest = hashlib.sha256()
@@ -165,7 +165,7 @@ def _fill(path: Path, descriptor: int, offset: int, data: Array) -> None:
         left, offset = left[count:], offset + count
 
 
-LARGE_NORM = 1e4
+_LARGE_NORM = 1e4
 """A larger norm of a row is unlike any encoder's; such rows are counted, not refused."""
 
 
@@ -181,7 +181,7 @@ class Norms(NamedTuple):
     total: float = 0.0
     largest: float = 0.0
     suspicious: int = 0
-    """Rows whose norm is 0 in float32, or above ``LARGE_NORM``."""
+    """Rows whose norm is 0 in float32, or above ``_LARGE_NORM``."""
 
     def summary(self) -> NormSummary | None:
         """What they come to; None where there are no rows."""
@@ -209,7 +209,7 @@ class NormSummary(NamedTuple):
     suspicious_rows: int
 
 
-class RowScan:
+class _RowScan:
     """Looks at the rows of a segment as they pass by, in any pieces.
 
     Args:
@@ -258,7 +258,7 @@ class RowScan:
 
     def _measure(self, norms: FloatArray, vanishing: int) -> None:
         if len(norms):
-            suspicious = vanishing + int(np.count_nonzero(norms > LARGE_NORM))
+            suspicious = vanishing + int(np.count_nonzero(norms > _LARGE_NORM))
             low, total, high = float(norms.min()), float(norms.sum()), float(norms.max())
             self.norms = self.norms.joined(Norms(len(norms), low, total, high, suspicious))
 
@@ -281,7 +281,7 @@ class RowScan:
         if self.norms.suspicious:
             found.append(
                 f"{self.norms.suspicious} rows have a norm that float32 takes for 0, or one above "
-                f"{LARGE_NORM:,.0f}"
+                f"{_LARGE_NORM:,.0f}"
             )
         if self._segment.about() is None:
             found.append("'created_by', which says what made it, is not a JSON object")

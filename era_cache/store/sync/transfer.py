@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from era_cache.disk.files import os_errors, sha256_file
 from era_cache.errors import FormatError, StoreError
@@ -19,13 +19,76 @@ from era_cache.store.names import FOLDER
 from era_cache.store.segment import has_vanished
 from era_cache.store.sync.places import LIMITS, Listing, LocalPlace, Place, limited
 from era_cache.store.sync.plan import Plan, Step, plan_transfer, shown_as
-from era_cache.store.sync.report import KindCounts, TransferReport
 from era_cache.types import Progress
 
-__all__ = ["Sink", "Transfer", "bring", "send"]
+__all__ = ["KindCounts", "RefusedError", "Transfer", "TransferReport", "bring", "send", "summed"]
 
 
-class Sink(Protocol):
+# Reasons that an error lists; a store that is damaged throughout must not fill the screen.
+_SHOWN = 20
+
+
+class KindCounts(NamedTuple):
+    """What became of the files of one kind."""
+
+    copied: int
+    present: int
+    """Were there already."""
+    replaced: int
+    """Segments that the destination has merged into others."""
+    refused: int
+
+
+class TransferReport(NamedTuple):
+    """What a transfer did, or would do."""
+
+    source: str
+    destination: str
+    kinds: dict[str, KindCounts]
+    files: list[str]
+    """Paths in the destination of what was (or would be) copied."""
+    bytes: int
+    seconds: float
+    refused: dict[str, str]
+    """Path in the source, and why it was not copied."""
+
+
+class RefusedError(FormatError):
+    """Some files were refused; all the others were copied, as ``report`` tells."""
+
+    def __init__(self, report: TransferReport) -> None:
+        self.report = report
+        reasons = list(report.refused.values())
+        shown = "\n".join(f"  {reason}" for reason in reasons[:_SHOWN])
+        rest = f"\n  and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        files = "file" if len(reasons) == 1 else "files"
+        super().__init__(
+            f"{report.source}: {len(reasons)} {files} refused, all others are in "
+            f"{report.destination}. Mend or remove them at the source, and run the same command "
+            "again.\n"
+            f"{shown}{rest}"
+        )
+
+
+def summed(reports: list[TransferReport]) -> TransferReport:
+    """One report of several transfers into one place."""
+    kinds: dict[str, KindCounts] = {}
+    for report in reports:
+        for kind, counts in report.kinds.items():
+            before = kinds.get(kind, KindCounts(0, 0, 0, 0))
+            kinds[kind] = KindCounts(*map(sum, zip(before, counts, strict=True)))
+    return TransferReport(
+        source=", ".join(report.source for report in reports),
+        destination=reports[0].destination,
+        kinds=kinds,
+        files=sorted({name for report in reports for name in report.files}),
+        bytes=sum(report.bytes for report in reports),
+        seconds=sum(report.seconds for report in reports),
+        refused={f"{r.source}/{name}": why for r in reports for name, why in r.refused.items()},
+    )
+
+
+class _Sink(Protocol):
     """Somewhere outside that takes checked files from here."""
 
     def send(self, local: Path, name: str) -> int:
@@ -164,7 +227,7 @@ def bring(source: Place, store: LocalPlace, step: Step) -> int:
     raise _gone(shown)
 
 
-def send(store: LocalPlace, sink: Sink, step: Step) -> int:
+def send(store: LocalPlace, sink: _Sink, step: Step) -> int:
     """Check a file here, and copy it to somewhere outside.
 
     Returns, and raises, as ``bring`` does.
