@@ -295,6 +295,9 @@ def test_a_fault_of_ours_is_told_and_logged_and_the_server_lives_on(case, caplog
             "The search failed; era-search says why.",
         )
         assert _ask(running, "/")[0] == 200
+    end = time.monotonic() + 20  # it is logged after it was told
+    while "ZeroDivisionError" not in caplog.text and time.monotonic() < end:
+        time.sleep(0.05)
     assert "ZeroDivisionError" in caplog.text
 
 
