@@ -193,29 +193,33 @@ def test_a_segment_that_was_merged_away_is_not_brought_back(source, into):
     assert merge(into, [source]).kinds["segment"] == KindCounts(3, 2, 0, 0)
 
 
-def test_a_source_that_is_compacted_meanwhile_loses_nothing(source, into, monkeypatch):
+@pytest.fixture
+def after_listing(monkeypatch):
+    """Takes what shall happen when the source has been listed, before anything is copied."""
+
+    def then(action):
+        def list_and_act(place):
+            listing = transfer_plan.list_source(place)
+            action()
+            return listing
+
+        monkeypatch.setattr(transfer, "list_source", list_and_act)
+
+    return then
+
+
+def test_a_source_that_is_compacted_meanwhile_loses_nothing(source, into, after_listing):
     rows = rows_of(source)
     encoder = Store.open(source).encoders()[0]
-
-    def list_and_merge(place):
-        listing = transfer_plan.list_source(place)
-        merge_segments(encoder.folder / "segments", encoder.spec, encoder.segments(), {})
-        return listing
-
-    monkeypatch.setattr(transfer, "list_source", list_and_merge)
+    segments = encoder.folder / "segments"
+    after_listing(lambda: merge_segments(segments, encoder.spec, encoder.segments(), {}))
     assert merge(into, [source]).kinds["segment"].copied == 5
     assert rows_of(into) == rows
 
 
-def test_a_segment_that_is_deleted_meanwhile_is_named(source, into, monkeypatch):
+def test_a_segment_that_is_deleted_meanwhile_is_named(source, into, after_listing):
     (gone, *_) = segments_of(source)
-
-    def list_and_delete(place):
-        listing = transfer_plan.list_source(place)
-        gone.unlink()
-        return listing
-
-    monkeypatch.setattr(transfer, "list_source", list_and_delete)
+    after_listing(gone.unlink)
     with pytest.raises(RefusedError, match=f"{gone}: was removed while"):
         merge(into, [source])
     assert len(segments_of(into)) == 4

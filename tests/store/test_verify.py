@@ -436,59 +436,35 @@ def test_a_right_index_is_not_reported(encoder, store, block_rows, monkeypatch):
     assert found(store) == {}
 
 
-def swap_entries(high, rows):
-    rows[[2, 5]] = rows[[5, 2]]
-    return high, rows
+def put(array, at, values):
+    """A copy with other values at some places."""
+    changed = array.copy()
+    changed[at] = values
+    return changed
 
 
-def repeat_an_entry(high, rows):
-    high[3], rows[3] = high[2], rows[2]
-    return high, rows
+def repeated(high):
+    """Where the key that two segments have is first."""
+    return int(np.flatnonzero(high[1:] == high[:-1])[0])
 
 
-def reverse(high, rows):
-    return high[::-1].copy(), rows[::-1].copy()
-
-
-def swap_the_repeated_key(high, rows):
-    (at,) = np.flatnonzero(high[1:] == high[:-1])
-    rows[[at, at + 1]] = rows[[at + 1, at]]
-    return high, rows
-
-
-def point_outside(high, rows):
-    rows[0] = 8
-    return high, rows
-
-
-def point_below(high, rows):
-    rows[0] = -1
-    return high, rows
-
-
-def lower_a_half(high, rows):
-    high[0] -= 1
-    return high, rows
-
-
-def drop_an_entry(high, rows):
-    return high[1:], rows[1:]
+WRONG_ENTRIES = {
+    "swapped": lambda high, rows: (high, put(rows, [2, 5], rows[[5, 2]])),
+    "repeated": lambda high, rows: (put(high, 3, high[2]), put(rows, 3, rows[2])),
+    "reversed": lambda high, rows: (high[::-1].copy(), rows[::-1].copy()),
+    "of a repeated key swapped": lambda high, rows: (
+        high,
+        put(rows, [repeated(high), repeated(high) + 1], rows[[repeated(high) + 1, repeated(high)]]),
+    ),
+    "outside": lambda high, rows: (high, put(rows, 0, 8)),
+    "below": lambda high, rows: (high, put(rows, 0, -1)),
+    "of a lower half": lambda high, rows: (put(high, 0, high[0] - np.uint64(1)), rows),
+    "left out": lambda high, rows: (high[1:], rows[1:]),
+}
 
 
 @pytest.mark.parametrize("block_rows", [1, 3, 1 << 18])
-@pytest.mark.parametrize(
-    "change",
-    [
-        swap_entries,
-        repeat_an_entry,
-        reverse,
-        swap_the_repeated_key,
-        point_outside,
-        point_below,
-        lower_a_half,
-        drop_an_entry,
-    ],
-)
+@pytest.mark.parametrize("change", WRONG_ENTRIES.values(), ids=WRONG_ENTRIES)
 def test_a_wrong_index_is_found_and_only_deleted_when_asked_for(
     encoder, store, change, block_rows, monkeypatch
 ):
@@ -658,37 +634,39 @@ def test_a_few_alignment_documents_are_enough(store, toy_texts):
 # Others at work
 
 
-def test_a_segment_merged_meanwhile_is_looked_for_again(encoder, store, monkeypatch):
-    for n in range(4):
-        write(encoder, n)
-    original, merged = verify_encoders.scan_segment, []
+@pytest.fixture
+def during_the_scan(monkeypatch):
+    """Takes what shall happen once, when the first segment is about to be scanned."""
+    original, actions = verify_encoders.scan_segment, []
 
     def scan_later(path, spec, pool, told):
-        if not merged:
-            merged.append(compact(store))
+        if actions:
+            actions.pop()()
         return original(path, spec, pool, told)
 
     monkeypatch.setattr(verify_encoders, "_THREADS", 1)
     monkeypatch.setattr(verify_encoders, "scan_segment", scan_later)
+    return actions.append
+
+
+def test_a_segment_merged_meanwhile_is_looked_for_again(encoder, store, during_the_scan):
+    for n in range(4):
+        write(encoder, n)
+    during_the_scan(lambda: compact(store))
     report = verify(store)
     assert report.findings == []
     (state,) = report.encoders
     assert (state.segments, state.rows) == (1, 4)
 
 
-def test_a_segment_merged_meanwhile_into_a_damaged_one_is_damage(encoder, store, monkeypatch):
+def test_a_segment_merged_meanwhile_into_a_damaged_one_is_damage(encoder, store, during_the_scan):
     paths = [write(encoder, n) for n in range(2)]
-    original, merged = verify_encoders.scan_segment, []
 
-    def scan_later(path, spec, pool, told):
-        if not merged:
-            merged.append(compact(store))
-            (new,) = encoder.segment_paths()
-            flip(new)
-        return original(path, spec, pool, told)
+    def merge_and_damage():
+        compact(store)
+        flip(*encoder.segment_paths())
 
-    monkeypatch.setattr(verify_encoders, "_THREADS", 1)
-    monkeypatch.setattr(verify_encoders, "scan_segment", scan_later)
+    during_the_scan(merge_and_damage)
     (damage,) = verify(store).of_level("damage")
     assert damage.path not in {name_in(store, path) for path in paths}
     assert damage.missing_rows == 2
