@@ -16,7 +16,6 @@ from era_cache.store.key_index import KeyIndex
 from era_cache.store.names import PAIR_NAME, list_names
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
-from era_cache.types import Keys
 
 __all__ = [
     "CollectionRow",
@@ -30,9 +29,6 @@ __all__ = [
     "list_collections",
     "list_encoders",
 ]
-
-
-_BLOCK_ROWS = 1 << 18
 
 
 class EncoderRow(NamedTuple):
@@ -218,18 +214,7 @@ def _compare(a: StoredEncoder | None, b: StoredEncoder | None) -> EncoderDiffere
 def _count(index: KeyIndex, other: KeyIndex) -> tuple[int, int]:
     """How many distinct keys of ``index`` the other one has, and has not."""
     both = alone = 0
-    repeats = index.has_repeats()
-    for start, block in _blocks(index):
-        if repeats:
-            own = np.arange(start, start + len(block))
-            block = block[index.positions(block) == own]
-        found = int(np.count_nonzero(other.positions(block) >= 0))
-        both, alone = both + found, alone + len(block) - found
+    for _, keys in index.distinct_rows():
+        found = int(np.count_nonzero(other.positions(keys) >= 0))
+        both, alone = both + found, alone + len(keys) - found
     return both, alone
-
-
-def _blocks(index: KeyIndex) -> Iterator[tuple[int, Keys]]:
-    """Yield the keys of all rows, block by block, with the position of the first."""
-    for start, keys in zip(index.starts.tolist(), index.keys, strict=False):
-        for at in range(0, len(keys), _BLOCK_ROWS):
-            yield start + at, keys[at : at + _BLOCK_ROWS]

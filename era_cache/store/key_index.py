@@ -7,7 +7,7 @@ file can hide rows, but never give a wrong one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ from era_cache.store.sorted_keys import (
 from era_cache.types import Array, IntArray, Keys
 
 __all__ = ["KeyIndex"]
+
+_BLOCK_ROWS = 1 << 18
 
 
 class KeyIndex:
@@ -97,6 +99,18 @@ class KeyIndex:
             return bool(self._parts)
         high = self._parts[0].high
         return bool((high[1:] == high[:-1]).any())
+
+    def distinct_rows(self) -> Iterator[tuple[IntArray, Keys]]:
+        """Yield positions and keys of all rows by block; of a repeated key, the row that counts."""
+        repeats = self.has_repeats()
+        for start, keys in zip(self.starts.tolist(), self.keys, strict=False):
+            for at in range(0, len(keys), _BLOCK_ROWS):
+                block = keys[at : at + _BLOCK_ROWS]
+                own = np.arange(start + at, start + at + len(block), dtype=np.int64)
+                if repeats:
+                    kept = self.positions(block) == own
+                    own, block = own[kept], block[kept]
+                yield own, block
 
     def _find(self, part: SortedKeys, high: Array, low: Array) -> IntArray:
         """Positions of keys, whose first halves are ascending, by one part."""

@@ -16,7 +16,7 @@ from planted import embedded, planted_texts
 from era_cache.cli import store_trust
 from era_cache.collection.keys import row_keys
 from era_cache.errors import StoreError
-from era_cache.store import contents
+from era_cache.store import key_index
 from era_cache.store.compact import compact
 from era_cache.store.contents import Sides, coverage, diff, list_collections, list_encoders
 from era_cache.store.sorted_keys import persist_index
@@ -132,7 +132,7 @@ def test_encoders_are_matched_by_fingerprint(tmp_path):
 
 @pytest.mark.parametrize("persisted", [False, True])
 def test_blocks_and_index_files_do_not_change_the_counts(tmp_path, monkeypatch, persisted):
-    monkeypatch.setattr(contents, "_BLOCK_ROWS", 3)
+    monkeypatch.setattr(key_index, "_BLOCK_ROWS", 3)
     a = store_of(tmp_path / "a", range(10), range(5, 20))
     b = store_of(tmp_path / "b", range(8, 30), range(8, 10), (2,))
     for store in (a, b) if persisted else ():

@@ -162,9 +162,10 @@ def _select(
 ) -> _Selection:
     index = encoder.index()
     if collection is None:
-        positions = _every_position(index)
-        if not len(positions):
+        found = [positions for positions, _ in index.distinct_rows()]
+        if not found:
             raise StoreError(f"{store.path}: {encoder.spec.label()} has no rows.")
+        positions = np.concatenate(found)
         return _Selection(index, positions, None, 0)
     role = encoder.spec.role
     keys = collection.keys_of(role)
@@ -179,17 +180,6 @@ def _select(
             "--skip-missing exports the others only."
         )
     return _Selection(index, positions[present], [ids[row] for row in present], missing)
-
-
-def _every_position(index: KeyIndex) -> IntArray:
-    """Positions of all rows, of a repeated key only that which counts."""
-    found = [np.empty(0, dtype=np.int64)]
-    for start, keys in zip(index.starts, index.keys, strict=False):
-        for first in range(0, len(keys), 1 << 20):
-            block = keys[first : first + (1 << 20)]
-            here = np.arange(start + first, start + first + len(block), dtype=np.int64)
-            found.append(here[index.positions(block) == here])
-    return np.concatenate(found)
 
 
 def _keys_at(index: KeyIndex, positions: IntArray) -> Keys:
