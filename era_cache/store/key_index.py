@@ -84,7 +84,7 @@ class KeyIndex:
 
         Args:
             keys: (n, 16) uint8.
-            dtype: one of ``segments.DTYPES``.
+            dtype: one of ``precision.DTYPES``.
 
         Returns:
             Their places in ``keys``, ascending, int64.

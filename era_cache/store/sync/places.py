@@ -2,7 +2,7 @@
 
 In: a folder (or, through ``remote`` and ``packs``, a URL or a tar file), perhaps from a stranger.
 Out: the files whose paths a store can have, with their sizes. A name that fits no pattern of
-``layout`` is never looked at, so that no listing can lead outside a store.
+``names`` is never looked at, so that no listing can lead outside a store.
 """
 
 from __future__ import annotations

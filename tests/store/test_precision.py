@@ -1,4 +1,4 @@
-"""Segments: what may be stored, in which form, and how much of it comes back."""
+"""Stored forms: what may be stored, in which form, and how much of it comes back."""
 
 from __future__ import annotations
 
