@@ -13,6 +13,7 @@ import torch
 from hash_encoder import HashEncoder
 from planted import QUICK, QUICK_PAPER, config_of, embedded, planted_texts
 
+from era_cache.api import RetrievalAdapter
 from era_cache.collection.records import TextCollection
 from era_cache.collection.splits import make_split
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
@@ -116,6 +117,12 @@ def test_one_collection_is_named_as_ever(store, tmp_path) -> None:
         config = config_of(_fit(store, tmp_path / "a", names).folder)
         assert "collections" not in config
         assert config["collection"]["name"] == "planted"
+
+
+def test_a_folder_that_is_loaded_and_saved_says_the_same(both, tmp_path) -> None:
+    RetrievalAdapter.load(both.folder).save(tmp_path / "again")
+    for name in ("config.json", "metrics.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (both.folder / name).read_bytes()
 
 
 def test_the_order_of_collections_is_kept(store, tmp_path) -> None:
