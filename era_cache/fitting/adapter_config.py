@@ -164,6 +164,6 @@ class Metrics(_Part, frozen=True, kw_only=True):
     primary: str = ""
     judging_queries: Count | None = None
     missing: list[str] | UnsetType = UNSET
-    alignment: dict[str, float] | UnsetType | None = UNSET
+    alignment: dict[str, Any] | UnsetType | None = UNSET
     candidates: dict[str, CandidateMetrics] = {}
     seconds: dict[str, float] = {}
