@@ -14,6 +14,7 @@ import torch
 from planted import config_of, normal
 from safetensors.numpy import load, save
 
+from era_cache.config import SplitConfig
 from era_cache.disk.files import sha256_file
 from era_cache.disk.tensors import read_tensors
 from era_cache.errors import FingerprintError, FormatError, InputError, StoreError
@@ -24,6 +25,7 @@ from era_cache.fitting.adapter_folder import (
     load_adapter,
     load_config,
     load_held_out,
+    load_metrics,
     save_adapters,
 )
 
@@ -280,6 +282,21 @@ def test_an_adapter_of_version_1_is_still_read(tmp_path) -> None:
     assert adapter.bias.tolist() == bias.tolist()
     assert adapter.hidden is None
     assert adapter.references == ()
+
+
+def test_what_the_first_writers_left_out_or_called_otherwise_is_read(folder) -> None:
+    split = {"rule": "paper", "seed": 42, "labels": 0.2, "test": 0.5, "validation": 0.1}
+    split |= {"queries": {"train": 12, "validation": 6, "test": 30}, "test_digest": "e" * 64}
+    named = {"collection": {"name": "toy", "digest": "f" * 64}, "split": split}
+    _edit(folder / "config.json", lambda c: c.update(named, more={"of": "a later writer"}))
+    (fitted,) = load_config(folder).fitted_on()
+    assert fitted.split.config() == SplitConfig(labels=0.2)
+    entry = {"validation": 0.5, "options": {}}
+    more = {"validation_queries": 6, "candidates": {"small": entry}}
+    _edit(folder / "metrics.json", lambda m: m.update(more))
+    metrics = load_metrics(folder)
+    assert metrics.judging_queries is None
+    assert metrics.candidates["small"].validation == 0.5
 
 
 HELD_OUT = {"small.0": np.array([0.0, 0.5, 1.0]), "small.1": np.array([0.25])}
