@@ -44,10 +44,11 @@ demo: $(VENV)/project.stamp ## Real data, real encoders: table and report (about
 test: $(VENV)/project.stamp ## The whole test suite
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/project.stamp ## Format, lint, types
+lint: $(VENV)/project.stamp ## Format, lint, types, imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: $(VENV)/project.stamp ## Write docs/cli.md from the commands' --help
 	$(BIN)/python bin/make-cli-docs

@@ -1,4 +1,4 @@
-"""Runs and judgements that are wrong: each is refused by one message, and nothing is measured."""
+"""Runs that are wrong: each is refused by one message, and nothing is measured."""
 
 from __future__ import annotations
 
@@ -9,60 +9,83 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.common import Bar
+from era_cache.collection.beir import read_beir
+from era_cache.config import EmbedConfig, FitConfig, SplitConfig
+from era_cache.encode.embed import embed_collection
+from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
+from era_cache.fitting.sources import Reading
+from era_cache.store.store import Store
+from tests.hash_encoder import HashEncoder
 
-__all__ = ["CASES", "error_bars", "refused"]
+__all__ = ["error_bars", "refused"]
 
-_QRELS = "q1 0 d1 1\nq1 0 d2 0\nq2 0 d3 2\n"
-_RUN = "q1 Q0 d1 1 0.9 mine\nq1 Q0 d2 2 0.8 mine\nq2 Q0 d3 1 0.7 mine\n"
+_TOY = Path(__file__).parent.parent / "data" / "toy"
 
 
 class Case(NamedTuple):
-    """What is wrong, and the two files."""
+    """What is wrong, and what the run holds."""
 
     what: str
-    qrels: str
     run: str
 
 
-CASES = [
-    Case("a run of unknown queries", _QRELS, _RUN + "q9 Q0 d1 1 0.5 mine\n"),
-    Case("qrels without a positive", "q1 0 d1 0\nq2 0 d3 -1\n", _RUN),
-    Case("an empty run", _QRELS, ""),
-    Case("a score that is NaN", _QRELS, _RUN.replace("0.8", "nan")),
-    Case("a document twice for a query", _QRELS, _RUN + "q1 Q0 d1 3 0.1 mine\n"),
-]
+def _line(query: str, document: str, score: str) -> str:
+    return f"{query} Q0 {document} 0 {score} mine\n"
+
+
+def _cases(query: str, documents: list[str]) -> list[Case]:
+    """Runs that are wrong each in one way, on a query and documents that are there."""
+    right = "".join(_line(query, document, "0.5") for document in documents)
+    return [
+        Case("a run of unknown queries", _line("q-unheard-of", documents[0], "0.5")),
+        Case("a run of unknown documents", _line(query, "d-unheard-of", "0.5")),
+        Case("an empty run", ""),
+        Case("a score that is NaN", right + _line(query, "d-unheard-of", "nan")),
+        Case("a document twice for a query", right + _line(query, documents[0], "0.1")),
+    ]
 
 
 def error_bars(folder: Path, tell: Callable[[str], None]) -> list[Bar]:
-    """Give every case to ``era-eval runs``, and first one that is right.
+    """Give every case to ``era-eval --run``, and first one that is right.
 
     Args:
         folder: for the files.
         tell: told the messages.
     """
-    right = _compare(folder / "right", Case("nothing wrong", _QRELS, _RUN))
+    store, adapter = folder / "store", folder / "adapter"
+    texts = read_beir(_TOY)
+    collection, _ = embed_collection(
+        Store.create(store),
+        texts,
+        large=HashEncoder(32),
+        small=HashEncoder(16, seed="small"),
+        config=EmbedConfig(),
+    )
+    plan = FitPlan(SplitConfig(labels=0.4), FitConfig(strengths=(8.0,), iterations=2))
+    report = fit_to_folder(Store.open(store), texts.name, adapter, plan, Reading(device="cpu"))
+    query = collection.query_ids[int(report.splits[texts.name].test[0])]
+    cases = _cases(query, collection.doc_ids[:3])
+    right = _measure(folder, _line(query, collection.doc_ids[0], "0.5"))
     if right.returncode:
         tell(f"a run that is right: {right.stderr.strip()}")
     good = 0
-    for number, case in enumerate(CASES):
-        found = _compare(folder / str(number), case)
+    for case in cases:
+        found = _measure(folder, case.run)
         tell(f"{case.what}: {found.stderr.strip()}")
         good += refused(found)
-    ok = good == len(CASES) and not right.returncode
-    figure = f"{good} of {len(CASES)}" + (", and a right run" if right.returncode else "")
-    return [Bar("bad runs: exit code 1, one message", f"{len(CASES)} of {len(CASES)}", figure, ok)]
+    ok = good == len(cases) and not right.returncode
+    figure = f"{good} of {len(cases)}" + (", and a right run" if right.returncode else "")
+    return [Bar("bad runs: exit code 1, one message", f"{len(cases)} of {len(cases)}", figure, ok)]
 
 
 def refused(found: subprocess.CompletedProcess[str]) -> bool:
     """Whether a process ended with code 1, one line that says why, and no result."""
-    lines = found.stderr.strip().splitlines()
+    lines = [line for line in found.stderr.strip().splitlines() if not line.endswith(" …")]
     return found.returncode == 1 and not found.stdout and [t[:7] for t in lines] == ["Error: "]
 
 
-def _compare(folder: Path, case: Case) -> subprocess.CompletedProcess[str]:
-    folder.mkdir()
-    (folder / "qrels.trec").write_text(case.qrels)
-    (folder / "run.trec").write_text(case.run)
+def _measure(folder: Path, run: str) -> subprocess.CompletedProcess[str]:
+    (folder / "run.trec").write_text(run)
     program = str(Path(sys.executable).with_name("era-eval"))
-    command = [program, "runs", "qrels.trec", "run.trec"]
+    command = [program, "store", "adapter", "--run", "bad=run.trec", "--device", "cpu"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -30,7 +30,6 @@ from era_cache.cli.eval_options import (
 from era_cache.cli.eval_protocols import PROTOCOL_COMMANDS
 from era_cache.cli.eval_report import report
 from era_cache.cli.eval_reproduce import reproduce
-from era_cache.cli.eval_runs import runs
 
 __all__ = ["main"]
 
@@ -40,7 +39,6 @@ class EvalForms(EraForms):
 
     forms: ClassVar[dict[str, click.Command]] = {
         "report": report,
-        "runs": runs,
         "reproduce": reproduce,
         **PROTOCOL_COMMANDS,
     }
@@ -49,9 +47,9 @@ class EvalForms(EraForms):
 @click.command(
     cls=EvalForms,
     epilog="Other forms, each with its own --help: `era-eval report` writes the report of results "
-    "again, `era-eval runs` compares runs of any system, `era-eval each`, `general`, "
-    "`leave-one-domain-out` and `domain-specific` fit and measure many adapters, `era-eval "
-    "reproduce` runs results again. A store that is named like them is given as ./report.",
+    "again, `era-eval reproduce` runs results again; `era-eval each`, `general`, "
+    "`domain-specific` and `leave-one-domain-out` fit and measure many adapters. A store that is "
+    "named like them is given as ./report.",
 )
 @click.argument("store_path", metavar="STORE", type=PathArgument)
 @click.argument("adapter", type=PathArgument)
@@ -68,6 +66,14 @@ class EvalForms(EraForms):
     type=PathArgument,
     multiple=True,
     help="Another adapter folder of the same split, shown as a row; may be repeated.",
+)
+@click.option(
+    "--run",
+    "foreign",
+    metavar="NAME=FILE",
+    multiple=True,
+    help="A run of another system on the same collection, shown as a row: a TREC file or JSON "
+    "{query: {document: score}}, plain or gzip; may be repeated.",
 )
 @measures_option
 @click.option(
@@ -104,31 +110,36 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     Example:
       era-eval stores/mine adapters/toy
     """
-    from era_cache.evaluate.evaluate_adapter import evaluate_folder
+    from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
     from era_cache.evaluate.results_folder import ResultsFolder
     from era_cache.report import render_text
     from era_cache.store.store import Store
 
     check_report_options(options)
+    foreign = _named_runs(options["foreign"])
     out = options["out"] or _default_out(adapter, options["collections"])
     note("measuring on the test queries …")
     evaluation = evaluate_folder(
         Store.open(store_path),
         adapter,
-        collections=options["collections"],
-        others=options["others"],
-        measures=measures_of(options["measures"]),
-        seed=options["test_seed"],
-        device=options["device"],
-        check=options["check"],
-        int8=options["int8"],
-        index=options["index"],
+        Measuring(
+            collections=options["collections"],
+            others=options["others"],
+            runs=foreign,
+            measures=measures_of(options["measures"]),
+            seed=options["test_seed"],
+            device=options["device"],
+            check=options["check"],
+            int8=options["int8"],
+            index=options["index"],
+        ),
         configuration={
             "command": "era-eval",
             "store": str(store_path),
             "adapter": str(adapter),
             "collections": list(options["collections"]),
             "with": [str(other) for other in options["others"]],
+            "run": {name: str(path) for name, path in foreign.items()},
             **{key: options[key] for key in ("test_seed", "device", "int8", "index")},
         },
         commands=["era-eval " + shlex.join(sys.argv[1:])],
@@ -144,10 +155,26 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
         echo_json(record)
         return
     click.echo(render_text(record, brief=True))
+    told = ("Stored as int8", *foreign)
     for line in record["notes"]:
-        if line.startswith("Stored as int8"):
+        if line.startswith(told):
             click.echo(line)
     click.echo(f"Report: {out / 'report.html'}")
+
+
+def _named_runs(texts: tuple[str, ...]) -> dict[str, Path]:
+    """Read ``NAME=FILE``, each name once."""
+    from era_cache.disk.files import safe_name
+
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise click.UsageError(f"--run {text}: expected NAME=FILE, as in bm25=bm25.trec.")
+        if safe_name(name) in found:
+            raise click.UsageError(f"--run {name}: given twice.")
+        found[name] = Path(path)
+    return found
 
 
 def _default_out(adapter: Path, collections: tuple[str, ...]) -> Path:

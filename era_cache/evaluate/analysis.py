@@ -14,7 +14,7 @@ import numpy as np
 
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.lined_up import BASELINE, SHIPPED, Panel, matrix_of, panel_of, shares_of
-from era_cache.evaluate.results_folder import EDGES, Histogram, Results, job_name
+from era_cache.evaluate.results_folder import EDGES, Head, Histogram, Results, job_name
 from era_cache.evaluate.statistics import (
     detectable_difference,
     effect_size,
@@ -107,7 +107,7 @@ def record_of(
         "candidates": [
             {
                 "name": name,
-                "kind": KINDS.get(name, "another adapter folder"),
+                "kind": _kind(name, head),
                 "validation": _held_out(panel, name),
                 "measures": dict(zip(measures, table[name], strict=True)),
             }
@@ -142,6 +142,13 @@ def record_of(
     elif head.protocol == "domain-specific":
         record["matrix"] = _matrix(results, share, primary)
     return record
+
+
+def _kind(name: str, head: Head) -> str:
+    """What a row is."""
+    if f"run {name}" in head.adapters:
+        return "a run of another system"
+    return KINDS.get(name, "another adapter folder")
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -6,8 +6,10 @@ queries of each collection, which ``analysis`` turns into a report.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,15 @@ from era_cache.collection.splits import Split
 from era_cache.disk.files import sha256_file
 from era_cache.errors import InputError
 from era_cache.evaluate.approximate_recall import recall_against_exact
-from era_cache.evaluate.results_folder import Fit, Head, Measured, Results, texts_digest
+from era_cache.evaluate.results_folder import (
+    SHIPPED,
+    Fit,
+    Head,
+    Measured,
+    Results,
+    texts_digest,
+)
+from era_cache.evaluate.runs import load_run, place_run
 from era_cache.evaluate.score import (
     DEFAULT_MEASURES,
     DEPTH,
@@ -32,6 +42,7 @@ from era_cache.evaluate.score import (
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_config import AdapterConfig
 from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
+from era_cache.fitting.candidates import CANDIDATES
 from era_cache.fitting.check_against_store import (
     curve_points,
     fitted_names,
@@ -43,11 +54,12 @@ from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import HeldOut, QuerySet, load_held_out, resolve_device
 from era_cache.rank.approximate import ApproximateIndex
-from era_cache.rank.measures import Measure
+from era_cache.rank.measures import Measure, evaluate
 from era_cache.store.store import Store
 
 __all__ = [
     "Evaluation",
+    "Measuring",
     "Ranked",
     "collection_entry",
     "evaluate_folder",
@@ -72,18 +84,35 @@ class Evaluation(NamedTuple):
     ranked: dict[str, Ranked]
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """What ``evaluate_folder`` measures, and how.
+
+    ``collections`` none named are all that the adapter was fitted on. ``others`` are further
+    adapter folders of the same collections and split; each adds its chosen candidate as a row.
+    ``runs`` are files of other systems by the name of their row; one collection only. The primary
+    measure is always among ``measures``. ``seed`` is of bootstrap and randomisation where int8 is
+    measured, ``device`` a torch device name or None, ``check`` whether the digests of all segments
+    are compared first. ``int8`` also measures what storing the vectors as int8 would cost; one
+    collection only. ``index`` is ``exact``, or a kind of approximate index that searches instead.
+    """
+
+    collections: Sequence[str] = ()
+    others: Sequence[Path] = ()
+    runs: Mapping[str, Path] = field(default_factory=dict)
+    measures: Sequence[Measure] = DEFAULT_MEASURES
+    seed: int = 0
+    device: str | None = None
+    check: bool = True
+    int8: bool = False
+    index: str = "exact"
+
+
 def evaluate_folder(
     store: Store,
     folder: Path,
+    measuring: Measuring | None = None,
     *,
-    collections: Sequence[str] = (),
-    others: Sequence[Path] = (),
-    measures: Sequence[Measure] = DEFAULT_MEASURES,
-    seed: int = 0,
-    device: str | None = None,
-    check: bool = True,
-    int8: bool = False,
-    index: str = "exact",
     configuration: Mapping[str, Any] | None = None,
     commands: Sequence[str] = (),
 ) -> Evaluation:
@@ -92,15 +121,7 @@ def evaluate_folder(
     Args:
         store: holds the collections and the vectors it was fitted on.
         folder: the adapter, perhaps with others of the label curve under it.
-        collections: to measure on; none named are all that the adapter was fitted on.
-        others: further adapter folders of the same collections and split; each adds its chosen
-            candidate as a row.
-        measures: what to measure; the primary measure is always among them.
-        seed: of bootstrap and randomisation, where int8 is measured.
-        device: torch device name; None chooses.
-        check: compare the digests of all segments first.
-        int8: also measure what storing the vectors as int8 would cost; one collection only.
-        index: ``exact``, or a kind of approximate index that searches instead; its recall is noted.
+        measuring: what to measure; None is everything by default.
         configuration: every option of the command, kept with the results.
         commands: shown in the report.
 
@@ -108,77 +129,126 @@ def evaluate_folder(
         FingerprintError: the store's vectors or collections are not the adapter's.
         EraError: whatever else is wrong.
     """
+    asked = measuring or Measuring()
     config = load_config(folder)
-    names = list(collections) or fitted_names(folder, config)
-    if int8 and len(names) != 1:
-        raise InputError("--int8 measures one collection; name it with --collection.")
-    measures = list(dict.fromkeys([PRIMARY, *measures]))
-    adapters = {name: load_adapter(folder, name) for name in config.candidates}
-    for other in others:
-        name, adapter = other_adapter(store, other, config, names, taken=adapters)
-        adapters[name] = adapter
-    members = {folder: config, **curve_points(folder, config)}
-    further = [(path, load_config(path)) for path in others]
-    measured: dict[Path, list[Measured]] = {path: [] for path in members}
-    loaded: dict[str, Collection] = {}
-    ranked: dict[str, Ranked] = {}
-    notes: list[str] = []
-    extra: dict[str, Any] = {}
-    seconds = 0.0
+    names = list(asked.collections) or fitted_names(folder, config)
+    for option, given in (("--int8", asked.int8), ("--run", asked.runs)):
+        if given and len(names) != 1:
+            raise InputError(f"{option} measures one collection; name it with --collection.")
+    measures = list(dict.fromkeys([PRIMARY, *asked.measures]))
+    found = _Found(store, folder, config, dataclasses.replace(asked, measures=measures))
     for name in names:
-        collection, split, encoders = fitted_on(store, folder, config, name)
-        for where_from, made in [*members.items(), *further]:
-            # On a collection that was not fitted on, each leaves out what it was trained on.
-            tested = fitted_on(store, where_from, made, name)[1].test
-            split = split._replace(test=split.test[np.isin(split.test, tested)])
-        if collection.name in loaded:
-            raise InputError(f"--collection {collection.name}: named twice.")
-        loaded[collection.name] = collection
-        where = resolve_device(device)
-        data = load_held_out(collection, split, encoders, device=where, check=check)
-        near = None if index == "exact" else ApproximateIndex(data.corpus, index)
-        if near is not None:
-            notes.append(_recall(near, data, adapters[config.chosen], collection.name))
-        for path, point in members.items():
-            rows = adapters
-            if path != folder:
-                rows = {c: load_adapter(path, c) for c in point.candidates}
-            start = time.monotonic()
-            one, scored = measured_of(collection, split, data, rows, measures, index=near)
-            measured[path].append(one)
-            if path == folder:
-                shown = dict.fromkeys(("small", config.chosen))
-                histograms = {c: score_histogram(data, rows[c]) for c in shown if c in rows}
-                measured[path][-1] = one._replace(scores=histograms)
-                seconds += time.monotonic() - start
-                ranked[collection.name] = Ranked(scored, data.queries, collection.doc_ids)
-        if int8:
-            extra["int8"] = int8_loss(
-                data, adapters, ranked[collection.name].scored, measures, seed=seed
-            )
-    fits = [_fit_of(path, members[path], found) for path, found in measured.items()]
-    fits[0] = fits[0]._replace(seconds={**fits[0].seconds, "evaluate": seconds})
+        found.measure(name)
+    loaded = found.loaded
     only = next(iter(loaded)) if len(loaded) == 1 else f"{len(loaded)} collections"
     head = Head(
         protocol="adapter",
         title=f"Evaluation on {only}",
-        measures=tuple(str(measure) for measure in measures),
+        measures=tuple(map(str, measures)),
         primary=str(PRIMARY),
         collections={name: collection_entry(one) for name, one in loaded.items()},
         encoders=msgspec.to_builtins(config.encoders),
         configuration={**_split_options(config), **dict(configuration or {})},
-        adapters={str(path): sha256_file(path / "config.json") for path in (*members, *others)},
-        costs=[
-            _adapter_size(config),
-            *rows_read(list(loaded.values()), encoders, config.alignment_documents or 0),
-        ],
+        adapters={
+            **{str(p): sha256_file(p / "config.json") for p in (*found.members, *asked.others)},
+            **{f"run {name}": sha256_file(path) for name, path in asked.runs.items()},
+        },
+        costs=[_adapter_size(config), *found.costs()],
         commands=list(commands),
-        notes=notes,
+        notes=found.notes,
         environment=environment(),
-        extra=extra,
+        extra=found.extra,
     )
     ids = {name: collection.query_ids for name, collection in loaded.items()}
-    return Evaluation(Results(head, ids, fits), ranked)
+    return Evaluation(Results(head, ids, found.fits()), found.ranked)
+
+
+class _Found:
+    """What is measured of an adapter folder, one collection after another."""
+
+    def __init__(self, store: Store, folder: Path, config: AdapterConfig, asked: Measuring) -> None:
+        self.store, self.folder, self.config, self.asked = store, folder, config, asked
+        names = list(asked.collections) or fitted_names(folder, config)
+        self.adapters = {name: load_adapter(folder, name) for name in config.candidates}
+        for other in asked.others:
+            name, adapter = other_adapter(store, other, config, names, taken=self.adapters)
+            self.adapters[name] = adapter
+        for name in asked.runs:
+            if name in self.adapters or name in CANDIDATES or name in ("large", SHIPPED):
+                raise InputError(f"--run {name}=…: a row of that name is there. Choose another.")
+        self.runs = {name: load_run(path) for name, path in asked.runs.items()}
+        self.members = {folder: config, **curve_points(folder, config)}
+        self.further = [(path, load_config(path)) for path in asked.others]
+        self.measured: dict[Path, list[Measured]] = {path: [] for path in self.members}
+        self.loaded: dict[str, Collection] = {}
+        self.ranked: dict[str, Ranked] = {}
+        self.notes: list[str] = []
+        self.extra: dict[str, Any] = {}
+        self.seconds = 0.0
+
+    def measure(self, name: str) -> None:
+        """Measure every candidate on a collection."""
+        collection, split, self.encoders = fitted_on(self.store, self.folder, self.config, name)
+        for where_from, made in [*self.members.items(), *self.further]:
+            # On a collection that was not fitted on, each leaves out what it was trained on.
+            tested = fitted_on(self.store, where_from, made, name)[1].test
+            split = split._replace(test=split.test[np.isin(split.test, tested)])
+        if collection.name in self.loaded:
+            raise InputError(f"--collection {collection.name}: named twice.")
+        self.loaded[collection.name] = collection
+        asked, config = self.asked, self.config
+        where = resolve_device(asked.device)
+        data = load_held_out(collection, split, self.encoders, device=where, check=asked.check)
+        near = None if asked.index == "exact" else ApproximateIndex(data.corpus, asked.index)
+        if near is not None:
+            self.notes.append(_recall(near, data, self.adapters[config.chosen], collection.name))
+        for path, point in self.members.items():
+            rows = self.adapters
+            if path != self.folder:
+                rows = {c: load_adapter(path, c) for c in point.candidates}
+            start = time.monotonic()
+            one, scored = measured_of(collection, split, data, rows, asked.measures, index=near)
+            if path == self.folder:
+                if self.runs:
+                    with_runs = {**scored, **self._foreign(collection, data)}
+                    one = measured_values(collection, split, with_runs, asked.measures)
+                shown = dict.fromkeys(("small", config.chosen))
+                histograms = {c: score_histogram(data, rows[c]) for c in shown if c in rows}
+                one = one._replace(scores=histograms)
+                self.seconds += time.monotonic() - start
+                self.ranked[collection.name] = Ranked(scored, data.queries, collection.doc_ids)
+            self.measured[path].append(one)
+        if asked.int8:
+            own = self.ranked[collection.name].scored
+            self.extra["int8"] = int8_loss(
+                data, self.adapters, own, asked.measures, seed=asked.seed
+            )
+
+    def _foreign(self, collection: Collection, data: HeldOut) -> dict[str, Scored]:
+        """Runs of other systems as rows."""
+        rows = {}
+        exclude = None if data.queries.exclude is None else data.queries.exclude.cpu().numpy()
+        for name, run in self.runs.items():
+            placed = place_run(
+                self.asked.runs[name], run, data.queries.ids, collection.doc_ids, exclude
+            )
+            values = evaluate(
+                placed.ranking.doc_rows, data.queries.qrels, self.asked.measures, placed.n_docs
+            )
+            rows[name] = Scored(placed.ranking, dict(values))
+            self.notes += placed.notes(name)
+        return rows
+
+    def fits(self) -> list[Fit]:
+        """The adapter and the points of its curve as fits."""
+        fits = [_fit_of(path, self.members[path], found) for path, found in self.measured.items()]
+        fits[0] = fits[0]._replace(seconds={**fits[0].seconds, "evaluate": self.seconds})
+        return fits
+
+    def costs(self) -> list[dict[str, str]]:
+        """Rows that were read instead of encoded."""
+        aligned = self.config.alignment_documents or 0
+        return rows_read(list(self.loaded.values()), self.encoders, aligned)
 
 
 def measured_of(

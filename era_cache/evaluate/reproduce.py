@@ -16,7 +16,7 @@ import numpy as np
 
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.errors import FormatError, InputError, StoreError
-from era_cache.evaluate.evaluate_adapter import evaluate_folder
+from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol
 from era_cache.evaluate.results_folder import Fit, Results, read_results
 from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
@@ -108,6 +108,7 @@ class _Options(NamedTuple):
     store: Path
     adapter: Path | None
     others: list[Path]
+    runs: dict[str, Path]
     collections: list[str]
     measures: list[Measure]
     device: str | None
@@ -131,11 +132,14 @@ def _measured_again(
         return evaluate_folder(
             opened,
             options.adapter or Path(),
-            collections=options.collections,
-            others=options.others,
-            measures=options.measures,
-            device=options.device,
-            index=options.index_kind,
+            Measuring(
+                collections=options.collections,
+                others=options.others,
+                runs=options.runs,
+                measures=options.measures,
+                device=options.device,
+                index=options.index_kind,
+            ),
         ).results
     fits = {_identity(fit) for fit in then.fits}
     with tempfile.TemporaryDirectory() as temporary:
@@ -173,6 +177,7 @@ def _options_of(file: Path, then: Results, store: Path | None, adapter: Path | N
             store=store or Path(_text(options["store"])),
             adapter=(adapter or Path(_text(options["adapter"]))) if measured else None,
             others=[Path(_text(other)) for other in options.get("with", [])],
+            runs={name: Path(_text(run)) for name, run in options.get("run", {}).items()},
             collections=[
                 f"{name}-{entry['digest'][:12]}" for name, entry in head.collections.items()
             ],

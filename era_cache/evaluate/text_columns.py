@@ -63,20 +63,13 @@ class Columns(NamedTuple):
     values: Array
 
 
-def read_columns(
-    path: Path,
-    blocks: Iterable[bytes],
-    form: Form,
-    *,
-    skip: int = 0,
-) -> Columns:
+def read_columns(path: Path, blocks: Iterable[bytes], form: Form) -> Columns:
     """Read lines of one form. Columns part at ASCII white space only; ids are UTF-8.
 
     Args:
         path: What to call the file in errors.
         blocks: Its content.
         form: Of the lines.
-        skip: Lines of a head to pass over.
 
     Raises:
         InputError: A line has a wrong number of columns, an id that is not UTF-8, or a value that
@@ -84,10 +77,7 @@ def read_columns(
     """
     ids = (_Numbered(), _Numbered())
     parts: list[tuple[IntArray, IntArray, Array]] = []
-    for line, block in whole_lines(path, blocks):
-        first = line
-        if line <= skip:
-            first, block = skip + 1, block.split(b"\n", skip)[skip]
+    for first, block in whole_lines(path, blocks):
         part = _parse(block, form, ids)
         if part is None:
             _explain(path, first, block, form)
@@ -96,7 +86,7 @@ def read_columns(
     if not parts:
         parts.append(_empty(form))
     query_rows, doc_rows, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    _check_distinct(path, skip + 1, query_rows, doc_rows, len(ids[1].texts))
+    _check_distinct(path, query_rows, doc_rows, len(ids[1].texts))
     return Columns(ids[0].texts, ids[1].texts, query_rows, doc_rows, values)
 
 
@@ -201,9 +191,7 @@ def _check_id(field: bytes, what: str, where: str) -> None:
         ) from None
 
 
-def _check_distinct(
-    path: Path, first_line: int, query_rows: IntArray, doc_rows: IntArray, n_docs: int
-) -> None:
+def _check_distinct(path: Path, query_rows: IntArray, doc_rows: IntArray, n_docs: int) -> None:
     """Refuse a second line for the same query and document."""
     pairs = query_rows * n_docs + doc_rows
     in_order = np.sort(pairs)
@@ -213,8 +201,8 @@ def _check_distinct(
     second = int(order[1:][pairs[order[1:]] == pairs[order[:-1]]].min())
     first = int(np.flatnonzero(pairs == pairs[second])[0])
     raise InputError(
-        f"{path} line {first_line + second}: the same query and document as on line "
-        f"{first_line + first}. Remove one of them."
+        f"{path} line {1 + second}: the same query and document as on line "
+        f"{1 + first}. Remove one of them."
     )
 
 

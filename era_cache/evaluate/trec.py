@@ -25,10 +25,8 @@ from era_cache.types import IntArray, Qrels
 __all__ = [
     "QRELS_FORM",
     "RUN_FORM",
-    "check_ranking",
     "read_qrels",
     "read_run",
-    "write_judgements",
     "write_qrels",
     "write_run",
 ]
@@ -67,7 +65,7 @@ def write_run(
         StoreError: The file cannot be written.
         ValueError: Ranking and ids do not fit together, or a score is not finite.
     """
-    check_ranking(query_ids, doc_ids, ranking)
+    _check_ranking(query_ids, doc_ids, ranking)
     filled = ranking.doc_rows >= 0
     check_words(path, "query id", query_ids)
     check_words(path, "document id", _used(doc_ids, ranking.doc_rows[filled]))
@@ -88,7 +86,7 @@ def write_run(
     write_text(Path(path), pieces())
 
 
-def check_ranking(query_ids: Sequence[str], doc_ids: Sequence[str], ranking: Ranking) -> None:
+def _check_ranking(query_ids: Sequence[str], doc_ids: Sequence[str], ranking: Ranking) -> None:
     """Refuse a ranking that cannot be written.
 
     Args:
@@ -164,46 +162,19 @@ def write_qrels(
         StoreError: The file cannot be written.
         ValueError: A row number has no id.
     """
-    write_judgements(path, query_ids, doc_ids, qrels, "%s 0 %s %d\n")
-
-
-def write_judgements(
-    path: str | os.PathLike[str],
-    query_ids: Sequence[str],
-    doc_ids: Sequence[str],
-    qrels: Qrels,
-    line: str,
-    head: str = "",
-) -> None:
-    """Write judgements in lines of any form.
-
-    Args:
-        path: File to write or replace.
-        query_ids: q ids, by query row.
-        doc_ids: n ids, by document row.
-        qrels: The judgements.
-        line: Takes query id, document id and grade by ``%``.
-        head: Stands above the lines.
-
-    Raises:
-        InputError: An id is empty or has white space.
-        StoreError: The file cannot be written.
-        ValueError: A row number has no id.
-    """
     _check_range("query", qrels.query_rows, len(query_ids))
     _check_range("document", qrels.doc_rows, len(doc_ids))
     check_words(path, "query id", _used(query_ids, qrels.query_rows))
     check_words(path, "document id", _used(doc_ids, qrels.doc_rows))
 
     def pieces() -> Iterator[str]:
-        yield head
         for start in range(0, len(qrels.relevance), _LINES):
             queries, docs, grades = (column[start : start + _LINES].tolist() for column in qrels)
             fields: list[object] = [None] * (3 * len(grades))
             fields[::3] = map(query_ids.__getitem__, queries)
             fields[1::3] = map(doc_ids.__getitem__, docs)
             fields[2::3] = grades
-            yield line * len(grades) % tuple(fields)
+            yield "%s 0 %s %d\n" * len(grades) % tuple(fields)
 
     write_text(Path(path), pieces())
 

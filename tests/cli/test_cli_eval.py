@@ -240,9 +240,11 @@ def test_runs_of_several_collections_have_a_folder_each(store, adapter) -> None:
     # What another tool makes of them is what the report says.
     record = _stored(adapter / "evaluation")
     alpha = next(row for row in record["by_collection"] if row["collection"] == "alpha")
-    files = [runs / "alpha" / f"{name}.trec" for name in ("small", "era")]
-    compared = _json(_eval("runs", runs / "alpha" / "qrels.trec", *files, "--json"))
-    for name, row in zip(("small", "era"), compared["runs"], strict=True):
+    files = [f"their-{name}={runs / 'alpha' / name}.trec" for name in ("small", "era")]
+    given = [part for file in files for part in ("--run", file)]
+    again = _json(_eval(store, adapter, "--collection", "alpha", *given, "--json"))
+    for name in ("small", "era"):
+        row = next(row for row in again["candidates"] if row["name"] == f"their-{name}")
         mean = row["measures"]["nDCG@10"]["mean"]
         assert mean == pytest.approx(alpha["candidates"][name], abs=1e-6)
     _done(_eval(store, adapter, "--runs", "--collection", "alpha"))
@@ -604,3 +606,86 @@ def test_a_store_named_like_a_form_is_given_with_its_folder(
     monkeypatch.chdir(tmp_path)
     _done(_eval(f"./{form}", "adapter", "--out", "out", "--device", "cpu"))
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+# Runs of other systems
+
+
+def _run_file(store: Path, path: Path, *, leave_out: int = 0) -> dict[str, dict[str, float]]:
+    """A run on the first collection that finds each query's first relevant document at rank 2."""
+    collection = Store.open(store).collection(next(iter(SIZES)))
+    qrels, run = collection.qrels, {}
+    for query, name in list(enumerate(collection.query_ids))[leave_out:]:
+        relevant = qrels.doc_rows[(qrels.query_rows == query) & (qrels.relevance > 0)]
+        if len(relevant):
+            mine = collection.doc_ids[int(relevant[0])]
+            run[name] = {"unheard-of": 2.0, mine: 1.0}
+    path.write_text(json.dumps(run))
+    return run
+
+
+def test_a_run_of_another_system_is_a_row_like_any_other(store, tmp_path) -> None:
+    name = next(iter(SIZES))
+    adapter = _adapter(store, tmp_path / "adapter", [name])
+    _run_file(store, tmp_path / "bm25.json")
+    result = _done(
+        _eval(store, adapter, "--run", f"bm25={tmp_path / 'bm25.json'}", "--measures", "RR")
+    )
+    assert "bm25" in result.stdout
+    record = _stored(adapter / "evaluation")
+    row = next(row for row in record["candidates"] if row["name"] == "bm25")
+    assert row["kind"] == "a run of another system"
+    assert row["measures"]["RR"]["mean"] == 0.5
+    assert {"difference_low", "p_holm", "effect"} <= set(row["measures"]["nDCG@10"])
+    assert any("bm25 ranks 1 documents" in note for note in record["notes"])
+    assert any(part["what"] == "adapter run bm25" for part in record["inputs"])
+    again = _done(_eval("reproduce", adapter / "evaluation"))
+    assert "bm25" not in again.stderr
+    (tmp_path / "bm25.json").write_text(json.dumps({"nobody": {"d": 1.0}}))
+    _fails(_eval("reproduce", adapter / "evaluation"), "none of its test queries")
+
+
+def test_queries_that_a_run_lacks_count_as_nothing_found(store, tmp_path) -> None:
+    name = next(iter(SIZES))
+    adapter = _adapter(store, tmp_path / "adapter", [name])
+    ids = read_results_ids(store, adapter)
+    run = _run_file(store, tmp_path / "run.json")
+    kept = {query: docs for query, docs in run.items() if query in ids[: len(ids) // 2]}
+    (tmp_path / "run.json").write_text(json.dumps(kept))
+    options = ("--run", f"half={tmp_path / 'run.json'}", "--measures", "RR")
+    record = _json(_done(_eval(store, adapter, *options, "--json")))
+    row = next(row for row in record["candidates"] if row["name"] == "half")
+    assert row["measures"]["RR"]["mean"] == pytest.approx(0.5 * len(kept) / len(ids))
+    assert any(f"half lacks {len(ids) - len(kept)} of the test" in n for n in record["notes"])
+
+
+def read_results_ids(store: Path, adapter: Path) -> list[str]:
+    """Ids of the test queries, as an evaluation measures them."""
+    _done(_eval(store, adapter))
+    results = read_results(adapter / "evaluation")
+    measured = results.fits[0].measured[0]
+    return [results.query_ids[measured.collection][row] for row in measured.query_rows]
+
+
+@pytest.mark.parametrize(
+    ("texts", "code", "message"),
+    [
+        (["bm25"], 2, "expected NAME=FILE"),
+        (["=x.trec"], 1, "cannot be used as a name"),
+        (["a=x.trec", "a=y.trec"], 2, "given twice"),
+        (["small=x.trec"], 1, "a row of that name is there"),
+        (["shipped=x.trec"], 1, "a row of that name is there"),
+        (["bm25=absent.trec"], 1, "absent.trec"),
+    ],
+)
+def test_runs_that_cannot_be_rows_are_refused(store, tmp_path, texts, code, message) -> None:
+    adapter = _adapter(store, tmp_path / "adapter", [next(iter(SIZES))])
+    result = _eval(store, adapter, *(part for text in texts for part in ("--run", text)))
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_run_needs_one_collection(store, tmp_path) -> None:
+    adapter = _adapter(store, tmp_path / "adapter", list(SIZES)[:2])
+    _fails(_eval(store, adapter, "--run", "bm25=x.trec"), "--run measures one collection")

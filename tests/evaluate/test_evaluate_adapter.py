@@ -18,7 +18,7 @@ from era_cache.collection.splits import make_split
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.evaluate.analysis import record_of
-from era_cache.evaluate.evaluate_adapter import Evaluation, evaluate_folder
+from era_cache.evaluate.evaluate_adapter import Evaluation, Measuring, evaluate_folder
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
 from era_cache.fitting.sources import Reading, environment
@@ -120,7 +120,7 @@ def test_the_published_recipe_makes_a_folder_too(store, tmp_path) -> None:
     config = config_of(report.folder)
     assert config["chosen"] == "paper"
     assert config["recipe"]["name"] == "paper"
-    evaluation = evaluate_folder(store, report.folder, device="cpu")
+    evaluation = evaluate_folder(store, report.folder, Measuring(device="cpu"))
     names = [row["name"] for row in _record(evaluation)["candidates"]]
     assert names == ["small", "aligned", "paper"]
 
@@ -159,7 +159,7 @@ def test_an_unknown_candidate_leaves_no_adapter(store, tmp_path) -> None:
 
 
 def test_the_record_holds_what_the_report_shows(store, built) -> None:
-    evaluation = evaluate_folder(store, built, device="cpu", commands=["era-eval x"])
+    evaluation = evaluate_folder(store, built, Measuring(device="cpu"), commands=["era-eval x"])
     record, ranked = _record(evaluation), evaluation.ranked["planted"]
     json.dumps(record, allow_nan=False)
     assert (record["format"], record["version"]) == ("era-evaluation", 2)
@@ -185,7 +185,7 @@ def test_the_record_holds_what_the_report_shows(store, built) -> None:
 
 
 def test_the_record_renders(store, built) -> None:
-    record = _record(evaluate_folder(store, built, device="cpu"))
+    record = _record(evaluate_folder(store, built, Measuring(device="cpu")))
     for render in (render_text, render_markdown, render_html):
         text = render(record)
         assert "planted" in text
@@ -193,19 +193,21 @@ def test_the_record_renders(store, built) -> None:
 
 
 def test_the_primary_measure_is_always_there(store, built) -> None:
-    record = _record(evaluate_folder(store, built, device="cpu", measures=[parse_measure("P@5")]))
+    record = _record(
+        evaluate_folder(store, built, Measuring(device="cpu", measures=[parse_measure("P@5")]))
+    )
     assert record["measures"] == ["nDCG@10", "P@5"]
 
 
 def test_evaluation_is_deterministic(store, built) -> None:
-    one, two = (_record(evaluate_folder(store, built, device="cpu")) for _ in range(2))
+    one, two = (_record(evaluate_folder(store, built, Measuring(device="cpu"))) for _ in range(2))
     assert one["candidates"] == two["candidates"]
 
 
 def test_large_is_a_row_where_all_its_documents_are_stored(tmp_path) -> None:
     store, _ = embedded(tmp_path / "store", planted_texts(), large_corpus=True)
     _fit(store, tmp_path / "adapter")
-    record = _record(evaluate_folder(store, tmp_path / "adapter", device="cpu"))
+    record = _record(evaluate_folder(store, tmp_path / "adapter", Measuring(device="cpu")))
     assert record["candidates"][-1]["name"] == "large"
     assert record["candidates"][-1]["validation"] is None
     assert "full re-encode" in record["candidates"][-1]["kind"]
@@ -215,7 +217,7 @@ def test_large_is_a_row_where_all_its_documents_are_stored(tmp_path) -> None:
 def test_the_curve_shows_the_folders_under_it(store, fitted) -> None:
     for labels in (0.1, 0.2, 0.3):
         _fit(store, fitted / "curve" / f"{labels:.0%}", SplitConfig(labels=labels))
-    record = _record(evaluate_folder(store, fitted, device="cpu"))
+    record = _record(evaluate_folder(store, fitted, Measuring(device="cpu")))
     curve = record["curve"]
     assert [(point["labels"], point["train"]) for point in curve] == [
         (0.1, 6),
@@ -233,14 +235,14 @@ def test_the_curve_shows_the_folders_under_it(store, fitted) -> None:
 def test_a_curve_of_other_test_queries_is_refused(store, fitted) -> None:
     _fit(store, fitted / "curve" / "10", SplitConfig(labels=0.1, seed=7))
     with pytest.raises(FingerprintError, match="other test queries"):
-        evaluate_folder(store, fitted, device="cpu")
+        evaluate_folder(store, fitted, Measuring(device="cpu"))
 
 
 def test_another_folder_joins_as_a_row(store, built, tmp_path) -> None:
     _fit(store, tmp_path / "paper", recipe=QUICK_PAPER)
     _fit(store, tmp_path / "second", candidate="era")
     others = [tmp_path / "paper", tmp_path / "second"]
-    evaluation = evaluate_folder(store, built, others=others, device="cpu")
+    evaluation = evaluate_folder(store, built, Measuring(others=others, device="cpu"))
     names = [row["name"] for row in _record(evaluation)["candidates"]]
     assert set(names) == {"small", "aligned", "era", "era-dual", "small+", "paper", "era (second)"}
     # Fitted alike, they rank alike.
@@ -254,7 +256,7 @@ def test_two_other_folders_of_one_name_both_stay(store, built, tmp_path) -> None
     others = [tmp_path / part / "x" for part in ("a", "b")]
     for other in others:
         _fit(store, other, recipe=QUICK_PAPER)
-    evaluation = evaluate_folder(store, built, others=[*others, others[0]], device="cpu")
+    evaluation = evaluate_folder(store, built, Measuring(others=[*others, others[0]], device="cpu"))
     names = [row["name"] for row in _record(evaluation)["candidates"]]
     assert names[-3:] == ["paper", "paper (x)", "paper (x) #2"]
 
@@ -262,14 +264,14 @@ def test_two_other_folders_of_one_name_both_stay(store, built, tmp_path) -> None
 def test_another_folder_with_other_test_queries_is_refused(store, built, tmp_path) -> None:
     _fit(store, tmp_path / "other", SplitConfig(labels=0.3, seed=7))
     with pytest.raises(FingerprintError, match="its test queries differ"):
-        evaluate_folder(store, built, others=[tmp_path / "other"], device="cpu")
+        evaluate_folder(store, built, Measuring(others=[tmp_path / "other"], device="cpu"))
 
 
 def test_another_folder_of_another_collection_is_refused(store, built, tmp_path) -> None:
     other, _ = embedded(tmp_path / "store", planted_texts(n_queries=50))
     _fit(other, tmp_path / "other")
     with pytest.raises(FingerprintError, match="its collection differ"):
-        evaluate_folder(store, built, others=[tmp_path / "other"], device="cpu")
+        evaluate_folder(store, built, Measuring(others=[tmp_path / "other"], device="cpu"))
 
 
 # What evaluation refuses
@@ -278,26 +280,26 @@ def test_another_folder_of_another_collection_is_refused(store, built, tmp_path)
 def test_a_store_of_other_encoders_is_refused(built, tmp_path) -> None:
     other, _ = embedded(tmp_path / "store", planted_texts(), large=HashEncoder(24, "another"))
     with pytest.raises(FingerprintError, match=r"no vectors of '[0-9a-f]{24}'; .*hash-24"):
-        evaluate_folder(other, built, device="cpu")
+        evaluate_folder(other, built, Measuring(device="cpu"))
 
 
 def test_another_version_of_the_collection_is_refused(built, tmp_path) -> None:
     other, _ = embedded(tmp_path / "store", planted_texts(n_queries=59))
     with pytest.raises(StoreError, match="no collection 'planted-"):
-        evaluate_folder(other, built, device="cpu")
+        evaluate_folder(other, built, Measuring(device="cpu"))
 
 
 @pytest.mark.parametrize(("field", "value"), [("seed", 7), ("test", 0.4), ("rule", "source")])
 def test_a_changed_split_is_refused(store, fitted, field, value) -> None:
     _edit(fitted, lambda c: c["split"].update({field: value}))
     with pytest.raises(EraError, match="split"):
-        evaluate_folder(store, fitted, device="cpu")
+        evaluate_folder(store, fitted, Measuring(device="cpu"))
 
 
 def test_a_changed_digest_of_the_test_queries_is_refused(store, fitted) -> None:
     _edit(fitted, lambda c: c["split"].update(test_digest="0" * 64))
     with pytest.raises(FingerprintError, match="another version or split of planted"):
-        evaluate_folder(store, fitted, device="cpu")
+        evaluate_folder(store, fitted, Measuring(device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -321,12 +323,12 @@ def test_a_changed_digest_of_the_test_queries_is_refused(store, fitted) -> None:
 def test_an_incomplete_configuration_is_refused(store, fitted, change) -> None:
     _edit(fitted, change)
     with pytest.raises(FormatError, match=r"config\.json: (incomplete|damaged|not valid JSON)"):
-        evaluate_folder(store, fitted, device="cpu")
+        evaluate_folder(store, fitted, Measuring(device="cpu"))
 
 
 def test_a_folder_without_an_adapter_is_refused(store, tmp_path) -> None:
     with pytest.raises(FormatError, match="not an adapter folder"):
-        evaluate_folder(store, tmp_path, device="cpu")
+        evaluate_folder(store, tmp_path, Measuring(device="cpu"))
 
 
 def test_a_changed_tensor_file_is_refused(store, fitted) -> None:
@@ -335,7 +337,7 @@ def test_a_changed_tensor_file_is_refused(store, fitted) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(FormatError, match="damaged"):
-        evaluate_folder(store, fitted, device="cpu")
+        evaluate_folder(store, fitted, Measuring(device="cpu"))
 
 
 # Approximate indexes
@@ -343,8 +345,8 @@ def test_a_changed_tensor_file_is_refused(store, fitted) -> None:
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_an_approximate_index_searches_and_says_what_it_found(store, built, kind) -> None:
-    exact = evaluate_folder(store, built, device="cpu")
-    near = evaluate_folder(store, built, device="cpu", index=kind)
+    exact = evaluate_folder(store, built, Measuring(device="cpu"))
+    near = evaluate_folder(store, built, Measuring(device="cpu", index=kind))
     (note,) = near.results.head.notes
     assert note.startswith(f"planted was searched through an approximate index ({kind}, ")
     assert "of the exact top 10" in note
@@ -357,4 +359,4 @@ def test_an_approximate_index_searches_and_says_what_it_found(store, built, kind
 
 def test_an_unknown_index_is_refused(store, built) -> None:
     with pytest.raises(InputError, match="Index 'tree' is unknown"):
-        evaluate_folder(store, built, device="cpu", index="tree")
+        evaluate_folder(store, built, Measuring(device="cpu", index="tree"))

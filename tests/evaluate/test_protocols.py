@@ -23,7 +23,7 @@ from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import FitError, InputError, StoreError
 from era_cache.evaluate import protocols
 from era_cache.evaluate.analysis import record_of
-from era_cache.evaluate.evaluate_adapter import evaluate_folder
+from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol, tasks_of
 from era_cache.evaluate.results_folder import Fit, MadeBy, Results, job_name, read_results
 from era_cache.fitting.adapter import Adapter
@@ -220,7 +220,7 @@ def _agrees_with_a_folder(
     )
     assert report.result.choice.name == fit.chosen
     (other,) = evaluate_folder(
-        store, folder, collections=measured, measures=MEASURES, device="cpu"
+        store, folder, Measuring(collections=measured, measures=MEASURES, device="cpu")
     ).results.fits
     for one, theirs in zip(fit.measured, other.measured, strict=True):
         assert (one.collection, one.candidates) == (theirs.collection, theirs.candidates)

@@ -21,7 +21,7 @@ from era_cache.config import SplitConfig
 from era_cache.disk.files import sha256_file
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.evaluate import protocols, reproduce
-from era_cache.evaluate.evaluate_adapter import evaluate_folder
+from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol
 from era_cache.evaluate.reproduce import Again
 from era_cache.evaluate.results_folder import MadeBy, ResultsFolder, read_results
@@ -77,7 +77,10 @@ def _protocol(store: Store, folder: Path, protocol: str, **changes: Any) -> None
 def _measure(store: Store, adapter: Path, out: Path, **options: Any) -> None:
     configuration = {"store": str(store.path), "adapter": str(adapter), "device": "cpu"}
     results = evaluate_folder(
-        store, adapter, device="cpu", configuration=configuration, measures=MEASURES, **options
+        store,
+        adapter,
+        Measuring(device="cpu", measures=MEASURES, **options),
+        configuration=configuration,
     ).results
     kept = ResultsFolder(out, results.head, results.query_ids)
     for fit in results.fits:

@@ -20,7 +20,7 @@ from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.evaluate.analysis import record_of
-from era_cache.evaluate.evaluate_adapter import Evaluation, evaluate_folder
+from era_cache.evaluate.evaluate_adapter import Evaluation, Measuring, evaluate_folder
 from era_cache.fitting import recipes
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.crossfit import crossfit
@@ -134,7 +134,9 @@ def test_the_order_of_collections_is_kept(store, tmp_path) -> None:
 
 def test_the_adapter_is_measured_on_each_collection_by_its_name(store, both) -> None:
     for name, queries in (("planted", 30), ("again", 20)):
-        evaluation = evaluate_folder(store, both.folder, collections=[name], device="cpu")
+        evaluation = evaluate_folder(
+            store, both.folder, Measuring(collections=[name], device="cpu")
+        )
         record, collection = _record(evaluation), store.collection(name)
         assert [one["name"] for one in record["collections"]] == [name]
         assert record["split"]["train"] == 18 + 12
@@ -144,10 +146,12 @@ def test_the_adapter_is_measured_on_each_collection_by_its_name(store, both) -> 
 
 
 def test_without_a_name_it_is_measured_on_all_and_each_counts_the_same(store, both) -> None:
-    record = _record(evaluate_folder(store, both.folder, device="cpu"))
+    record = _record(evaluate_folder(store, both.folder, Measuring(device="cpu")))
     assert [one["name"] for one in record["collections"]] == NAMES
     single = {
-        name: _record(evaluate_folder(store, both.folder, collections=[name], device="cpu"))
+        name: _record(
+            evaluate_folder(store, both.folder, Measuring(collections=[name], device="cpu"))
+        )
         for name in NAMES
     }
     for number, row in enumerate(record["candidates"]):
@@ -165,19 +169,21 @@ def test_a_collection_named_twice_is_refused(store, both) -> None:
     version = store.collection("again").version
     names = ["again", f"again-{version}"]
     with pytest.raises(InputError, match="again: named twice"):
-        evaluate_folder(store, both.folder, collections=names, device="cpu")
+        evaluate_folder(store, both.folder, Measuring(collections=names, device="cpu"))
 
 
 def test_a_version_may_be_named_too(store, both) -> None:
     version = store.collection("again").version
-    evaluation = evaluate_folder(store, both.folder, collections=[f"again-{version}"], device="cpu")
+    evaluation = evaluate_folder(
+        store, both.folder, Measuring(collections=[f"again-{version}"], device="cpu")
+    )
     assert _record(evaluation)["collections"][0]["version"] == version
 
 
 def test_it_is_measured_on_a_collection_that_it_was_not_fitted_on(store, both, tmp_path) -> None:
     one = _fit(store, tmp_path / "one", "planted").folder
     for folder in (one, both.folder):
-        evaluation = evaluate_folder(store, folder, collections=["unseen"], device="cpu")
+        evaluation = evaluate_folder(store, folder, Measuring(collections=["unseen"], device="cpu"))
         record = _record(evaluation)
         assert [one["name"] for one in record["collections"]] == ["unseen"]
         split, trained = record["split"], config_of(folder)
@@ -198,11 +204,15 @@ def test_another_version_of_a_fitted_collection_is_refused(tmp_path) -> None:
     assert second.version != first.version
     with pytest.raises(FingerprintError, match=f"fitted on version {first.version} of planted"):
         evaluate_folder(
-            store, tmp_path / "one", collections=[f"planted-{second.version}"], device="cpu"
+            store,
+            tmp_path / "one",
+            Measuring(collections=[f"planted-{second.version}"], device="cpu"),
         )
     # The bare name means the version that it was fitted on.
     for names in ([], ["planted"], [f"planted-{first.version}"]):
-        record = _record(evaluate_folder(store, tmp_path / "one", collections=names, device="cpu"))
+        record = _record(
+            evaluate_folder(store, tmp_path / "one", Measuring(collections=names, device="cpu"))
+        )
         assert record["collections"][0]["version"] == first.version
         assert record["split"]["train"] == 18
 
@@ -211,7 +221,9 @@ def test_the_curve_of_several_collections_is_shown_for_each(store, tmp_path) -> 
     _fit(store, tmp_path / "a")
     _fit(store, tmp_path / "a" / "curve" / "10", split=dataclasses.replace(SPLIT, labels=0.1))
     for names in (["planted"], ["again"], ["unseen"], ["planted", "again"], []):
-        record = _record(evaluate_folder(store, tmp_path / "a", collections=names, device="cpu"))
+        record = _record(
+            evaluate_folder(store, tmp_path / "a", Measuring(collections=names, device="cpu"))
+        )
         assert [point["labels"] for point in record["curve"]] == [0.1, 0.3]
         assert [point["train"] for point in record["curve"]] == [6 + 4, 18 + 12]
         smalls = {point["candidates"]["small"]["mean"] for point in record["curve"]}
@@ -221,7 +233,9 @@ def test_the_curve_of_several_collections_is_shown_for_each(store, tmp_path) -> 
 def test_another_folder_of_several_collections_joins_as_a_row(store, both, tmp_path) -> None:
     other = _fit(store, tmp_path / "other", candidate="era").folder
     record = _record(
-        evaluate_folder(store, both.folder, collections=["again"], others=[other], device="cpu")
+        evaluate_folder(
+            store, both.folder, Measuring(collections=["again"], others=[other], device="cpu")
+        )
     )
     assert "era (other)" in [row["name"] for row in record["candidates"]]
 
@@ -307,7 +321,7 @@ def test_an_adapter_of_sharing_collections_can_be_measured_on_both(tmp_path) -> 
     report = _fit(store, tmp_path / "a")
     assert report.queries()["train"] == 35
     for name in NAMES:
-        evaluate_folder(store, tmp_path / "a", collections=[name], device="cpu")
+        evaluate_folder(store, tmp_path / "a", Measuring(collections=[name], device="cpu"))
 
 
 # Interruptions
@@ -361,7 +375,7 @@ def test_an_interrupted_fit_is_resumed_to_what_it_would_have_been(
 def test_what_is_ready_of_an_interrupted_fit_can_be_evaluated(store, tmp_path, monkeypatch) -> None:
     _interrupt(monkeypatch, "small+")
     _fit(store, tmp_path / "a", "planted")
-    record = _record(evaluate_folder(store, tmp_path / "a", device="cpu"))
+    record = _record(evaluate_folder(store, tmp_path / "a", Measuring(device="cpu")))
     names = [row["name"] for row in record["candidates"]]
     assert names == ["small", "aligned", "era", "era-dual"]
 
@@ -452,7 +466,7 @@ def test_a_count_limits_the_training_queries(store, tmp_path, count) -> None:
     config = config_of(tmp_path / "a")
     assert config["split"]["count"] == count
     assert config["split"]["queries"]["train"] == expected
-    record = _record(evaluate_folder(store, tmp_path / "a", device="cpu"))
+    record = _record(evaluate_folder(store, tmp_path / "a", Measuring(device="cpu")))
     assert record["split"]["train"] == expected
     # The limited queries are the first of the others, and nothing else moved.
     limited, usual = (make_split(store.collection("planted"), one) for one in (split, SPLIT))
@@ -497,7 +511,9 @@ def test_test_queries_that_another_collection_trained_on_do_not_count(tmp_path) 
     other = {fitted.query_ids[row] for row in trained}
     assert other & {twin.query_ids[row] for row in make_split(twin, SPLIT).test}
     _fit(store, tmp_path / "adapter", "planted")
-    evaluation = evaluate_folder(store, tmp_path / "adapter", collections=["twin"], device="cpu")
+    evaluation = evaluate_folder(
+        store, tmp_path / "adapter", Measuring(collections=["twin"], device="cpu")
+    )
     measured = set(evaluation.ranked["twin"].queries.ids)
     assert measured
     assert not other & measured
@@ -524,7 +540,7 @@ def test_no_point_of_a_curve_is_measured_on_what_any_of_them_trained_on(tmp_path
     twin = store.collection("twin")
     for folder, others in (("a", []), ("alone", [tmp_path / "with"])):
         results = evaluate_folder(
-            store, tmp_path / folder, collections=["twin"], others=others, device="cpu"
+            store, tmp_path / folder, Measuring(collections=["twin"], others=others, device="cpu")
         ).results
         assert len(results.fits) == (2 if folder == "a" else 1)
         for fit in results.fits:
@@ -539,7 +555,7 @@ def test_without_what_was_fitted_on_nothing_unseen_is_measured(tmp_path) -> None
     _fit(store, tmp_path / "a", "planted")
     (store.path / "collections" / f"planted-{collection.version}.h5").unlink()
     with pytest.raises(FingerprintError, match=f"The store lacks planted-{collection.version}"):
-        evaluate_folder(store, tmp_path / "a", collections=["unseen"], device="cpu")
+        evaluate_folder(store, tmp_path / "a", Measuring(collections=["unseen"], device="cpu"))
 
 
 # Collections without labels
