@@ -7,26 +7,45 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Bar", "finish"]
+__all__ = ["Bar", "finish", "skipped"]
+
+
+_WORDS = {True: "yes", False: "NO", None: "-"}
 
 
 class Bar(NamedTuple):
-    """One bar: what it is about, what is asked, what was measured, and whether that is enough."""
+    """One bar: what it is about, what is asked, what was measured, and whether that is enough.
+
+    ``ok`` is None where nothing was measured; ``figure`` then says why.
+    """
 
     name: str
     target: str
     figure: str
-    ok: bool
+    ok: bool | None
+
+
+def skipped(name: str, why: str) -> Bar:
+    """A bar that was not measured, told on stderr too."""
+    print(f"{name}: skipped, {why}", file=sys.stderr)
+    return Bar(name, "-", f"skipped: {why}", None)
 
 
 def finish(bars: Sequence[Bar], *, as_json: bool) -> None:
-    """Print the bars as a table (or JSON) and exit with 1 if one is missed."""
+    """Print the bars as a table (or JSON); exit with 1 if one is missed or none was measured."""
     if as_json:
         print(json.dumps([bar._asdict() for bar in bars], indent=1))
     else:
         rows = [("bar", "target", "figure", "ok")]
-        rows += [(b.name, b.target, b.figure, "yes" if b.ok else "NO") for b in bars]
+        rows += [(b.name, b.target, b.figure, _WORDS[b.ok]) for b in bars]
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-    sys.exit(0 if all(bar.ok for bar in bars) else 1)
+    measured = [bar for bar in bars if bar.ok is not None]
+    if not measured:
+        print(
+            "Nothing could be measured. Run `make demo` first, or put the development collections "
+            "where ERA_COLLECTIONS says.",
+            file=sys.stderr,
+        )
+    sys.exit(0 if measured and all(bar.ok for bar in measured) else 1)

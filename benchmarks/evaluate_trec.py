@@ -22,13 +22,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.common import Bar
-from benchmarks.fit_data import COLLECTIONS, vector_file
+from benchmarks.common import Bar, skipped
+from benchmarks.fit_data import COLLECTIONS, DEMO, PAIRS, demo_name, problem, vector_file
 from era_cache.collection.beir import read_beir
 from era_cache.evaluate.trec import read_qrels, read_run, write_qrels, write_run
 from era_cache.rank.measures import Measure, Ranking, evaluate, parse_measure
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
+from era_cache.store.store import Store
 from era_cache.types import Array, IntArray, Qrels
 
 __all__ = ["MEASURES", "Judged", "agreement_bars", "compared", "measure_bars"]
@@ -79,15 +80,16 @@ def agreement_bars(names: Sequence[str], tell: Callable[[str], None]) -> list[Ba
         names: of collections.
         tell: told the figures of each collection.
     """
-    if not COLLECTIONS.is_dir():
-        tell(f"agreement: skipped, no collections in {COLLECTIONS}")
-        return []
-    wanted = list(names) or sorted(p.name for p in COLLECTIONS.iterdir() if p.is_dir())
+    there = sorted(p.name for p in COLLECTIONS.glob("*") if p.is_dir())
+    demo = demo_name()
+    wanted = [name for name in names or there if name in there] or ([demo] if demo else [])
+    if not wanted:
+        why = f"no collections in {COLLECTIONS} and no demo store"
+        return [skipped("agreement with trec_eval", why)]
     found: list[Agreement] = []
     unordered: list[str] = []
     for name in wanted:
-        judged = _read(name)
-        runs = dict(_vector_runs(name, judged))
+        judged, runs = _demo_run(name) if name == demo else _with_runs(name)
         # What search ordered must stand in the order in which others read it.
         if "real" in runs and not _comes_back(*runs["real"]):
             unordered.append(name)
@@ -174,6 +176,21 @@ def _runs(path: Path) -> Iterator[Scores]:
     whole = ((query, {row[2]: float(row[4]) for row in rows}) for query, rows in by_query)
     while part := dict(itertools.islice(whole, _TOGETHER)):
         yield part
+
+
+def _demo_run(name: str) -> tuple[Judged, dict[str, tuple[Judged, Ranking]]]:
+    """The demo's test queries, and what the small encoder finds for them."""
+    _, held_out, _ = problem(name, PAIRS["demo"], 0.2, 42)
+    doc_ids = Store.open(DEMO).collection(name).doc_ids
+    judged = Judged(held_out.queries.ids, doc_ids, held_out.queries.qrels)
+    ties = held_out.tie_ranks
+    found = search(held_out.queries.views["small"], held_out.corpus, 1000, tie_ranks=ties)
+    return judged, {"real": (judged, found)}
+
+
+def _with_runs(name: str) -> tuple[Judged, dict[str, tuple[Judged, Ranking]]]:
+    judged = _read(name)
+    return judged, dict(_vector_runs(name, judged))
 
 
 def _read(name: str) -> Judged:

@@ -23,8 +23,8 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.common import Bar, finish
-from benchmarks.fit_data import PAIRS, available
+from benchmarks.common import Bar, finish, skipped
+from benchmarks.fit_data import PAIRS, available, demo_name
 from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, run
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.evaluate.statistics import holm
@@ -149,21 +149,29 @@ class Quality:
         mean = statistics.fmean(gains)
         figure = f"{mean:+.1f} (" + ", ".join(f"{gain:+.1f}" for gain in gains) + ")"
         bars.append(Bar(f"{self.pair}: era-dual over small+, mean", ">= +4", figure, mean >= 4))
-        bars.append(self._harm())
+        return [*bars, self._harm(), self._behind()]
+
+    def demo_bars(self) -> list[Bar]:
+        """Bars where the demo's collection is all there is; those on means need the others."""
+        why = "these are means over the development collections, which are not here"
+        gain = self.macro("shipped", 0.2) - self.macro("small", 0.2)
+        return [
+            skipped(f"{self.pair}: gains over the paper's recipe and small+", why),
+            Bar(f"{self.pair}: shipped over small, demo, 20 %", ">= +8", f"{gain:+.1f}", gain >= 8),
+            self._harm(),
+            self._behind(),
+        ]
+
+    def _behind(self) -> Bar:
+        """What ships against the best single candidate, at each share."""
         singles = ("small", "aligned", "era", "era-dual", "small+")
         behind = []
         for ratio in RATIOS:
             best = max(self.macro(candidate, ratio) for candidate in singles)
             behind.append(self.macro("shipped", ratio) - best)
-        bars.append(
-            Bar(
-                f"{self.pair}: shipped against the best single candidate",
-                ">= -0.3",
-                ", ".join(f"{b:+.2f}" for b in behind),
-                min(behind) >= -0.3,
-            )
-        )
-        return bars
+        figure = ", ".join(f"{b:+.2f}" for b in behind)
+        what = f"{self.pair}: shipped against the best single candidate"
+        return Bar(what, ">= -0.3", figure, min(behind) >= -0.3)
 
     def _harm(self) -> Bar:
         """Fits whose shipped candidate is significantly below small on test, after Holm."""
@@ -349,7 +357,7 @@ def _sweep_bar(data: FitData, config: FitConfig) -> Bar:
 def _process_bar(store: Path, collection: str) -> list[Bar]:
     """Wall time of a whole `era-fit` process, the better of three, and of its imports."""
     if not store.is_dir():
-        return []
+        return [skipped("era-fit, whole process", f"no store at {store}; make demo makes one")]
     launcher = str(Path(sys.executable).with_name("era-fit"))
     with tempfile.TemporaryDirectory() as folder:
         command = [launcher, str(store), collection, "--labels", "20", "--out", f"{folder}/adapter"]
@@ -394,11 +402,13 @@ def main(
     seeds = SEEDS[:1] if quick else SEEDS
     chosen = (pairs[:1] if quick else pairs) if measured else ()
     for pair in chosen:
-        names = [n for n in available(PAIRS[pair]) if not quick or n in QUICK]
+        there = available(PAIRS[pair])
+        names = [n for n in there if not quick or n in QUICK] or there
         if not names:
-            click.echo(f"{pair}: no vectors (see benchmarks/fit_data.py); skipped.", err=True)
+            bars.append(skipped(f"{pair}: quality", "no vectors (see benchmarks/fit_data.py)"))
             continue
-        first = pair == "demo"
+        demo_only = names == [demo_name()]
+        first = pair == "demo" and not demo_only
         run(pair, names, RATIOS, seeds, ["ours", "paper"])
         if strict and first:
             run(pair, names, RATIOS, seeds[:1], ["strict"])
@@ -414,8 +424,11 @@ def main(
         click.echo(f"\n{pair}: {', '.join(names)}\n\n{quality.table()}", err=as_json)
         for ratio in RATIOS:
             click.echo(f"\n{ratio:.0%}\n\n{quality.collections_table(ratio)}", err=as_json)
-        bars += quality.bars(strict and first)
-        if first:
+        if demo_only:
+            bars += quality.demo_bars()
+        else:
+            bars += quality.bars(strict and first)
+        if first and set(names) & set(PUBLISHED):
             bars += quality.published()
         if peers and first:
             table, peer_bars = quality.peers()

@@ -36,7 +36,17 @@ from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
 from era_cache.types import IntArray, Qrels, Role
 
-__all__ = ["COLLECTIONS", "PAIRS", "Pair", "available", "problem", "vector_file", "vector_folders"]
+__all__ = [
+    "COLLECTIONS",
+    "DEMO",
+    "PAIRS",
+    "Pair",
+    "available",
+    "demo_name",
+    "problem",
+    "vector_file",
+    "vector_folders",
+]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLLECTIONS = Path(os.environ.get("ERA_COLLECTIONS", SHARED / "collections"))
@@ -80,9 +90,17 @@ def vector_file(name: str, encoder: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def demo_name() -> str | None:
+    """The demo's collection with its version, which kept figures go by; None without a demo."""
+    if not DEMO.is_dir():
+        return None
+    return f"{DEMO_COLLECTION}-{Store.open(DEMO).collection(DEMO_COLLECTION).version}"
+
+
 def available(pair: Pair) -> list[str]:
     """Collections that both encoders of a pair have vectors of."""
-    demo = [DEMO_COLLECTION] if pair == PAIRS["demo"] and DEMO.is_dir() else []
+    made = demo_name() if pair == PAIRS["demo"] else None
+    demo = [made] if made else []
     if not COLLECTIONS.is_dir():
         return demo
     names = sorted(path.name for path in COLLECTIONS.iterdir() if path.is_dir())
@@ -170,7 +188,7 @@ def problem(
         seed: of the shuffle.
         align_documents: documents that both encoders have, at most; a seeded sample.
     """
-    if name == DEMO_COLLECTION:
+    if name == demo_name():
         return _demo(labels, seed, align_documents)
     found = _vectors(name, pair)
     collection = found.collection
