@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +151,21 @@ def test_only_one_message_and_exit_code_1_count_as_refused() -> None:
     assert not refused(ended(1, "table\n", "Error: run.trec line 3: a score.\n"))
     assert not refused(ended(1, "", "Traceback (most recent call last):\nError: x\n"))
     assert not refused(ended(1, "", ""))
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [("evaluate", ["--only", "agreement", "--only", "protocol"]), ("fit", ["--no-time"])],
+)
+def test_benchmarks_without_any_collection_say_so(tmp_path, module, options) -> None:
+    nowhere = {"ERA_COLLECTIONS": str(tmp_path / "none"), "ERA_DEMO": str(tmp_path / "no-demo")}
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", "--quick", "--json", *options],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **nowhere},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Nothing could be measured. Run `make demo`" in done.stderr
+    assert {bar["ok"] for bar in json.loads(done.stdout)} == {None}
