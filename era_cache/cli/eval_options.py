@@ -14,6 +14,7 @@ from era_cache.errors import InputError
 if TYPE_CHECKING:
     from era_cache.evaluate.results_folder import Results
     from era_cache.rank.measures import Measure
+    from era_cache.report.records import Report
 
 __all__ = [
     "MEASURES",
@@ -139,8 +140,8 @@ def write_report_files(
     options: Mapping[str, Any],
     tables_at: float | None = None,
     others: Sequence[Results] = (),
-) -> dict[str, Any]:
-    """Analyse results and write every form of the report; the record is returned.
+) -> Report:
+    """Analyse results and write every form of the report, which is returned.
 
     Args:
         out: folder of the report.
@@ -149,14 +150,14 @@ def write_report_files(
         tables_at: share of the labels that tables are about; None for the default.
         others: results of other protocols, compared by domain.
     """
-    from era_cache.evaluate.analysis import record_of
+    from era_cache.evaluate.analysis import report_of
     from era_cache.evaluate.outputs import write_reports, write_values
 
     texts = texts_of(options["text_folders"], results)
-    record = record_of(
+    report = report_of(
         results, labels=tables_at, seed=options["test_seed"], texts=texts, others=others
     )
-    write_reports(out, record)
+    write_reports(out, report)
     if options["per_query"]:
         write_values(options["per_query"], results)
-    return record
+    return report

@@ -166,11 +166,11 @@ def _run(
         made_by=MadeBy(configuration, [command]),
         tell=lambda text: note(f"fit {text} …"),
     )
-    record = write_report_files(options["out"], results, options)
+    found = write_report_files(options["out"], results, options)
     if as_json:
-        echo_json(record)
+        echo_json(found.plain())
         return
-    click.echo(render_text(record, brief=True))
+    click.echo(render_text(found, brief=True))
     click.echo(f"Report: {options['out'] / 'report.html'}")
 
 

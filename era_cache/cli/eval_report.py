@@ -47,11 +47,11 @@ def report(folders: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     places = [_place(folder) for folder in folders]
     first, *others = [read_results(place) for place in places]
     out: Path = options["out"] or places[0]
-    record = write_report_files(out, first, options, options["tables_at"], others)
+    found = write_report_files(out, first, options, options["tables_at"], others)
     if as_json:
-        echo_json(record)
+        echo_json(found.plain())
         return
-    click.echo(render_text(record, brief=True))
+    click.echo(render_text(found, brief=True))
     click.echo(f"Report: {out / 'report.html'}")
 
 

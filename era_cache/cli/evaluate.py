@@ -148,15 +148,15 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     kept = ResultsFolder(out, measured.head, measured.query_ids, anew=True)
     for fit in measured.fits:
         kept.add(fit)
-    record = write_report_files(out, kept.results(), options)
+    found = write_report_files(out, kept.results(), options)
     if options["runs"]:
         _write_runs(out / "runs", evaluation.ranked)
     if as_json:
-        echo_json(record)
+        echo_json(found.plain())
         return
-    click.echo(render_text(record, brief=True))
+    click.echo(render_text(found, brief=True))
     told = ("Stored as int8", *foreign)
-    for line in record["notes"]:
+    for line in found.notes:
         if line.startswith(told):
             click.echo(line)
     click.echo(f"Report: {out / 'report.html'}")

@@ -15,7 +15,16 @@ from era_cache.errors import FormatError
 from era_cache.evaluate.results_folder import SHIPPED, Fit, Head, Measured, Results
 from era_cache.types import FloatArray, IntArray
 
-__all__ = ["BASELINE", "SHIPPED", "Panel", "at_home", "matrix_of", "panel_of", "shares_of"]
+__all__ = [
+    "BASELINE",
+    "SHIPPED",
+    "Panel",
+    "at_home",
+    "chosen_of",
+    "matrix_of",
+    "panel_of",
+    "shares_of",
+]
 
 BASELINE = "small"
 
@@ -172,3 +181,18 @@ def matrix_of(
     with np.errstate(invalid="ignore"):
         baseline = sums / measured.sum(axis=0)
     return trained, domains, values[:, :, 0], baseline
+
+
+def chosen_of(panel: Panel) -> tuple[str, str]:
+    """The candidate to look at, and why it is the one."""
+    if SHIPPED in panel.candidates:
+        counts: dict[str, int] = {}
+        for fit in panel.fits:
+            counts[fit.chosen] = counts.get(fit.chosen, 0) + 1
+        often = ", ".join(
+            f"{name} {n}"
+            for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        )
+        return SHIPPED, f"What held-out labels chose in each of {len(panel.fits)} fits: {often}."
+    reason = panel.fits[0].reason.rstrip(".")  # as fitting says it, in the middle of a sentence
+    return panel.fits[0].chosen, f"{reason[:1].upper()}{reason[1:]}."

@@ -1,22 +1,21 @@
 """The files of a report, and per-query values for other tools.
 
-In: an evaluation record, results. Out: files.
+In: a ``Report``, results. Out: files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from era_cache.disk.files import make_folder, write_bytes
-from era_cache.disk.json_files import write_json
+from era_cache.disk.json_files import write_record
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.per_query import joined, per_query_columns, write_per_query
 from era_cache.evaluate.results_folder import Results
 from era_cache.report import render_csv, render_html, render_latex, render_markdown
+from era_cache.report.records import Report
 
 __all__ = ["write_reports", "write_values"]
 
@@ -28,22 +27,22 @@ _FORMS = {
 }
 
 
-def write_reports(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the record as ``evaluation.json``, and every form of the report beside it.
+def write_reports(folder: Path, report: Report) -> None:
+    """Write the report as ``evaluation.json``, and every form of the report beside it.
 
     Raises:
-        FormatError: the record is damaged; nothing is written.
+        FormatError: the report is damaged; nothing is written.
         InputError: files of such names are there that no report wrote.
         StoreError: a file cannot be written.
     """
-    texts = {name: render(record) for name, render in _FORMS.items()}
+    texts = {name: render(report) for name, render in _FORMS.items()}
     foreign = [name for name in _FORMS if (folder / name).exists()]
     if foreign and not (folder / "evaluation.json").is_file():
         raise InputError(
             f"{folder}: holds a {foreign[0]} that is none of ours. Give another folder with --out."
         )
     make_folder(folder, may_be_link=True)
-    write_json(folder / "evaluation.json", dict(record))
+    write_record(folder / "evaluation.json", report)
     for name, text in texts.items():
         write_bytes(folder / name, text.encode("utf-8"))
 

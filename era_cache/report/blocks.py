@@ -21,10 +21,17 @@ from era_cache.report.collection_tables import (
     gains_table,
     matrix_table,
 )
-from era_cache.report.parsing import percent_text
 from era_cache.report.query_tables import query_tables, score_table
 from era_cache.report.records import BASELINE, Report
-from era_cache.report.tables import Cell, Listing, Section, Table, count_cell, pair_table
+from era_cache.report.tables import (
+    Cell,
+    Listing,
+    Section,
+    Table,
+    count_cell,
+    pair_table,
+    percent_text,
+)
 
 __all__ = ["brief_tables", "lead_of", "sections_of"]
 
@@ -57,7 +64,7 @@ def sections_of(report: Report) -> list[Section]:
         Section(
             "Costs",
             "costs",
-            _tables(pair_table("Costs", "", ("what", "value"), report.costs, "costs")),
+            _tables(pair_table("Costs", "", ("what", "value"), report.facts["costs"], "costs")),
         ),
         Section("Commands", "commands", _listing("Commands", report.commands, code=True)),
         Section("Notes", "notes", _listing("Notes", report.notes)),
@@ -87,7 +94,7 @@ def _set_up(report: Report) -> Iterable[Table]:
         ("training queries", f"{split.train:,}"),
         ("validation queries", f"{split.validation:,}"),
         ("test queries", f"{split.test:,}"),
-        *((f"{side} encoder", name) for side, name in report.encoders),
+        *((f"{side} encoder", name) for side, name in report.encoders.items()),
     )
     collections = Table(
         "Collections",
@@ -111,15 +118,19 @@ def _set_up(report: Report) -> Iterable[Table]:
         pair_table(
             "Split and encoders", "Counts are of one seed", ("what", "value"), facts, "split"
         ),
-        pair_table("Inputs", "Digests", ("what", "value"), report.inputs, "inputs"),
+        pair_table("Inputs", "Digests", ("what", "value"), report.facts["inputs"], "inputs"),
         pair_table(
             "Configuration",
             "Every option",
             ("option", "value"),
-            report.configuration,
+            report.facts["configuration"],
             "configuration",
         ),
         pair_table(
-            "Environment", "Versions used", ("software", "version"), report.environment, "software"
+            "Environment",
+            "Versions used",
+            ("software", "version"),
+            report.facts["environment"],
+            "software",
         ),
     )

@@ -5,7 +5,6 @@ In: a ``Report``. Out: tables and sentences.
 
 from __future__ import annotations
 
-from era_cache.report.parsing import percent_text
 from era_cache.report.records import BASELINE, CEILING, Estimate, Report
 from era_cache.report.tables import (
     MISSING,
@@ -20,6 +19,7 @@ from era_cache.report.tables import (
     p_cell,
     p_text,
     pair_table,
+    percent_text,
 )
 
 __all__ = [
@@ -57,7 +57,7 @@ def measured_on(report: Report) -> str:
 def summary_of(report: Report) -> str:
     """Say in one or two sentences what the chosen candidate reaches."""
     chosen = next(c for c in report.candidates if c.name == report.chosen)
-    estimate = chosen.estimates[report.primary]
+    estimate = chosen.measures[report.primary]
     over = "on" if len(report.collections) == 1 else "over"
     subject = "The shipped adapter" if chosen.name == "shipped" else chosen.name
     sentence = (
@@ -80,10 +80,10 @@ def _compared(estimate: Estimate) -> str:
 def _counted(report: Report) -> str:
     """On how many collections the chosen candidate gains."""
     gains = report.gains
-    if gains is None or gains.candidate != report.chosen or len(gains.rows) < 2:
+    if gains.candidate != report.chosen or len(gains.rows) < 2:
         return ""
     above = sum(row.difference > 0 for row in gains.rows)
-    clear = [row for row in gains.rows if row.p_shown is not None and row.p_shown < 0.05]
+    clear = [row for row in gains.rows if row.p_holm < 0.05]
     up, down = (sum(sign * row.difference > 0 for row in clear) for sign in (1, -1))
     return (
         f" It is above {BASELINE} on {above} of {len(gains.rows)} collections, significantly on "
@@ -99,10 +99,10 @@ def candidate_table(report: Report) -> Table:
         mark_best([mean_cell(c.validation) for c in report.candidates], names),
     ]
     for measure in report.measures:
-        cells = [estimate_cell(candidate.estimates[measure]) for candidate in report.candidates]
+        cells = [estimate_cell(candidate.measures[measure]) for candidate in report.candidates]
         columns.append(mark_best(cells, names))
     seeds = report.split.seeds
-    several = any(e.sd is not None for c in report.candidates for e in c.estimates.values())
+    several = any(e.sd is not None for c in report.candidates for e in c.measures.values())
     legend = (
         "Brackets: 95 % interval. "
         + (f"±: standard deviation over {len(seeds)} seeds of the split. " if several else "")
@@ -131,7 +131,7 @@ def difference_tables(report: Report) -> list[Table]:
     compared = [c for c in report.candidates if c.name != BASELINE]
     rows = []
     for candidate in compared:
-        one = candidate.estimates[report.primary]
+        one = candidate.measures[report.primary]
         if one.difference is None:
             continue
         rows.append(
@@ -166,7 +166,7 @@ def _all_differences(report: Report) -> Table:
     for candidate in report.candidates:
         if candidate.name == BASELINE:
             continue
-        estimates = [candidate.estimates[measure] for measure in report.measures]
+        estimates = [candidate.measures[measure] for measure in report.measures]
         cells = (
             difference_cell(e.difference, e.difference_low, e.difference_high, e.p_shown)
             for e in estimates
@@ -184,17 +184,17 @@ def _all_differences(report: Report) -> Table:
 
 def curve_names(report: Report) -> list[str]:
     """Names of the candidates on the label curve, in order of appearance."""
-    return list(dict.fromkeys(name for point in report.curve for name in point.estimates))
+    return list(dict.fromkeys(name for point in report.curve for name in point.candidates))
 
 
 def curve_table(report: Report) -> Table:
     """The primary measure of the candidates by share of the labels."""
     head = [Cell(percent_text(p.labels), f"{p.train:,} queries", p.labels) for p in report.curve]
     rows = (
-        (Cell(name), *(estimate_cell(point.estimates.get(name)) for point in report.curve))
+        (Cell(name), *(estimate_cell(point.candidates.get(name)) for point in report.curve))
         for name in curve_names(report)
     )
-    several = any(e.sd is not None for point in report.curve for e in point.estimates.values())
+    several = any(e.sd is not None for point in report.curve for e in point.candidates.values())
     return Table(
         "Label efficiency",
         f"{report.primary} on the test queries, by share of the labels used for training",
@@ -207,9 +207,10 @@ def curve_table(report: Report) -> Table:
 
 def stored_table(report: Report) -> Table:
     """What storing the vectors as int8 costs."""
-    shown = [m for m in report.measures if any(m in found for found in report.int8.values())]
+    int8 = report.int8 or {}
+    shown = [m for m in report.measures if any(m in found for found in int8.values())]
     rows = []
-    for name, measures in report.int8.items():
+    for name, measures in int8.items():
         cells = []
         for measure in shown:
             one = measures.get(measure)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from era_cache.report.candidate_tables import curve_names
 from era_cache.report.gain_chart import draw_gains
-from era_cache.report.parsing import percent_text
 from era_cache.report.query_charts import draw_queries, draw_scores
 from era_cache.report.records import BASELINE, Report
 from era_cache.report.svg import INK, PAGE, PALETTE, draw_svg, short, spread
-from era_cache.report.tables import Table, stars_of
+from era_cache.report.tables import Table, percent_text, stars_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,9 +50,9 @@ def _draw_curve(figure: Figure, report: Report) -> None:
     order = list(dict.fromkeys([*report.names, *names]))
     ends = []
     for name in names:
-        points = [p for p in report.curve if name in p.estimates]
+        points = [p for p in report.curve if name in p.candidates]
         shares = [p.labels for p in points]
-        estimates = [p.estimates[name] for p in points]
+        estimates = [p.candidates[name] for p in points]
         look = _look(name, order)
         lows, highs = [e.low for e in estimates], [e.high for e in estimates]
         axes.fill_between(shares, lows, highs, color=look["color"], alpha=0.1, linewidth=0)
@@ -87,7 +86,7 @@ def _draw_differences(figure: Figure, report: Report) -> None:
     axes = _grid(figure, "x")
     shown = []
     for candidate in report.candidates:
-        estimate = candidate.estimates[report.primary]
+        estimate = candidate.measures[report.primary]
         if candidate.name != BASELINE and estimate.difference is not None:
             shown.append((candidate.name, estimate))
     axes.axvline(0, color=INK, linewidth=1, linestyle="--")

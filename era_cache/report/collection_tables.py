@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from era_cache.report.records import BASELINE, Gain, GroupMeans, Matrix, Report
+from era_cache.report.records import (
+    BASELINE,
+    CollectionMeans,
+    DomainMeans,
+    Gain,
+    Matrix,
+    Report,
+)
 from era_cache.report.tables import (
     Cell,
     Table,
@@ -43,7 +50,7 @@ def _too_few(rows: Sequence[Gain]) -> list[Gain]:
         for row in rows
         if row.detectable is not None
         and abs(row.difference) < row.detectable
-        and not (row.p_shown is not None and row.p_shown < 0.05)
+        and row.p_holm >= 0.05
     ]
 
 
@@ -67,7 +74,7 @@ def _few_note(rows: Sequence[Gain]) -> str:
 def gains_table(report: Report) -> Table | None:
     """What the chosen candidate gains on each collection, the largest first."""
     gains = report.gains
-    if gains is None or not gains.rows:
+    if not gains.rows:
         return None
     rows = gain_order(gains.rows)
     has_large = any(row.large is not None for row in rows)
@@ -80,7 +87,7 @@ def gains_table(report: Report) -> Table | None:
             mean_cell(row.baseline),
             mean_cell(row.mean),
             *([mean_cell(row.large)] if has_large else []),
-            difference_cell(row.difference, None, None, row.p_shown),
+            difference_cell(row.difference, None, None, row.p_holm),
             Cell(interval_text(row.low, row.high, "+.3f"), key=row.low),
             p_cell(row.p),
             p_cell(row.p_holm),
@@ -111,14 +118,14 @@ def gains_table(report: Report) -> Table | None:
     )
 
 
-def _shown_names(report: Report, groups: Sequence[GroupMeans]) -> list[str]:
-    found = {name for group in groups for name in group.means}
+def _shown_names(report: Report, groups: Sequence[CollectionMeans | DomainMeans]) -> list[str]:
+    found = {name for group in groups for name in group.candidates}
     known = [name for name in report.names if name in found]
     return [*known, *sorted(found - set(known))]
 
 
-def _mean_cells(group: GroupMeans, names: Sequence[str]) -> list[Cell]:
-    return mark_best([mean_cell(group.means.get(name)) for name in names], names)
+def _mean_cells(group: CollectionMeans | DomainMeans, names: Sequence[str]) -> list[Cell]:
+    return mark_best([mean_cell(group.candidates.get(name)) for name in names], names)
 
 
 def collection_means_table(report: Report) -> Table:
@@ -127,7 +134,7 @@ def collection_means_table(report: Report) -> Table:
     head = ("collection", "domain", "queries", *names)
     rows = tuple(
         (
-            Cell(group.name),
+            Cell(group.collection),
             Cell(group.domain),
             count_cell(group.queries),
             *_mean_cells(group, names),
@@ -150,14 +157,14 @@ def domain_means_table(report: Report) -> Table:
     names = _shown_names(report, report.by_domain)
     rows = [
         (
-            Cell(group.name),
+            Cell(group.domain),
             count_cell(group.collections),
             count_cell(group.queries),
             *_mean_cells(group, names),
         )
         for group in report.by_domain
     ]
-    last = rows.pop() if len(rows) > 1 and report.by_domain[-1].name == "all domains" else ()
+    last = rows.pop() if len(rows) > 1 and report.by_domain[-1].domain == "all domains" else ()
     return Table(
         "Means by domain",
         f"{report.primary} of every candidate, mean over the collections of each domain",

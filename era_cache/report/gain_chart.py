@@ -23,18 +23,17 @@ def draw_gains(figure: Figure, report: Report) -> None:
     axes = figure.add_subplot()
     axes.grid(axis="x", color=INK, alpha=0.13)
     axes.set_axisbelow(True)
-    rows = gain_order(report.gains.rows if report.gains else ())
+    rows = gain_order(report.gains.rows)
     axes.axvline(0, color=INK, linewidth=1, linestyle="--")
     for place, row in enumerate(rows):
         color = PALETTE[row.difference < 0]
-        if row.low is not None and row.high is not None:
-            axes.plot([row.low, row.high], [place, place], color=color, linewidth=2)
+        axes.plot([row.low, row.high], [place, place], color=color, linewidth=2)
         axes.plot(
             [row.difference],
             [place],
             marker="o",
             color=color,
-            markerfacecolor=color if stars_of(row.p_shown) else PAGE,
+            markerfacecolor=color if stars_of(row.p_holm) else PAGE,
             markersize=7,
         )
         axes.text(
@@ -50,7 +49,7 @@ def draw_gains(figure: Figure, report: Report) -> None:
     names = [short(row.collection) for row in rows]
     axes.set_yticks(range(len(rows)), labels=names, parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    candidate = report.gains.candidate if report.gains else ""
+    candidate = report.gains.candidate
     axes.set_xlabel(
         f"{short(report.primary)} of {short(candidate)} minus that of {BASELINE}", parse_math=False
     )

@@ -1,16 +1,15 @@
 r"""Reports as LaTeX: tables with booktabs, to be put into a paper with \input.
 
-In: the evaluation dict. Out: a string of ASCII, which every engine reads.
+In: a ``Report``. Out: a string of ASCII, which every engine reads.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from era_cache.report.blocks import lead_of, sections_of
-from era_cache.report.parsing import read_report
+from era_cache.report.records import Report, cleaned
 from era_cache.report.tables import Cell, Listing, Section, Table, sentences_below, word_columns
 
 __all__ = ["latex_text", "render_latex"]
@@ -82,19 +81,19 @@ def _ascii(char: str) -> str:
     return f"\\erasign{{{ord(char):04X}}}"
 
 
-def render_latex(record: Mapping[str, Any]) -> str:
+def render_latex(report: Report) -> str:
     r"""Render a record as LaTeX tables with booktabs: best in bold, stars, intervals small.
 
     Args:
-        record: An evaluation record, format "era-evaluation", version 2.
+        report: what an analysis found.
 
     Returns:
         A fragment for \input, in ASCII; its head says which packages it needs.
 
     Raises:
-        FormatError: ``record`` is not such a dict, or is damaged.
+        FormatError: its texts or numbers are damaged.
     """
-    report = read_report(record)
+    report = cleaned(report)
     parts = [_HEAD, *(latex_text(sentence) for sentence in lead_of(report))]
     for section in sections_of(report):
         parts += _section(section, report.chosen)

@@ -1,20 +1,22 @@
 """Every number of a report as one long CSV table, for notebooks and spreadsheets.
 
-In: the evaluation dict. Out: a string.
+In: a ``Report``. Out: a string.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from msgspec import UNSET
+from msgspec.structs import asdict
+
 from era_cache.report.cells import csv_text
-from era_cache.report.parsing import read_report
 from era_cache.report.query_tables import SCORE_PARTS, mass
-from era_cache.report.records import CEILING, Report
+from era_cache.report.records import CEILING, Estimate, Report, cleaned
 
 __all__ = ["CSV_COLUMNS", "render_csv"]
 
@@ -27,7 +29,7 @@ CSV_COLUMNS = (
 _Row = dict[str, Any]
 
 
-def render_csv(record: Mapping[str, Any]) -> str:
+def render_csv(report: Report) -> str:
     """Render every number as CSV: one long table, one line for each value.
 
     ``section`` says what a line is about: candidates, held-out, curve, gains, collections, domains,
@@ -37,15 +39,15 @@ def render_csv(record: Mapping[str, Any]) -> str:
     empty field is a missing value.
 
     Args:
-        record: An evaluation record, format "era-evaluation", version 2.
+        report: what an analysis found.
 
     Returns:
         CSV with a head line, and lines that end in a line feed.
 
     Raises:
-        FormatError: ``record`` is not such a dict, or is damaged.
+        FormatError: its texts or numbers are damaged.
     """
-    report = read_report(record)
+    report = cleaned(report)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -62,20 +64,24 @@ def _rows(report: Report) -> Iterator[_Row]:
     yield from _matrix_rows(report)
     yield from _query_rows(report)
     yield from _score_rows(report)
-    for name, measures in report.int8.items():
+    for name, measures in (report.int8 or {}).items():
         for measure, stored in measures.items():
-            yield {"section": "int8", "candidate": name, "measure": measure, **stored._asdict()}
+            yield {"section": "int8", "candidate": name, "measure": measure, **asdict(stored)}
     for section in ("costs", "inputs", "configuration", "environment"):
-        for item, value in getattr(report, section):
+        for item, value in report.facts[section]:
             yield {"section": section, "item": item, "value": value}
+
+
+def _numbers(estimate: Estimate) -> _Row:
+    return {key: None if value is UNSET else value for key, value in asdict(estimate).items()}
 
 
 def _candidate_rows(report: Report) -> Iterator[_Row]:
     labels = report.split.labels
     for candidate in report.candidates:
         start = {"candidate": candidate.name, "labels": labels, "value": candidate.kind}
-        for measure, estimate in candidate.estimates.items():
-            yield {"section": "candidates", "measure": measure, **start, **estimate._asdict()}
+        for measure, estimate in candidate.measures.items():
+            yield {"section": "candidates", "measure": measure, **start, **_numbers(estimate)}
         if candidate.validation is not None:
             yield {
                 "section": "held-out",
@@ -85,21 +91,21 @@ def _candidate_rows(report: Report) -> Iterator[_Row]:
                 "mean": candidate.validation,
             }
     for point in report.curve:
-        for name, estimate in point.estimates.items():
+        for name, estimate in point.candidates.items():
             yield {
                 "section": "curve",
                 "labels": point.labels,
                 "train": point.train,
                 "candidate": name,
                 "measure": report.primary,
-                **estimate._asdict(),
+                **_numbers(estimate),
             }
 
 
 def _collection_rows(report: Report) -> Iterator[_Row]:
-    if report.gains is not None:
+    if True:
         for gain in report.gains.rows:
-            row = gain._asdict()
+            row = asdict(gain)
             large = row.pop("large")
             row["count"] = row.pop("queries")
             row |= {"difference_low": row.pop("low"), "difference_high": row.pop("high")}
@@ -110,11 +116,11 @@ def _collection_rows(report: Report) -> Iterator[_Row]:
                 yield {**start, "candidate": CEILING, **place, "mean": large}
     for section, groups in (("collections", report.by_collection), ("domains", report.by_domain)):
         for group in groups:
-            for name, mean in group.means.items():
+            for name, mean in group.candidates.items():
                 yield {
                     "section": section,
-                    "collection": group.name if section == "collections" else "",
-                    "domain": group.domain if section == "collections" else group.name,
+                    "collection": getattr(group, "collection", ""),
+                    "domain": group.domain,
                     "candidate": name,
                     "measure": report.primary,
                     "count": group.queries,
@@ -142,8 +148,6 @@ def _matrix_rows(report: Report) -> Iterator[_Row]:
 
 def _query_rows(report: Report) -> Iterator[_Row]:
     queries = report.queries
-    if queries is None:
-        return
     start = {"candidate": queries.candidate, "measure": report.primary}
     for item in ("better", "equal", "worse"):
         yield {"section": "queries", **start, "item": item, "count": getattr(queries, item)}

@@ -1,35 +1,34 @@
 """Reports as Markdown.
 
-In: the evaluation dict. Out: a string.
+In: a ``Report``. Out: a string.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from era_cache.report.blocks import lead_of, sections_of
-from era_cache.report.parsing import read_report
+from era_cache.report.records import Report, cleaned
 from era_cache.report.tables import Cell, Listing, Table, sentences_below, word_columns
 
 __all__ = ["render_markdown"]
 
 
-def render_markdown(record: Mapping[str, Any]) -> str:
+def render_markdown(report: Report) -> str:
     """Render a record as Markdown with pipe tables (GitHub, CommonMark with tables).
 
     Args:
-        record: An evaluation record, format "era-evaluation", version 2.
+        report: what an analysis found.
 
     Returns:
         Markdown that ends in a line feed.
 
     Raises:
-        FormatError: ``record`` is not such a dict, or is damaged.
+        FormatError: its texts or numbers are damaged.
     """
-    report = read_report(record)
+    report = cleaned(report)
     first, *others = lead_of(report)
     parts = [f"# {_escaped(report.title)}", f"**{_escaped(first)}**", *map(_escaped, others)]
     for section in sections_of(report):

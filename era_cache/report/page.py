@@ -1,6 +1,6 @@
 """Reports as one HTML page that needs no other file and no network.
 
-In: the evaluation dict. Out: a string in which everything from the dict is escaped.
+In: a ``Report``. Out: a string in which everything from the report is escaped.
 """
 
 from __future__ import annotations
@@ -8,13 +8,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from era_cache.report.blocks import lead_of, sections_of
 from era_cache.report.charts import figure
-from era_cache.report.parsing import read_report
-from era_cache.report.records import Report
+from era_cache.report.records import Report, cleaned
 from era_cache.report.rows_html import table_html
 from era_cache.report.script import SCRIPT
 from era_cache.report.style import CSS
@@ -26,19 +24,19 @@ _FEW_SECTIONS = 4
 """Pages with more sections than these get a list of contents."""
 
 
-def render_html(record: Mapping[str, Any]) -> str:
+def render_html(report: Report) -> str:
     """Render a record as one HTML page that needs no other file and no network.
 
     Args:
-        record: An evaluation record, format "era-evaluation", version 2.
+        report: what an analysis found.
 
     Returns:
         An HTML document with inline style, script and SVG; the same input gives the same text.
 
     Raises:
-        FormatError: ``record`` is not such a dict, or is damaged.
+        FormatError: its texts or numbers are damaged.
     """
-    report = read_report(record)
+    report = cleaned(report)
     sections = sections_of(report)
     contents = sections if len(sections) > _FEW_SECTIONS else []
     body = [_section(section, report) for section in sections]

@@ -34,8 +34,6 @@ def _diameter(number: int, most: int) -> float:
 def draw_queries(figure: Figure, report: Report) -> None:
     """Draw what each query has before and after, as circles around the diagonal."""
     queries = report.queries
-    if queries is None:
-        return
     figure.set_layout_engine("none")  # it would make room for the words beside the square
     width, height = figure.get_size_inches()
     axes = figure.add_axes((0.75 / width, 0.6 / height, _SIDE / width, _SIDE / height))

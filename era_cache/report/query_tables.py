@@ -28,8 +28,6 @@ _BINS = ("0", "to 0.25", "to 0.5", "to 0.75", "below 1", "1")
 def query_tables(report: Report) -> list[Table]:
     """How many queries get better, where they stood before, and the extremes."""
     queries = report.queries
-    if queries is None:
-        return []
     total = queries.better + queries.equal + queries.worse
     drawn = sum(number for _, _, number in queries.points)
     rows = tuple(

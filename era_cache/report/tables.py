@@ -5,10 +5,12 @@ In: numbers. Out: cells, rows and sections that each format renders in its own w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from era_cache.report.records import CEILING, Estimate, Pairs
+from msgspec import UnsetType
+
+from era_cache.report.records import CEILING, Estimate
 
 __all__ = [
     "MISSING",
@@ -26,6 +28,7 @@ __all__ = [
     "p_cell",
     "p_text",
     "pair_table",
+    "percent_text",
     "sentences_below",
     "stars_of",
     "word_columns",
@@ -110,6 +113,11 @@ def sentences_below(table: Table, best: str) -> list[str]:
     return [text for text in (f"{first}{table.legend}".strip(), *table.notes) if text]
 
 
+def percent_text(share: float) -> str:
+    """Write a share as a percentage."""
+    return f"{100 * share:g} %"
+
+
 def interval_text(low: float | None, high: float | None, form: str = ".3f") -> str:
     """Write an interval in brackets."""
     return MISSING if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
@@ -156,9 +164,9 @@ def p_cell(value: float | None) -> Cell:
     return Cell(p_text(value), key=value)
 
 
-def effect_cell(value: float | None) -> Cell:
+def effect_cell(value: float | UnsetType | None) -> Cell:
     """Cohen's d, or a gap."""
-    return mean_cell(value, "+.2f")
+    return mean_cell(value if isinstance(value, float) else None, "+.2f")
 
 
 def estimate_cell(estimate: Estimate | None) -> Cell:
@@ -181,7 +189,9 @@ def difference_cell(
     return Cell(f"{difference:+.3f}", detail, difference, stars_of(p))
 
 
-def pair_table(title: str, caption: str, head: tuple[str, str], pairs: Pairs, name: str) -> Table:
+def pair_table(
+    title: str, caption: str, head: tuple[str, str], pairs: Iterable[tuple[str, str]], name: str
+) -> Table:
     """A table of two columns of words."""
     rows = tuple((Cell(left), Cell(right)) for left, right in pairs)
     return Table(title, caption, (Cell(head[0]), Cell(head[1])), rows, sortable=False, name=name)

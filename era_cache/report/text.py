@@ -1,16 +1,15 @@
 """Reports as text for the terminal.
 
-In: the evaluation dict. Out: a string.
+In: a ``Report``. Out: a string.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from era_cache.report.blocks import brief_tables, lead_of, sections_of
-from era_cache.report.parsing import read_report
+from era_cache.report.records import Report, cleaned
 from era_cache.report.tables import Cell, Listing, Table, sentences_below, word_columns
 
 __all__ = ["render_text"]
@@ -20,20 +19,20 @@ _WORDS_WIDTH = 32
 """Words of a sortable table wrap at this width."""
 
 
-def render_text(record: Mapping[str, Any], *, brief: bool = False) -> str:
+def render_text(report: Report, *, brief: bool = False) -> str:
     """Render a record for the terminal: aligned tables, 100 columns where the names allow it.
 
     Args:
-        record: An evaluation record, format "era-evaluation", version 2.
+        report: what an analysis found.
         brief: Only the summary, the label curve, the domains and the candidates.
 
     Returns:
         Plain text that ends in a line feed. Tables that are too wide continue below themselves.
 
     Raises:
-        FormatError: ``record`` is not such a dict, or is damaged.
+        FormatError: its texts or numbers are damaged.
     """
-    report = read_report(record)
+    report = cleaned(report)
     parts = [textwrap.fill(" ".join(lead_of(report)), TEXT_WIDTH)]
     if brief:
         parts += [_block(table, report.chosen) for table in brief_tables(report)]

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from made_results import DOMAINS, MEASURES, NAMES, made_results
+from report_pages import record_of, render_html, render_text
 
 from era_cache.errors import EraError, FormatError, InputError
-from era_cache.evaluate.analysis import default_share, record_of
+from era_cache.evaluate.analysis import default_share
 from era_cache.evaluate.results_folder import EDGES, Results
 from era_cache.evaluate.statistics import (
     bootstrap_interval,
     macro_intervals,
     macro_randomisation_tests,
 )
-from era_cache.report import render_html, render_text
 
 PROTOCOLS = ["adapter", "each", "general", "leave-one-domain-out", "domain-specific"]
 UNEVEN = {"alpha": 9, "beta": 60, "gamma": 2}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from report_pages import record_of
 from several import DOMAINS, RECIPE, SIZES, several, texts_of
 
 from era_cache.collection.keys import text_keys
@@ -22,7 +23,6 @@ from era_cache.collection.splits import make_split
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import FitError, InputError, StoreError
 from era_cache.evaluate import protocols
-from era_cache.evaluate.analysis import record_of
 from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol, tasks_of
 from era_cache.evaluate.results_folder import Fit, MadeBy, Results, job_name, read_results

@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from made_results import made_results
+from report_pages import record_of
 from safetensors.numpy import load_file, save
 
 from era_cache.disk.files import sha256_file, write_bytes
 from era_cache.disk.json_files import json_digest
 from era_cache.errors import EraError, FormatError, InputError, NewerError, StoreError
 from era_cache.evaluate import results_folder as results_module
-from era_cache.evaluate.analysis import record_of
 from era_cache.evaluate.results_folder import Fit, Results, ResultsFolder, job_name, read_results
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hash_encoder import HashEncoder
 from planted import QUICK, QUICK_PAPER, config_of, embedded, planted_texts
+from report_pages import record_of
 
 from era_cache.api import RetrievalAdapter
 from era_cache.collection.records import TextCollection
@@ -19,7 +20,6 @@ from era_cache.collection.splits import make_split
 from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
-from era_cache.evaluate.analysis import record_of
 from era_cache.evaluate.evaluate_adapter import Evaluation, Measuring, evaluate_folder
 from era_cache.fitting import recipes
 from era_cache.fitting.adapter_folder import load_adapter

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from report_pages import record_of
 
 from benchmarks import evaluate_trec
 from benchmarks.evaluate import FULL, QUICK, main
@@ -18,7 +19,6 @@ from benchmarks.evaluate_data import CANDIDATES, make_results
 from benchmarks.evaluate_errors import refused
 from benchmarks.evaluate_report import Page, browser_program, look_at
 from benchmarks.evaluate_trec import Judged, compared, measure_bars
-from era_cache.evaluate.analysis import record_of
 from era_cache.evaluate.results_folder import read_results
 from era_cache.rank.measures import Ranking
 from era_cache.types import Qrels

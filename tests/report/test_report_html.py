@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 from evaluation_records import HOSTILE, large_record, plain, small_record
-from report_pages import hostile_page, large_page, small_page
-
-from era_cache.report import render_html
+from report_pages import hostile_page, large_page, render_html, small_page
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 
@@ -123,7 +121,7 @@ def test_the_page_is_the_same_twice_and_carries_no_date(record):
 def test_another_process_writes_the_same_bytes(tmp_path):
     code = (
         "import hashlib; from evaluation_records import large_record; "
-        "from era_cache.report import render_html; "
+        "from report_pages import render_html; "
         "print(hashlib.sha256(render_html(large_record()).encode()).hexdigest())"
     )
     done = subprocess.run(

@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 from evaluation_records import HOSTILE, hostile_record, large_record, plain, small_record
+from report_pages import render_csv, render_latex, render_markdown, render_text
 
-from era_cache.report import render_csv, render_latex, render_markdown, render_text
 from era_cache.report.latex import latex_text
 from era_cache.report.records import Estimate
 
@@ -201,7 +201,7 @@ def test_csv_keeps_the_full_precision_of_every_estimate(record):
     assert len(found) == len(expected) == 8
     for line in found:
         estimate = expected[line["candidate"], line["measure"]]
-        for key in Estimate._fields:
+        for key in Estimate.__struct_fields__:
             assert number(line[key]) == estimate.get(key), key
     assert [line["candidate"] for line in found if line["chosen"] == "yes"] == ["era-dual"] * 2
     held_out = {line["candidate"]: float(line["mean"]) for line in lines_of(record, "held-out")}
