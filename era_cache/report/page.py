@@ -5,21 +5,19 @@ In: a ``Report``. Out: a string in which everything from the report is escaped.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 from collections.abc import Sequence
 
 from era_cache.report.blocks import lead_of, sections_of
 from era_cache.report.charts import figure
+from era_cache.report.page_files import packaged, policy_hash, render_page
 from era_cache.report.records import Report, cleaned
 from era_cache.report.rows_html import table_html
-from era_cache.report.script import SCRIPT
-from era_cache.report.style import CSS
 from era_cache.report.tables import Listing, Section, Table
 
 __all__ = ["render_html", "render_rows_html"]
 
+_PACKAGE = "era_cache.report"
 _FEW_SECTIONS = 4
 """Pages with more sections than these get a list of contents."""
 
@@ -57,43 +55,20 @@ def render_rows_html(title: str, lead: Sequence[str], table: Table) -> str:
 def _page(
     title: str, lead: Sequence[str], sections: Sequence[str], contents: Sequence[Section]
 ) -> str:
-    title = html.escape(title)
-    script_hash = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    first, *others = (html.escape(sentence) for sentence in lead)
-    links = "\n".join(
-        f'<li><a href="#{one.name}">{html.escape(one.title)}</a></li>' for one in contents
-    )
-    nav = [f'<nav aria-label="Contents"><ol>\n{links}\n</ol></nav>'] if contents else []
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{title}</title>",
-            f"<style>{CSS}</style>",
-            "</head>",
-            '<body class="with-nav">' if contents else "<body>",
-            '<a class="skip" href="#main">Skip to the tables</a>',
-            f"<header><h1>{title}</h1>",
-            f'<p class="lead">{first}</p>',
-            "\n".join(f'<p class="soft">{sentence}</p>' for sentence in others) + "</header>",
-            *nav,
-            '<main id="main" tabindex="-1">',
-            *sections,
-            "</main>",
-            f"<script>{SCRIPT}</script>",
-            "</body>",
-            "</html>",
-            "",
-        ]
+    from markupsafe import Markup
+
+    style, script = packaged(_PACKAGE, "report.css"), packaged(_PACKAGE, "report.js")
+    return render_page(
+        _PACKAGE,
+        "report.html",
+        title=title,
+        lead=lead,
+        contents=contents,
+        # What is ours, and what each section has escaped itself.
+        sections=[Markup(section) for section in sections],  # noqa: S704
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_hash=Markup(policy_hash(script)),  # noqa: S704
     )
 
 

@@ -7,13 +7,14 @@ so that none can become markup.
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
-from importlib import resources
 from typing import NamedTuple
 
+from era_cache.report.page_files import packaged, policy_hash, render_page
+
 __all__ = ["Page", "search_page"]
+
+_PACKAGE = "era_cache.serve"
 
 
 class Page(NamedTuple):
@@ -26,25 +27,13 @@ class Page(NamedTuple):
 @functools.cache
 def search_page() -> Page:
     """The page, UTF-8."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FunctionLoader(_file), autoescape=True, undefined=StrictUndefined
-    )
-    style, script = Markup(_file("search.css")), Markup(_file("search.js"))  # noqa: S704 - ours
-    content = environment.get_template("search.html").render(style=style, script=script)
+    style, script = (Markup(packaged(_PACKAGE, f"search.{kind}")) for kind in ("css", "js"))  # noqa: S704 - ours
+    content = render_page(_PACKAGE, "search.html", style=style, script=script)
     policy = (
-        f"default-src 'none'; script-src {_hashed(script)}; style-src {_hashed(style)}; "
+        f"default-src 'none'; script-src {policy_hash(script)}; style-src {policy_hash(style)}; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )
     return Page(content.encode(), policy)
-
-
-def _file(name: str) -> str:
-    return (resources.files("era_cache.serve") / "templates" / name).read_text("utf-8")
-
-
-def _hashed(text: str) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"

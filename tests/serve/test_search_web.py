@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from lookup_cases import NASTY, Case, build, nasty_texts
 
-from era_cache.report.style import CSS
+from era_cache.report.page_files import packaged
 from era_cache.serve.page import search_page
 from era_cache.serve.server import SearchServer
 
@@ -305,7 +305,7 @@ def test_the_page_has_the_colours_of_the_reports() -> None:
     source = search_page().content.decode()
     colours = set(re.findall(r"--\w+:#\w+", source))
     assert len(colours) > 15
-    assert colours <= set(re.findall(r"--\w+:#\w+", CSS))
+    assert colours <= set(re.findall(r"--\w+:#\w+", packaged("era_cache.report", "report.css")))
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", source)
     assert not re.search(r"https?:|//\w+\.", source)
 

@@ -1,14 +1,5 @@
-"""What pages can do: sort and filter tables, copy commands, open everything for print.
-
-Without the script a page still shows all it has.
-"""
-
-from __future__ import annotations
-
-__all__ = ["SCRIPT"]
-
-# Columns are sorted by the number in data-key, else by the text; missing values stay at the end.
-SCRIPT = """
+// Sort and filter tables, copy commands, open everything for print. Without it a page still shows all.
+// Columns are sorted by the number in data-key, else by the text; missing values stay at the end.
 "use strict";
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
@@ -84,4 +75,3 @@ const close = () => { for (const one of opened.splice(0)) one.open = false; };
 addEventListener("beforeprint", open);
 addEventListener("afterprint", close);
 matchMedia("print").addEventListener("change", (event) => event.matches ? open() : close());
-"""
