@@ -45,7 +45,7 @@ def finish(bars: Sequence[Bar], *, as_json: bool) -> None:
     if not measured:
         print(
             "Nothing could be measured. Run `make demo` first, or put the development collections "
-            "where ERA_COLLECTIONS says.",
+            "where ERA_COLLECTIONS says; benchmarks.gpu needs a CUDA device.",
             file=sys.stderr,
         )
     sys.exit(0 if measured and all(bar.ok for bar in measured) else 1)
