@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from era_cache.evaluate.results_folder import EDGES, Fit, Head, Histogram, Measured, ResultsFolder
+from era_cache.evaluate.results import EDGES, Fit, Head, Histogram, Measured
+from era_cache.evaluate.results_folder import ResultsFolder
 from era_cache.types import FloatArray, IntArray
 
 __all__ = ["CANDIDATES", "DOMAINS", "make_results"]

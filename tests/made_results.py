@@ -7,15 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from era_cache.evaluate.protocols import tasks_of
-from era_cache.evaluate.results_folder import (
-    EDGES,
-    Fit,
-    Head,
-    Histogram,
-    Measured,
-    Results,
-    job_name,
-)
+from era_cache.evaluate.results import EDGES, Fit, Head, Histogram, Measured, Results, job_name
 
 MEASURES = ("AP", "nDCG@10")
 NAMES = ("small", "aligned", "era", "era-dual")

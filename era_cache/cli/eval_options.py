@@ -12,7 +12,7 @@ from era_cache.cli.common import PathArgument, note, percent, seed_number
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
-    from era_cache.evaluate.results_folder import Results
+    from era_cache.evaluate.results import Results
     from era_cache.rank.measures import Measure
     from era_cache.report.records import Report
 
@@ -112,7 +112,7 @@ def texts_of(folders: tuple[Path, ...], results: Results) -> dict[str, dict[str,
     """
     from era_cache.collection.beir import read_beir
     from era_cache.collection.keys import row_keys
-    from era_cache.evaluate.results_folder import texts_digest
+    from era_cache.evaluate.results import texts_digest
     from era_cache.types import Role
 
     found: dict[str, dict[str, str]] = {}

@@ -126,7 +126,7 @@ def _run(
     options: dict[str, Any],
 ) -> None:
     from era_cache.evaluate.protocols import Plan, run_protocol
-    from era_cache.evaluate.results_folder import MadeBy
+    from era_cache.evaluate.results import MadeBy
     from era_cache.report import render_text
     from era_cache.store.store import Store
 

@@ -40,7 +40,7 @@ def report(folders: tuple[Path, ...], as_json: bool, **options: Any) -> None:
       era-eval report results/each results/general results/lodo \\
           --texts data/toy --out reports/toy
     """
-    from era_cache.evaluate.results_folder import read_results
+    from era_cache.evaluate.read_results import read_results
     from era_cache.report import render_text
 
     check_report_options(options)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from era_cache.collection.records import TextCollection
-from era_cache.registry import Registry
+from era_cache.disk.registry import Registry
 
 __all__ = ["READERS", "Reader"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from era_cache.config import EmbedConfig
+from era_cache.disk.registry import Registry
 from era_cache.errors import EncoderError, FingerprintError, FormatError
-from era_cache.registry import Registry
 from era_cache.store.encoder_record import EncoderSpec, StoredSpec
 from era_cache.types import FloatArray, Role
 

@@ -24,7 +24,7 @@ from era_cache.evaluate.lined_up import (
 )
 from era_cache.evaluate.query_differences import queries, scores
 from era_cache.evaluate.report_notes import notes
-from era_cache.evaluate.results_folder import Head, Results
+from era_cache.evaluate.results import Head, Results
 from era_cache.fitting.candidates import CANDIDATES
 from era_cache.report.records import (
     Candidate,

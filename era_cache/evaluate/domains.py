@@ -12,7 +12,7 @@ import numpy as np
 from era_cache.errors import InputError
 from era_cache.evaluate.estimates import number, place
 from era_cache.evaluate.lined_up import BASELINE, SHIPPED, Panel, chosen_of, matrix_of, panel_of
-from era_cache.evaluate.results_folder import Results
+from era_cache.evaluate.results import Results
 from era_cache.report.records import CollectionMeans, DomainMeans, Matrix
 
 __all__ = ["across", "by_collection", "by_domain", "matrix", "other_queries"]

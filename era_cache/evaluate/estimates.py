@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from era_cache.evaluate.lined_up import BASELINE, SHIPPED, Panel, panel_of, shares_of
-from era_cache.evaluate.results_folder import Results
+from era_cache.evaluate.results import Results
 from era_cache.evaluate.statistics import (
     detectable_difference,
     effect_size,

@@ -21,14 +21,14 @@ from era_cache.collection.splits import Split
 from era_cache.disk.files import sha256_file
 from era_cache.errors import InputError
 from era_cache.evaluate.approximate_recall import recall_against_exact
-from era_cache.evaluate.results_folder import (
-    SHIPPED,
-    Fit,
-    Head,
-    Measured,
-    Results,
-    texts_digest,
+from era_cache.evaluate.recorded import (
+    adapter_size,
+    collection_entry,
+    fit_of,
+    rows_read,
+    split_options,
 )
+from era_cache.evaluate.results import SHIPPED, Fit, Head, Measured, Results
 from era_cache.evaluate.runs import load_run, place_run
 from era_cache.evaluate.score import (
     DEFAULT_MEASURES,
@@ -41,7 +41,7 @@ from era_cache.evaluate.score import (
 )
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_config import AdapterConfig
-from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
+from era_cache.fitting.adapter_folder import load_adapter, load_config
 from era_cache.fitting.candidates import CANDIDATES
 from era_cache.fitting.check_against_store import (
     curve_points,
@@ -49,7 +49,6 @@ from era_cache.fitting.check_against_store import (
     fitted_on,
     other_adapter,
 )
-from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import HeldOut, QuerySet, load_held_out, resolve_device
@@ -57,16 +56,7 @@ from era_cache.rank.approximate import ApproximateIndex
 from era_cache.rank.measures import Measure, evaluate
 from era_cache.store.store import Store
 
-__all__ = [
-    "Evaluation",
-    "Measuring",
-    "Ranked",
-    "collection_entry",
-    "evaluate_folder",
-    "measured_of",
-    "measured_values",
-    "rows_read",
-]
+__all__ = ["Evaluation", "Measuring", "Ranked", "evaluate_folder", "measured_of", "measured_values"]
 
 
 class Ranked(NamedTuple):
@@ -148,12 +138,12 @@ def evaluate_folder(
         primary=str(PRIMARY),
         collections={name: collection_entry(one) for name, one in loaded.items()},
         encoders=msgspec.to_builtins(config.encoders),
-        configuration={**_split_options(config), **dict(configuration or {})},
+        configuration={**split_options(config), **dict(configuration or {})},
         adapters={
             **{str(p): sha256_file(p / "config.json") for p in (*found.members, *asked.others)},
             **{f"run {name}": sha256_file(path) for name, path in asked.runs.items()},
         },
-        costs=[_adapter_size(config), *found.costs()],
+        costs=[adapter_size(config), *found.costs()],
         commands=list(commands),
         notes=found.notes,
         environment=environment(),
@@ -241,7 +231,7 @@ class _Found:
 
     def fits(self) -> list[Fit]:
         """The adapter and the points of its curve as fits."""
-        fits = [_fit_of(path, self.members[path], found) for path, found in self.measured.items()]
+        fits = [fit_of(path, self.members[path], found) for path, found in self.measured.items()]
         fits[0] = fits[0]._replace(seconds={**fits[0].seconds, "evaluate": self.seconds})
         return fits
 
@@ -301,84 +291,3 @@ def _recall(index: ApproximateIndex, data: HeldOut, adapter: Adapter, name: str)
         f"{name} was searched through an approximate index ({index.about}): for the chosen "
         f"candidate it finds {shares}. The row large is searched exactly."
     )
-
-
-def collection_entry(collection: Collection) -> dict[str, Any]:
-    """What results say of a collection."""
-    return {
-        "digest": collection.digest,
-        "domain": collection.domain,
-        "query_texts": texts_digest(collection.query_text_keys),
-        "documents": len(collection.doc_ids),
-        "queries": len(collection.query_ids),
-    }
-
-
-def _fit_of(path: Path, config: AdapterConfig, measured: Sequence[Measured]) -> Fit:
-    """An adapter folder as a fit: what it says of itself, and what was measured."""
-    metrics, fitted = load_metrics(path), config.fitted_on()
-    parts = [one.split.queries for one in fitted if one.split.queries is not None]
-    validation = sum(part.validation for part in parts)
-    judging = metrics.judging_queries
-    return Fit(
-        job={"adapter": sha256_file(path / "config.json")},
-        trained_on=", ".join(one.collection.name for one in fitted),
-        labels=fitted[0].split.labels,
-        split_seed=fitted[0].split.seed,
-        queries={
-            "train": sum(part.train for part in parts),
-            "validation": validation,
-            "judging": validation if judging is None else judging,
-        },
-        held_out={
-            name: found.validation
-            for name, found in metrics.candidates.items()
-            if found.validation is not None
-        },
-        chosen=config.chosen,
-        reason=config.choice_reason,
-        seconds=metrics.seconds,
-        measured=tuple(measured),
-    )
-
-
-def _split_options(config: AdapterConfig) -> dict[str, Any]:
-    split = config.fitted_on()[0].split
-    return {
-        "split": split.rule,
-        "split_seed": split.seed,
-        "labels": split.labels,
-        "test": split.test,
-        "validation": split.validation,
-        "count": split.count,
-        "recipe": config.recipe,
-    }
-
-
-def _adapter_size(config: AdapterConfig) -> dict[str, str]:
-    chosen = config.candidates[config.chosen]
-    kept = sum(table.entries for table in chosen.references)
-    references = f", {kept:,} references" if kept else ""
-    return {"what": "adapter", "value": f"{chosen.shape[0]} x {chosen.shape[1]}{references}"}
-
-
-def rows_read(
-    collections: Sequence[Collection], encoders: Encoders, aligned: int
-) -> list[dict[str, str]]:
-    """Rows that were taken from the store instead of a model, and their size.
-
-    Args:
-        collections: all of whose queries and documents are read.
-        encoders: whose rows they are.
-        aligned: documents that were read of the large encoder.
-    """
-    documents = sum(len(collection.doc_ids) for collection in collections)
-    queries = sum(len(collection.query_ids) for collection in collections)
-    small, large = encoders.document.spec, encoders.query.spec
-    size = documents * small.dim + queries * (small.dim + large.dim) + aligned * large.dim
-    return [
-        {"what": f"cached rows of {small.name}", "value": f"{documents + queries:,}"},
-        {"what": f"cached rows of {large.name}", "value": f"{queries + aligned:,}"},
-        {"what": "size of these rows in memory, float32", "value": f"{4 * size / 1e6:,.1f} MB"},
-        {"what": "rows encoded again, documents included", "value": "0"},
-    ]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache.errors import FormatError
-from era_cache.evaluate.results_folder import SHIPPED, Fit, Head, Measured, Results
+from era_cache.evaluate.results import SHIPPED, Fit, Head, Measured, Results
 from era_cache.types import FloatArray, IntArray
 
 __all__ = [

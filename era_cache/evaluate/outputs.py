@@ -13,7 +13,7 @@ from era_cache.disk.files import make_folder, write_bytes
 from era_cache.disk.json_files import write_record
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.per_query import joined, per_query_columns, write_per_query
-from era_cache.evaluate.results_folder import Results
+from era_cache.evaluate.results import Results
 from era_cache.report import render_csv, render_html, render_latex, render_markdown
 from era_cache.report.records import Report
 

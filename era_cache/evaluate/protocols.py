@@ -25,15 +25,10 @@ from typing import Any, NamedTuple
 
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import InputError
-from era_cache.evaluate.evaluate_adapter import collection_entry, measured_values, rows_read
-from era_cache.evaluate.results_folder import (
-    Fit,
-    Head,
-    MadeBy,
-    Results,
-    ResultsFolder,
-    job_name,
-)
+from era_cache.evaluate.evaluate_adapter import measured_values
+from era_cache.evaluate.recorded import collection_entry, rows_read
+from era_cache.evaluate.results import Fit, Head, MadeBy, Results, job_name
+from era_cache.evaluate.results_folder import ResultsFolder
 from era_cache.evaluate.score import Scored, depth_of, score_adapters, score_histogram, score_large
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.held_out import PRIMARY

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from era_cache.evaluate.lined_up import BASELINE, SHIPPED, Panel
-from era_cache.evaluate.results_folder import EDGES, Histogram, Results
+from era_cache.evaluate.results import EDGES, Histogram, Results
 from era_cache.report.records import QueryDifference, QueryValues, Scores
 from era_cache.types import FloatArray
 

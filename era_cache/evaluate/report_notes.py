@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from era_cache.evaluate.estimates import place
 from era_cache.evaluate.lined_up import BASELINE, Panel
-from era_cache.evaluate.results_folder import Results, job_name
+from era_cache.evaluate.results import Results, job_name
 
 __all__ = ["notes"]
 

@@ -10,26 +10,28 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig, PaperConfig, SplitConfig
+from era_cache.config import FitConfig, PaperConfig
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
-from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol
-from era_cache.evaluate.results_folder import Fit, Results, read_results
+from era_cache.evaluate.protocols import Plan, run_protocol
+from era_cache.evaluate.read_results import read_results
+from era_cache.evaluate.recorded_options import (
+    recorded_options,
+    recorded_recipe,
+)
+from era_cache.evaluate.results import Fit, Results
 from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
 from era_cache.fitting.check_against_store import fitted_names, fitted_on
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.settings import checked
 from era_cache.fitting.sources import Reading, environment
-from era_cache.rank.measures import Measure, parse_measure
 from era_cache.store.store import Store
 
 __all__ = ["Again", "Difference", "reproduce"]
-
-_Recipe = TypeVar("_Recipe", FitConfig, PaperConfig)
 
 
 class Difference(NamedTuple):
@@ -99,26 +101,6 @@ def reproduce(
     )
 
 
-class _Options(NamedTuple):
-    """What results say of how they were made, as ``run_protocol`` and ``evaluate_folder`` take it.
-
-    ``collections`` are names with versions.
-    """
-
-    store: Path
-    adapter: Path | None
-    others: list[Path]
-    runs: dict[str, Path]
-    collections: list[str]
-    measures: list[Measure]
-    device: str | None
-    encoders: dict[str, str]
-    split: SplitConfig
-    recipe: FitConfig
-    documents: bool
-    index_kind: str
-
-
 def _measured_again(
     file: Path,
     then: Results,
@@ -126,7 +108,7 @@ def _measured_again(
     adapter: Path | None,
     tell: Callable[[str], None],
 ) -> Results:
-    options = _options_of(file, then, store, adapter)
+    options = recorded_options(file, then, store, adapter)
     opened = Store.open(options.store)
     if then.head.protocol == "adapter":
         return evaluate_folder(
@@ -164,66 +146,6 @@ def _measured_again(
                 wanted=lambda *made: made in fits,
             )
         return again
-
-
-def _options_of(file: Path, then: Results, store: Path | None, adapter: Path | None) -> _Options:
-    options, head = then.head.configuration, then.head
-    if head.protocol not in (*PROTOCOLS, "adapter"):
-        raise FormatError(f"{file}: protocol {head.protocol!r} cannot be run again.")
-    measured = head.protocol == "adapter"
-    try:
-        device = options.get("device")
-        return _Options(
-            store=store or Path(_text(options["store"])),
-            adapter=(adapter or Path(_text(options["adapter"]))) if measured else None,
-            others=[Path(_text(other)) for other in options.get("with", [])],
-            runs={name: Path(_text(run)) for name, run in options.get("run", {}).items()},
-            collections=[
-                f"{name}-{entry['digest'][:12]}" for name, entry in head.collections.items()
-            ],
-            measures=[parse_measure(name) for name in head.measures],
-            device=None if device is None else _text(device),
-            encoders={side: head.encoders[side]["fingerprint"] for side in ("query", "document")},
-            split=SplitConfig() if measured else _split(options),
-            recipe=FitConfig() if measured else checked(_recipe(FitConfig, options["recipe"])),
-            documents=bool(options.get("documents", True)),
-            index_kind=_text(options.get("index", "exact")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise FormatError(f"{file}: does not say how it was made: {error!r}.") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _split(options: Mapping[str, Any]) -> SplitConfig:
-    return SplitConfig(
-        rule=_text(options["split"]),
-        test=float(options["test"]),
-        validation=float(options["validation"]),
-        count=int(options["label_count"]),
-    )
-
-
-def _recipe(kind: type[_Recipe], recorded: Mapping[str, Any]) -> _Recipe:
-    """Read a recipe from JSON, which has lists for tuples."""
-    defaults = dataclasses.asdict(kind())
-    unknown = sorted(set(recorded) - set(defaults))
-    if unknown:
-        raise ValueError(f"this version knows no settings {', '.join(unknown)}")
-    values = {name: _tuples(value) for name, value in recorded.items()}
-    for name, value in values.items():
-        number = isinstance(defaults[name], float) and type(value) is int
-        if type(value) is not type(defaults[name]) and not number:
-            raise TypeError(f"{name} {value!r}")
-    return kind(**values)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def _compared(then: Results, now: Results) -> Iterator[Difference]:
@@ -306,9 +228,9 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
         recipe = dict(config.recipe)
         made: FitConfig | PaperConfig
         if recipe.pop("name") == "paper":
-            made = _recipe(PaperConfig, recipe)
+            made = recorded_recipe(PaperConfig, recipe)
         else:
-            made = checked(_recipe(FitConfig, recipe))
+            made = checked(recorded_recipe(FitConfig, recipe))
         held_out = {
             name: one.validation
             for name, one in metrics.candidates.items()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from era_cache.evaluate.results_folder import EDGES, Histogram
+from era_cache.evaluate.results import EDGES, Histogram
 from era_cache.evaluate.statistics import bootstrap_interval, paired_randomisation_test
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.tensors import HeldOut

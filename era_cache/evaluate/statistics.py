@@ -10,13 +10,14 @@ takes a seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from era_cache.evaluate.sign_flips import ROUNDING, blocks, sign_flip_p
 from era_cache.types import FloatArray
 
 __all__ = [
@@ -30,13 +31,6 @@ __all__ = [
     "paired_randomisation_test",
     "seed_spread",
 ]
-
-_BLOCK_ELEMENTS = 1 << 21
-"""Random draws held at a time: 16 MiB of them. Part of what a seed means, so a constant."""
-
-_ROUNDING = 1e-12
-"""Sums that agree to this share of the largest possible sum are the same sum, added up in
-another order; without it, ties with the observed difference would be counted by chance."""
 
 
 class Interval(NamedTuple):
@@ -105,7 +99,7 @@ def macro_intervals(
     resampled = np.zeros((resamples, len(columns[0])), dtype=np.float64)
     for values in columns:
         n = values.shape[1]
-        for begin, end in _blocks(resamples, n):
+        for begin, end in blocks(resamples, n):
             # How often each query was drawn: one matrix product then sums up every column.
             drawn = rng.integers(0, n, size=(end - begin, n))
             drawn += n * np.arange(end - begin)[:, None]
@@ -114,7 +108,7 @@ def macro_intervals(
     resampled /= len(columns)
     # Differences that cancel leave crumbs; an end of the interval at 0 must not miss it by one.
     largest = np.mean([np.abs(values).mean(axis=1) for values in columns], axis=0)
-    resampled[np.abs(resampled) <= _ROUNDING * largest] = 0.0
+    resampled[np.abs(resampled) <= ROUNDING * largest] = 0.0
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(resampled, [tail, 1.0 - tail], axis=0)
     mean = np.mean([values.mean(axis=1) for values in columns], axis=0)
@@ -187,7 +181,7 @@ def macro_randomisation_tests(
     # so that differences stay as they are.
     smallest = min(values.shape[1] for values in columns)
     weighted = np.concatenate([d * (smallest / d.shape[1]) for d in columns], axis=1)
-    tests = [_p_value(column[column != 0.0], seed, permutations) for column in weighted]
+    tests = [sign_flip_p(column[column != 0.0], seed, permutations) for column in weighted]
     return np.array(tests, dtype=np.float64)
 
 
@@ -325,60 +319,4 @@ def _deviation(values: FloatArray) -> float:
     if len(values) < 2:
         return 0.0
     deviation = float(values.std(ddof=1, dtype=np.float64))
-    return deviation if deviation > _ROUNDING * float(np.abs(values).max()) else 0.0
-
-
-def _blocks(n_rows: int, row_length: int) -> Iterator[tuple[int, int]]:
-    """Split rows into pieces of a bounded number of elements."""
-    step = max(1, _BLOCK_ELEMENTS // max(1, row_length))
-    for begin in range(0, n_rows, step):
-        yield begin, min(n_rows, begin + step)
-
-
-def _p_value(differences: NDArray[np.float64], seed: int, permutations: int) -> float:
-    """Test differences other than 0, by all choices of their signs or by drawn ones."""
-    n = len(differences)
-    if 2**n <= permutations:
-        return _count_extreme(differences, _all_signs(n)) / float(2**n)
-    drawn = _drawn_signs(n, permutations, np.random.default_rng(seed))
-    return (_count_extreme(differences, drawn) + 1) / (permutations + 1)
-
-
-def _all_signs(n: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield each of the 2**n choices of n signs once, as rows of bits in bytes."""
-    for begin, end in _blocks(2**n, n):
-        bits = (np.arange(begin, end)[:, None] >> np.arange(n)) & 1
-        yield np.packbits(bits.astype(np.uint8), axis=1)
-
-
-def _drawn_signs(n: int, count: int, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
-    """Yield ``count`` random choices of n signs, as rows of bits in bytes."""
-    for begin, end in _blocks(count, n):
-        yield rng.integers(0, 256, size=(end - begin, -(-n // 8)), dtype=np.uint8)
-
-
-def _count_extreme(differences: NDArray[np.float64], signs: Iterator[NDArray[np.uint8]]) -> int:
-    """Count the choices of signs whose sum is at least as far from 0 as the observed one."""
-    table = _sums_of_bytes(differences)
-    observed = abs(differences.sum()) - _ROUNDING * np.abs(differences).sum()
-    count = 0
-    for block in signs:
-        places = block + 256 * np.arange(block.shape[1])
-        sums = table.take(places).sum(axis=1)
-        count += int(np.count_nonzero(np.abs(sums) >= observed))
-    return count
-
-
-def _sums_of_bytes(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum eight differences under each of the 256 choices of their signs, for every eight.
-
-    A sum over n differences is then n / 8 looked-up numbers: several times faster than to
-    unpack the bits and multiply, where columns differ in length and cannot share a product.
-
-    Returns:
-        (n / 8 rounded up, times 256) float64.
-    """
-    padded = np.zeros(-(-len(differences) // 8) * 8, dtype=np.float64)
-    padded[: len(differences)] = differences
-    signs = 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) - 1.0
-    return (padded.reshape(-1, 8) @ signs.T).ravel()
+    return deviation if deviation > ROUNDING * float(np.abs(values).max()) else 0.0

@@ -25,7 +25,7 @@ from era_cache.cli.common import INTERRUPTED
 from era_cache.collection.records import TextCollection
 from era_cache.config import SplitConfig
 from era_cache.evaluate import outputs, protocols
-from era_cache.evaluate.results_folder import read_results
+from era_cache.evaluate.read_results import read_results
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.sources import Reading
 from era_cache.report import render_markdown

@@ -18,7 +18,7 @@ from report_pages import record_of, render_html, render_text
 
 from era_cache.errors import EraError, FormatError, InputError
 from era_cache.evaluate.analysis import default_share
-from era_cache.evaluate.results_folder import EDGES, Results
+from era_cache.evaluate.results import EDGES, Results
 from era_cache.evaluate.statistics import (
     bootstrap_interval,
     macro_intervals,

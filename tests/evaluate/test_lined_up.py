@@ -8,7 +8,7 @@ from made_results import DOMAINS, MEASURES, NAMES, made_results
 
 from era_cache.errors import FormatError
 from era_cache.evaluate.lined_up import SHIPPED, at_home, matrix_of, panel_of, shares_of
-from era_cache.evaluate.results_folder import Fit, Results
+from era_cache.evaluate.results import Fit, Results
 
 
 def _value(fit: Fit, collection: str, candidate: str, measure: int, row: int) -> float | None:

@@ -25,7 +25,8 @@ from era_cache.errors import FitError, InputError, StoreError
 from era_cache.evaluate import protocols
 from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol, tasks_of
-from era_cache.evaluate.results_folder import Fit, MadeBy, Results, job_name, read_results
+from era_cache.evaluate.read_results import read_results
+from era_cache.evaluate.results import Fit, MadeBy, Results, job_name
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.recipes import FitResult, fit_candidates

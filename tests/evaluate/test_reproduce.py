@@ -23,8 +23,10 @@ from era_cache.errors import EraError, FingerprintError, FormatError, InputError
 from era_cache.evaluate import protocols, reproduce
 from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
 from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol
+from era_cache.evaluate.read_results import read_results
 from era_cache.evaluate.reproduce import Again
-from era_cache.evaluate.results_folder import MadeBy, ResultsFolder, read_results
+from era_cache.evaluate.results import MadeBy
+from era_cache.evaluate.results_folder import ResultsFolder
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.sources import Reading, environment
 from era_cache.rank.measures import parse_measure

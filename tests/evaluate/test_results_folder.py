@@ -23,8 +23,10 @@ from safetensors.numpy import load_file, save
 from era_cache.disk.files import sha256_file, write_bytes
 from era_cache.disk.json_files import json_digest
 from era_cache.errors import EraError, FormatError, InputError, NewerError, StoreError
-from era_cache.evaluate import results_folder as results_module
-from era_cache.evaluate.results_folder import Fit, Results, ResultsFolder, job_name, read_results
+from era_cache.evaluate import read_results as read_module
+from era_cache.evaluate.read_results import read_results
+from era_cache.evaluate.results import Fit, Results, job_name
+from era_cache.evaluate.results_folder import ResultsFolder
 
 
 def _write(folder: Path, results: Results, **options: bool) -> ResultsFolder:
@@ -621,9 +623,9 @@ def test_a_folder_without_fits_is_said(folder) -> None:
 
 
 def test_gigantic_files_are_not_read(folder, monkeypatch) -> None:
-    monkeypatch.setattr(results_module, "_FIT_LIMIT", 100)
+    monkeypatch.setattr(read_module, "_FIT_LIMIT", 100)
     _refused(folder, _first(folder), "at most 100 are expected")
-    monkeypatch.setattr(results_module, "_IDS_LIMIT", 100)
+    monkeypatch.setattr(read_module, "_IDS_LIMIT", 100)
     _refused(folder, folder / "queries.json", "at most 100 are expected")
 
 

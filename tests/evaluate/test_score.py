@@ -15,7 +15,7 @@ from planted import embedded, planted_texts
 from era_cache.collection.splits import make_split
 from era_cache.config import EmbedConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
-from era_cache.evaluate.results_folder import EDGES
+from era_cache.evaluate.results import EDGES
 from era_cache.evaluate.score import (
     DEFAULT_MEASURES,
     DEPTH,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from era_cache.evaluate import statistics
+from era_cache.evaluate import sign_flips
 from era_cache.evaluate.statistics import (
     Interval,
     bootstrap_interval,
@@ -48,7 +48,7 @@ def test_interval_depends_on_the_seed_alone() -> None:
 
 
 def test_interval_of_more_values_than_a_block_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 64)
+    monkeypatch.setattr(sign_flips, "_BLOCK_ELEMENTS", 64)
     values = np.random.default_rng(0).random(100)  # one resample per block
     interval = bootstrap_interval(values, seed=0, resamples=2001)
     half = 1.96 * values.std() / 10

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from era_cache.evaluate import statistics
+from era_cache.evaluate import sign_flips
 from era_cache.evaluate.statistics import (
     bootstrap_interval,
     detectable_difference,
@@ -49,7 +49,7 @@ def looped_interval(groups: list[np.ndarray], j: int, seed: int, resamples: int,
 def test_intervals_are_those_of_a_loop_over_queries(
     sizes: list[int], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(sign_flips, "_BLOCK_ELEMENTS", block)
     groups = random_groups(0, sizes, 3)
     table = macro_intervals(groups, seed=4, resamples=60, level=0.8)
     assert table.shape == (3, 3)
@@ -221,14 +221,14 @@ def test_one_group_of_one_column_is_the_paired_test() -> None:
 def test_signs_drawn_in_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = random_groups(2, [20, 41], 2)
     whole = macro_randomisation_tests(groups, seed=0, permutations=4000)
-    monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 640)
+    monkeypatch.setattr(sign_flips, "_BLOCK_ELEMENTS", 640)
     pieces = macro_randomisation_tests(groups, seed=0, permutations=4000)
     # Not the same draws, so the constant is part of what a seed means.
     assert pieces == pytest.approx(whole, abs=0.04)
     few = [group[:6] for group in groups]
     exact = macro_randomisation_tests(few, seed=0, permutations=4096)
     assert exact.tolist() == [round(p * 4096) / 4096 for p in exact.tolist()]
-    monkeypatch.setattr(statistics, "_BLOCK_ELEMENTS", 12)
+    monkeypatch.setattr(sign_flips, "_BLOCK_ELEMENTS", 12)
     assert macro_randomisation_tests(few, seed=0, permutations=4096).tolist() == exact.tolist()
 
 

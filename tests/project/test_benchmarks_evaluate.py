@@ -19,7 +19,7 @@ from benchmarks.evaluate_data import CANDIDATES, make_results
 from benchmarks.evaluate_errors import refused
 from benchmarks.evaluate_report import Page, browser_program, look_at
 from benchmarks.evaluate_trec import Judged, compared, measure_bars
-from era_cache.evaluate.results_folder import read_results
+from era_cache.evaluate.read_results import read_results
 from era_cache.rank.measures import Ranking
 from era_cache.types import Qrels
 

@@ -1,0 +1,112 @@
+"""What results say of how they were made, read back as options.
+
+In: the head of results, which anyone may have written. Out: the options of the run that made them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from era_cache.config import FitConfig, PaperConfig, SplitConfig
+from era_cache.errors import FormatError
+from era_cache.evaluate.protocols import PROTOCOLS
+from era_cache.evaluate.results import Results
+from era_cache.fitting.settings import checked
+from era_cache.rank.measures import Measure, parse_measure
+
+__all__ = ["RecordedOptions", "recorded_options", "recorded_recipe", "recorded_split"]
+
+_Recipe = TypeVar("_Recipe", FitConfig, PaperConfig)
+
+
+class RecordedOptions(NamedTuple):
+    """What results say of how they were made, as ``run_protocol`` and ``evaluate_folder`` take it.
+
+    ``collections`` are names with versions.
+    """
+
+    store: Path
+    adapter: Path | None
+    others: list[Path]
+    runs: dict[str, Path]
+    collections: list[str]
+    measures: list[Measure]
+    device: str | None
+    encoders: dict[str, str]
+    split: SplitConfig
+    recipe: FitConfig
+    documents: bool
+    index_kind: str
+
+
+def recorded_options(
+    file: Path, then: Results, store: Path | None, adapter: Path | None
+) -> RecordedOptions:
+    """Read the options of a head.
+
+    Raises:
+        FormatError: they are incomplete or damaged.
+    """
+    options, head = then.head.configuration, then.head
+    if head.protocol not in (*PROTOCOLS, "adapter"):
+        raise FormatError(f"{file}: protocol {head.protocol!r} cannot be run again.")
+    measured = head.protocol == "adapter"
+    try:
+        device = options.get("device")
+        return RecordedOptions(
+            store=store or Path(_text(options["store"])),
+            adapter=(adapter or Path(_text(options["adapter"]))) if measured else None,
+            others=[Path(_text(other)) for other in options.get("with", [])],
+            runs={name: Path(_text(run)) for name, run in options.get("run", {}).items()},
+            collections=[
+                f"{name}-{entry['digest'][:12]}" for name, entry in head.collections.items()
+            ],
+            measures=[parse_measure(name) for name in head.measures],
+            device=None if device is None else _text(device),
+            encoders={side: head.encoders[side]["fingerprint"] for side in ("query", "document")},
+            split=SplitConfig() if measured else recorded_split(options),
+            recipe=FitConfig()
+            if measured
+            else checked(recorded_recipe(FitConfig, options["recipe"])),
+            documents=bool(options.get("documents", True)),
+            index_kind=_text(options.get("index", "exact")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise FormatError(f"{file}: does not say how it was made: {error!r}.") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def recorded_split(options: Mapping[str, Any]) -> SplitConfig:
+    """Read the split of some options. Raises ``KeyError`` and ``TypeError``."""
+    return SplitConfig(
+        rule=_text(options["split"]),
+        test=float(options["test"]),
+        validation=float(options["validation"]),
+        count=int(options["label_count"]),
+    )
+
+
+def recorded_recipe(kind: type[_Recipe], recorded: Mapping[str, Any]) -> _Recipe:
+    """Read a recipe from JSON, which has lists for tuples."""
+    defaults = dataclasses.asdict(kind())
+    unknown = sorted(set(recorded) - set(defaults))
+    if unknown:
+        raise ValueError(f"this version knows no settings {', '.join(unknown)}")
+    values = {name: _tuples(value) for name, value in recorded.items()}
+    for name, value in values.items():
+        number = isinstance(defaults[name], float) and type(value) is int
+        if type(value) is not type(defaults[name]) and not number:
+            raise TypeError(f"{name} {value!r}")
+    return kind(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
