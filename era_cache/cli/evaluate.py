@@ -155,7 +155,10 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
         echo_json(found.plain())
         return
     click.echo(render_text(found, brief=True))
-    told = ("Stored as int8", *foreign)
+    told = (
+        "Stored as int8",
+        *(f"{name} {what} " for name in foreign for what in ("lacks", "ranks")),
+    )
     for line in found.notes:
         if line.startswith(told):
             click.echo(line)

@@ -220,7 +220,12 @@ class _Found:
         exclude = None if data.queries.exclude is None else data.queries.exclude.cpu().numpy()
         for name, run in self.runs.items():
             placed = place_run(
-                self.asked.runs[name], run, data.queries.ids, collection.doc_ids, exclude
+                self.asked.runs[name],
+                run,
+                data.queries.ids,
+                collection.doc_ids,
+                exclude,
+                depth=DEPTH,
             )
             values = evaluate(
                 placed.ranking.doc_rows, data.queries.qrels, self.asked.measures, placed.n_docs

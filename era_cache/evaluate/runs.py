@@ -37,14 +37,13 @@ class PlacedRun(NamedTuple):
 
     Rows of ``ranking`` from the number of documents on, up to ``n_docs``, are documents that the
     collection lacks: they keep their ranks and are relevant to nothing. ``missing_queries`` counts
-    test queries without results, which score 0, ``other_queries`` those of the run that are no
-    test queries, ``unknown_documents`` documents that the collection lacks.
+    test queries without results, which score 0; ``unknown_documents`` are those that the collection
+    lacks.
     """
 
     ranking: Ranking
     n_docs: int
     missing_queries: int
-    other_queries: int
     unknown_documents: list[str]
 
     def notes(self, name: str) -> list[str]:
@@ -93,6 +92,8 @@ def place_run(
     query_ids: Sequence[str],
     doc_ids: Sequence[str],
     exclude: IntArray | None = None,
+    *,
+    depth: int,
 ) -> PlacedRun:
     """Rank a run for the test queries of a collection as trec_eval does.
 
@@ -102,6 +103,7 @@ def place_run(
         query_ids: q ids of test queries.
         doc_ids: n ids of the collection.
         exclude: (q,) the row of a document that the query must not find, -1 for none.
+        depth: Documents kept of each ranking, as many as of any other row of the table.
 
     Raises:
         InputError: No result is of a test query or none is of a document of the collection: the
@@ -126,6 +128,7 @@ def place_run(
             f"{', '.join(map(repr, theirs[:_NAMED]))}, the collection "
             f"{', '.join(map(repr, ours[:_NAMED]))}). Give a run on this collection."
         )
+    missing = len(query_ids) - len(np.unique(query_rows[run.query_rows[keep]]))
     if exclude is not None:
         own = exclude[np.maximum(query_rows, 0)][run.query_rows]
         keep &= (own < 0) | (doc_rows[run.doc_rows] != own)
@@ -138,9 +141,8 @@ def place_run(
         len(query_ids),
     )
     return PlacedRun(
-        ranking._replace(doc_rows=doc_rows[ranking.doc_rows]),
+        Ranking(doc_rows[ranking.doc_rows[:, :depth]], ranking.scores[:, :depth]),
         len(doc_ids) + len(unknown),
-        len(query_ids) - len(set(query_rows.tolist()) - {-1}),
-        int((query_rows < 0).sum()),
+        missing,
         unknown,
     )

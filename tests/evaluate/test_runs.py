@@ -88,9 +88,8 @@ def test_a_run_in_any_form_measures_as_trec_eval_says(
     if not set(run) & set(QUERIES) or not documents & set(DOCS):
         return
     path = put(tmp_path_factory.getbasetemp() / "run", form(run), packed=packed)
-    placed = place_run(path, load_run(path), QUERIES, DOCS)
+    placed = place_run(path, load_run(path), QUERIES, DOCS, depth=1000)
     assert placed.missing_queries == len(set(QUERIES) - set(run))
-    assert placed.other_queries == len(set(run) - set(QUERIES))
     assert set(placed.unknown_documents) == documents - set(DOCS)
     pairs = [(q, d, g) for q, docs in grades.items() for d, g in docs.items()]
     columns = [
@@ -115,7 +114,7 @@ def test_each_form_gives_the_same_ranking_by_hand(
     tmp_path: Path, form: Callable[[Scores], str], packed: bool
 ) -> None:
     path = put(tmp_path / "any.name", form(RUN), packed=packed)
-    placed = place_run(path, load_run(path), ["q2", "q1", "q3"], ["d1", "d2", "d9"])
+    placed = place_run(path, load_run(path), ["q2", "q1", "q3"], ["d1", "d2", "d9"], depth=9)
     # "x" keeps the second rank of q1 as a row behind the documents.
     assert placed.ranking.doc_rows.tolist() == [[2, -1, -1], [1, 3, 0], [-1, -1, -1]]
     assert placed.n_docs == 4
@@ -127,9 +126,31 @@ def test_each_form_gives_the_same_ranking_by_hand(
 def test_a_document_that_its_query_must_not_find_is_left_out(tmp_path: Path) -> None:
     path = put(tmp_path / "run", trec_run({"q1": {"q1": 9.0, "d1": 1.0}, "q2": {"q1": 2.0}}))
     exclude = np.array([1, -1])
-    placed = place_run(path, load_run(path), ["q1", "q2"], ["d1", "q1"], exclude)
+    placed = place_run(path, load_run(path), ["q1", "q2"], ["d1", "q1"], exclude, depth=9)
     assert placed.ranking.doc_rows[:, 0].tolist() == [0, 1]
     assert placed.missing_queries == 0
+
+
+def test_a_run_looks_no_deeper_than_other_rows(tmp_path: Path) -> None:
+    docs = [f"d{n}" for n in range(30)]
+    scores = {"q1": {doc: 30.0 - n for n, doc in enumerate(docs)}, "q2": {"d3": 1.0}}
+    path = put(tmp_path / "run", trec_run(scores))
+    # What must not be found is left out before the cut, as search does.
+    exclude = np.array([0, -1])
+    placed = place_run(path, load_run(path), ["q1", "q2"], docs, exclude, depth=3)
+    assert placed.ranking.doc_rows.tolist() == [[1, 2, 3], [3, -1, -1]]
+    assert placed.ranking.scores.shape == (2, 3)
+    last = Qrels(np.array([0, 1]), np.array([29, 3]), np.array([1, 1]))
+    measure = parse_measure("RR")
+    found = evaluate(placed.ranking.doc_rows, last, [measure], placed.n_docs)[measure]
+    assert found.tolist() == [0.0, 1.0]
+
+
+def test_a_query_that_is_there_without_results_is_missing(tmp_path: Path) -> None:
+    path = put(tmp_path / "run", '{"q1": {}, "q2": {"d1": 1.5}}')
+    placed = place_run(path, load_run(path), ["q1", "q2", "q3"], ["d1"], depth=9)
+    assert placed.missing_queries == 2
+    assert placed.notes("x") == ["x lacks 2 of the test queries: 0 each."]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +165,7 @@ def test_a_run_on_something_else_is_refused(
 ) -> None:
     path = put(tmp_path / "run", trec_run(RUN))
     with pytest.raises(InputError, match=message):
-        place_run(path, load_run(path), queries, documents)
+        place_run(path, load_run(path), queries, documents, depth=9)
 
 
 @pytest.mark.parametrize(
