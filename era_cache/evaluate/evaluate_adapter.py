@@ -141,7 +141,7 @@ def evaluate_folder(
         configuration={**split_options(config), **dict(configuration or {})},
         adapters={
             **{str(p): sha256_file(p / "config.json") for p in (*found.members, *asked.others)},
-            **{f"run {name}": sha256_file(path) for name, path in asked.runs.items()},
+            **found.digests,
         },
         costs=[adapter_size(config), *found.costs()],
         commands=list(commands),
@@ -166,6 +166,13 @@ class _Found:
         for name in asked.runs:
             if name in self.adapters or name in CANDIDATES or name in ("large", SHIPPED):
                 raise InputError(f"--run {name}=…: a row of that name is there. Choose another.")
+        # A pipe can be read once only: the digest would be that of nothing, or never come.
+        for name, path in asked.runs.items():
+            if path.exists() and not path.is_file():
+                raise InputError(f"--run {name}: {path} is no regular file. Save the run first.")
+        self.digests = {
+            f"run {name}": sha256_file(path) for name, path in asked.runs.items() if path.exists()
+        }
         self.runs = {name: load_run(path) for name, path in asked.runs.items()}
         self.members = {folder: config, **curve_points(folder, config)}
         self.further = [(path, load_config(path)) for path in asked.others]

@@ -676,6 +676,8 @@ def read_results_ids(store: Path, adapter: Path) -> list[str]:
         (["small=x.trec"], 1, "a row of that name is there"),
         (["shipped=x.trec"], 1, "a row of that name is there"),
         (["bm25=absent.trec"], 1, "absent.trec"),
+        (["bm25=/dev/null"], 1, "no regular file"),
+        (["bm25=."], 1, "no regular file"),
     ],
 )
 def test_runs_that_cannot_be_rows_are_refused(store, tmp_path, texts, code, message) -> None:

@@ -279,7 +279,15 @@ def test_of_several_collections_one_is_named(tmp_path) -> None:
 # The command itself
 
 
-def test_defaults_are_those_of_the_code() -> None:
+def test_help_is_there_at_once_and_defaults_are_those_of_the_code() -> None:
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, BIN, "--help"], capture_output=True, check=True)
+    assert b"era-search [OPTIONS] STORE ADAPTER" in done.stdout
+    # 0.1 s on a quiet machine; torch alone would take ten times as long.
+    assert time.monotonic() - start < 2
+    code = "import sys, era_cache.cli.search; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert not {b"torch", b"numpy", b"h5py", b"http.server"} & set(loaded.stdout.split())
     defaults = {parameter.name: parameter for parameter in search.main.params}
     assert defaults["port"].default == server.DEFAULT_PORT
     assert search.MOST_DEPTH == MOST_DEPTH

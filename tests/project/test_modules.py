@@ -14,7 +14,10 @@ import era_cache
 
 PACKAGE = Path(era_cache.__file__).parent
 
-HEAVY = ["torch", "h5py", "numpy", "sentence_transformers", "matplotlib", "pyarrow", "safetensors"]
+HEAVY = [
+    *("torch", "h5py", "numpy", "sentence_transformers", "matplotlib", "pyarrow", "safetensors"),
+    *("faiss", "msgspec", "jinja2", "rich"),
+]
 
 
 def module_names():
