@@ -13,11 +13,15 @@ from hash_encoder import HashEncoder
 
 from era_cache.collection.records import Collection as StoredCollection
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.config import EmbedConfig, FitConfig, PaperConfig
+from era_cache.collection.splits import Split
+from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.alignment.methods import align_rows
-from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.fitting.encoder_pair import resolve_encoders
+from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
+from era_cache.fitting.sources import Reading
+from era_cache.fitting.tensors import FitData, QuerySet, load_fit_data
 from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged
 from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
@@ -26,6 +30,8 @@ from era_cache.types import FloatArray, Qrels, Role
 # Tensors here are tiny: more threads only wait for each other where the tests share the cores.
 torch.set_num_threads(1)
 
+SPLIT = SplitConfig(labels=0.3)
+CPU = Reading(device="cpu")
 QUICK = FitConfig(
     align_documents=60,
     strengths=(8.0,),
@@ -41,18 +47,23 @@ QUICK_PAPER = PaperConfig(
 
 
 class Meddled(HashEncoder):
-    """Claims to be ``HashEncoder(dim, seed)`` but gives other vectors for some texts of a role."""
+    """Claims to be ``HashEncoder(dim, seed)`` but gives other vectors for some texts.
 
-    def __init__(self, dim: int, seed: str, role: Role, texts: Collection[str]) -> None:
+    Only for texts of ``role`` where one is given.
+    """
+
+    def __init__(self, dim: int, seed: str, texts: Collection[str], role: Role | None = None):
         super().__init__(dim, seed)
         self._role, self._texts = role, frozenset(texts)
 
     def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
-        changed = [
-            f"{text} poison" if role is self._role and text in self._texts else text
-            for text in texts
-        ]
-        yield from super().encode(changed, role)
+        poisoned = self._texts if self._role in (None, role) else ()
+        yield from super().encode([f"{t} poison" if t in poisoned else t for t in texts], role)
+
+
+def qrels_of(*rows: tuple[int, int, int]) -> Qrels:
+    """Judgements from rows of query, document and grade."""
+    return Qrels(*np.array(rows, dtype=np.int64).reshape(-1, 3).T)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -107,7 +118,7 @@ def planted_texts(
         query_ids=[f"{prefix}{row:03d}" for row in range(n_queries)],
         query_texts=queries,
         instructions=[""] * n_queries,
-        splits={"test": Qrels(*(np.array(c, dtype=np.int64) for c in zip(*rows, strict=True)))},
+        splits={"test": qrels_of(*rows)},
         dropped=Dropped(),
     )
 
@@ -122,25 +133,89 @@ def default_qrels(n_docs: int, *, itself: bool) -> Callable[[int], list[tuple[in
     return of
 
 
-def embedded(
-    path: Path,
+def poisoned_qrels(
+    rows: Collection[int], n_docs: int, *, itself: bool = True
+) -> Callable[[int], list[tuple[int, int]]]:
+    """The usual judgements, but others for the queries ``rows``."""
+    usual = default_qrels(n_docs, itself=itself)
+    return lambda query: (
+        [((query + 20 + i) % n_docs, 3) for i in range(3)] if query in rows else usual(query)
+    )
+
+
+def texts_elsewhere(name: str, ending: str = "elsewhere", n_queries: int = 60) -> TextCollection:
+    """The documents of ``planted_texts`` under another name, with other queries."""
+    texts = planted_texts(n_queries=n_queries)
+    return texts._replace(name=name, query_texts=[f"{text} {ending}" for text in texts.query_texts])
+
+
+def embedded(path: Path, texts: TextCollection, **options: Any) -> tuple[Store, StoredCollection]:
+    """Make a store and embed ``texts``."""
+    store = Store.create(path)
+    return store, embed(store, texts, **options)
+
+
+def embed(
+    store: Store,
     texts: TextCollection,
     *,
     large: HashEncoder | None = None,
     small: HashEncoder | None = None,
     large_corpus: bool = False,
-) -> tuple[Store, StoredCollection]:
-    """Make a store and embed ``texts`` by two encoders without a model."""
-    store = Store.create(path)
+    align_documents: int = 60,
+) -> StoredCollection:
+    """Embed ``texts`` by two encoders without a model."""
     collection, _ = embed_collection(
         store,
         texts,
         large=large or HashEncoder(24, "large"),
         small=small or HashEncoder(16, "small"),
-        config=EmbedConfig(align_documents=60),
+        config=EmbedConfig(align_documents=align_documents),
         large_corpus=large_corpus,
     )
-    return store, collection
+    return collection
+
+
+def poisoned_store(
+    path: Path, texts: TextCollection, rows: Collection[int], large_role: Role = Role.QUERY
+) -> Store:
+    """The store of planted ``texts`` with other vectors and labels for the queries ``rows``.
+
+    The large encoder gives their texts other vectors in the role ``large_role``.
+    """
+    poisoned, n_docs = {texts.query_texts[row] for row in rows}, len(texts.doc_ids)
+    changed = planted_texts(
+        n_docs,
+        len(texts.query_ids),
+        queries_are_documents=texts.ignore_identical_ids,
+        qrels=poisoned_qrels(rows, n_docs, itself=not texts.ignore_identical_ids),
+    )
+    large = Meddled(24, "large", poisoned, large_role)
+    return embedded(path, changed, large=large, small=Meddled(16, "small", poisoned, Role.QUERY))[0]
+
+
+def read_fit_data(
+    store: Store, collection: StoredCollection, split: Split, align_documents: int = 1000
+) -> FitData:
+    """What fitting may see of a collection."""
+    encoders = resolve_encoders(store, collection)
+    return load_fit_data(collection, split, encoders, align_documents=align_documents)
+
+
+def fit_folder(
+    store: Store,
+    folder: Path,
+    names: str | list[str] = "planted",
+    *,
+    recipe: FitConfig | PaperConfig = QUICK,
+    split: SplitConfig = SPLIT,
+    resume: bool = False,
+    **options: Any,
+) -> FitReport:
+    """Fit on collections of a store at 30 % of the labels; ``options`` are more of the plan."""
+    return fit_to_folder(
+        store, names, folder, FitPlan(split, recipe, **options), CPU, resume=resume
+    )
 
 
 def fit_data(
@@ -184,5 +259,17 @@ def fit_data(
 
 def config_of(folder: Path) -> dict[str, Any]:
     """What ``config.json`` of an adapter folder says, as it is written."""
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    return read_json(folder / "config.json")
+
+
+def tensors_of(folder: Path) -> dict[str, bytes]:
+    """The tensor files of an adapter folder by their relative names."""
+    paths = sorted(folder.rglob("*.safetensors"))
+    assert paths
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file says."""
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return found
