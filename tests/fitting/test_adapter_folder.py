@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+import operator
 import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from planted import config_of, normal
+from planted import config_of, normal, read_json
 from safetensors.numpy import load, save
 
 from era_cache.config import SplitConfig
@@ -19,7 +22,7 @@ from era_cache.disk.files import sha256_file
 from era_cache.disk.tensors import read_tensors
 from era_cache.errors import FingerprintError, FormatError, InputError, StoreError
 from era_cache.fitting.adapter import Adapter, Hidden, References, unit
-from era_cache.fitting.adapter_config import AdapterConfig, Metrics, NamedEncoder
+from era_cache.fitting.adapter_config import AdapterConfig, Metrics, NamedEncoder, Table
 from era_cache.fitting.adapter_folder import (
     check_fingerprints,
     load_adapter,
@@ -55,30 +58,48 @@ def _full() -> Adapter:
     return Adapter(("small", "large"), normal(3, 8), normal(3, seed=1), hidden, tables)
 
 
+def _assert_same(one: Adapter, two: Adapter) -> None:
+    def flat(adapter: Adapter) -> list[object]:
+        """All that it holds, in one order."""
+        tables = [part for table in adapter.references for part in table]
+        return [adapter.views, adapter.weight, adapter.bias, *(adapter.hidden or ()), *tables]
+
+    for mine, theirs in zip(flat(one), flat(two), strict=True):
+        same = torch.equal if isinstance(theirs, torch.Tensor) else operator.eq
+        assert same(mine, theirs)
+
+
 def _save(
     folder: Path,
     adapters: dict[str, Adapter],
     chosen: str,
     held_out: dict[str, np.ndarray] | None = None,
-) -> None:
+) -> Path:
     encoders = {side: NamedEncoder(**entry) for side, entry in ENCODERS.items()}
     config = AdapterConfig(chosen=chosen, encoders=encoders)
     save_adapters(folder, adapters, config, Metrics(primary="RR"), "# A card\n", held_out)
+    return folder
 
 
 @pytest.fixture
 def full(tmp_path) -> Path:
     """A folder whose chosen adapter, ``era-dual``, has everything."""
-    adapters = {**_adapters(), "era-dual": _full()}
-    _save(tmp_path / "full", adapters, "era-dual")
-    return tmp_path / "full"
+    return _save(tmp_path / "full", {**_adapters(), "era-dual": _full()}, "era-dual")
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    path = tmp_path / "adapter"
-    _save(path, _adapters(), "era-dual")
-    return path
+    return _save(tmp_path / "adapter", _adapters(), "era-dual")
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _damage(path: Path) -> None:
+    """Change the last byte."""
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
 
 
 def _edit(path: Path, change: Callable[[dict], object]) -> None:
@@ -87,54 +108,42 @@ def _edit(path: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(record))
 
 
-def _replace_chosen(folder: Path, data: bytes) -> None:
-    """Put other bytes where the chosen tensors are, and make the digest agree."""
+def _entry(name: str, value: object) -> Callable[[dict], object]:
+    """Change what ``config.json`` says of the chosen candidate."""
+    return lambda config: config["candidates"]["era-dual"].update({name: value})
+
+
+def _reference(**changes: object) -> Callable[[dict], object]:
+    """Change what it says of the first reference table."""
+    return lambda config: config["candidates"]["era-dual"]["references"][0].update(changes)
+
+
+def _incomplete(missing: str) -> Callable[[dict], object]:
+    """Leave out something of the first reference table."""
+    return lambda config: config["candidates"]["era-dual"]["references"][0].pop(missing)
+
+
+def _replace_chosen(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Put other tensors where the chosen ones are, and make the digest agree."""
     path = folder / "adapter.safetensors"
-    path.write_bytes(data)
-    _edit(
-        folder / "config.json",
-        lambda c: c["candidates"]["era-dual"].update(sha256=sha256_file(path)),
-    )
+    path.write_bytes(save(tensors))
+    _edit(folder / "config.json", _entry("sha256", sha256_file(path)))
 
 
 # The folder
 
 
-def test_every_candidate_comes_back_as_it_was(folder) -> None:
-    for name, adapter in _adapters().items():
-        if name == "era-dual":
-            continue
-        read = load_adapter(folder, name)
-        assert read.views == adapter.views
-        assert torch.equal(read.weight, adapter.weight)
-        assert (read.bias is None) == (adapter.bias is None)
-    assert torch.equal(load_adapter(folder, "paper").bias, _adapters()["paper"].bias)
-
-
-def test_without_a_name_the_chosen_candidate_is_read(folder) -> None:
-    assert torch.equal(load_adapter(folder).weight, _adapters()["era-dual"].weight)
-    assert torch.equal(load_adapter(folder, "era-dual").weight, load_adapter(folder).weight)
-
-
 def test_the_folder_holds_what_the_format_says(folder) -> None:
-    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    assert files == {
-        "config.json",
-        "metrics.json",
-        "README.md",
-        "adapter.safetensors",
-        *(f"candidates/{name}.safetensors" for name in _adapters()),
-    }
+    candidates = [f"candidates/{name}.safetensors" for name in _adapters()]
+    names = ["config.json", "metrics.json", "README.md", "adapter.safetensors", *candidates]
+    assert set(_files(folder)) == {folder / name for name in names}
     config = config_of(folder)
     assert (config["format"], config["version"], config["chosen"]) == ("era-adapter", 1, "era-dual")
-    entry = config["candidates"]["era-dual"]
-    assert entry["views"] == ["small", "large"]
-    assert entry["bias"] is False
-    assert entry["shape"] == [3, 8]
     chosen = folder / "adapter.safetensors"
-    assert entry["sha256"] == sha256_file(chosen)
+    entry = {"views": ["small", "large"], "bias": False, "shape": [3, 8]}
+    assert config["candidates"]["era-dual"] == entry | {"sha256": sha256_file(chosen)}
     assert chosen.read_bytes() == (folder / "candidates/era-dual.safetensors").read_bytes()
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = read_json(folder / "metrics.json")
     assert metrics == {"format": "era-metrics", "version": 1, "primary": "RR"}
     assert (folder / "README.md").read_text() == "# A card\n"
 
@@ -148,28 +157,24 @@ def test_saving_again_replaces_the_adapter(folder) -> None:
 
 
 def test_a_fit_that_cannot_be_written_keeps_the_adapter_that_was_there(folder, monkeypatch) -> None:
-    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-    def fail(*_args: object) -> None:
-        raise StoreError("disk full")
-
-    monkeypatch.setattr("era_cache.fitting.adapter_folder.write_json", fail)
+    before = _files(folder)
+    failing = Mock(side_effect=StoreError("disk full"))
+    monkeypatch.setattr("era_cache.fitting.adapter_folder.write_json", failing)
     with pytest.raises(StoreError, match="disk full"):
         _save(folder, _adapters(), "small")
-    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert _files(folder) == before
 
 
 def test_a_new_adapter_outdates_curve_and_evaluation_and_leaves_other_files(folder) -> None:
+    written = set(_files(folder))
     for name in ("curve/10/config.json", "evaluation/report.html", "notes/mine.txt"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("x")
     _save(folder, _adapters(), "small")
-    assert not (folder / "curve").exists()
-    assert not (folder / "evaluation").exists()
-    assert (folder / "notes" / "mine.txt").read_text() == "x"
+    notes = folder / "notes" / "mine.txt"
+    assert set(_files(folder)) == {*written, notes}
+    assert notes.read_text() == "x"
     assert load_config(folder).chosen == "small"
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 @pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt()])
@@ -177,8 +182,7 @@ def test_an_exchange_that_fails_leaves_the_old_folder_with_everything_in_it(
     folder, monkeypatch, error
 ) -> None:
     (folder / "notes.txt").write_text("mine")
-    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    rename = Path.replace
+    before, rename = _files(folder), Path.replace
 
     def fail(path: Path, target: Path) -> Path:
         # Only the step that puts the new folder in place.
@@ -189,61 +193,36 @@ def test_an_exchange_that_fails_leaves_the_old_folder_with_everything_in_it(
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises((StoreError, KeyboardInterrupt)):
         _save(folder, _adapters(), "small")
-    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert _files(folder) == before
 
 
 @pytest.mark.parametrize(
     "adapter",
     [
+        *_adapters().values(),
         _full(),
         _full()._replace(references=()),
         _full()._replace(hidden=None),
         _full()._replace(references=_full().references[1:], bias=None),
         Adapter(("large",), normal(3, 5), references=_full().references[:1]),
+        Adapter(("large",), normal(5, 3).T),  # strided
     ],
-    ids=["full", "hidden", "references", "memory", "large"],
+    ids=[*_adapters(), "full", "hidden", "references", "memory", "large", "strided"],
 )
-def test_hidden_layer_and_references_come_back_as_they_were(tmp_path, adapter) -> None:
-    _save(tmp_path / "x", {"era": adapter}, "era")
-    read = load_adapter(tmp_path / "x")
-    assert read.views == adapter.views
-    assert torch.equal(read.weight, adapter.weight)
-    assert (read.bias is None) == (adapter.bias is None)
-    assert (read.hidden is None) == (adapter.hidden is None)
-    for mine, theirs in zip(read.hidden or (), adapter.hidden or (), strict=True):
-        assert torch.equal(mine, theirs)
-    assert len(read.references) == len(adapter.references)
-    for mine, theirs in zip(read.references, adapter.references, strict=True):
-        assert torch.equal(mine.keys, theirs.keys)
-        assert torch.equal(mine.values, theirs.values)
-        plain = {"keys": None, "values": None}
-        assert mine._replace(**plain) == theirs._replace(**plain)
-    views = {"small": normal(4, 3, seed=8), "large": normal(4, 5, seed=9)}
-    assert torch.equal(read.apply(views), adapter.apply(views))
+def test_a_candidate_comes_back_as_it_was(tmp_path, adapter) -> None:
+    other = Adapter(("small",), normal(3, 3, seed=7))
+    _save(tmp_path / "x", {"other": other, "era": adapter}, "era")
+    # Without a name, the chosen one.
+    for name, expected in ((None, adapter), ("era", adapter), ("other", other)):
+        _assert_same(load_adapter(tmp_path / "x", name), expected)
 
 
 def test_the_description_of_a_full_adapter(full) -> None:
     entry = config_of(full)["candidates"]["era-dual"]
     assert entry["hidden"] == 6
-    assert entry["references"] == [
-        {
-            "view": "large",
-            "entries": 7,
-            "temperature": 0.05,
-            "step": 0.5,
-            "steps": 2,
-            "contrast": True,
-        },
-        {
-            "view": "small",
-            "entries": 4,
-            "temperature": 0.1,
-            "step": 0.25,
-            "steps": 1,
-            "contrast": False,
-        },
-    ]
+    names = ["view", "entries", "temperature", "step", "steps", "contrast"]
+    tables = [("large", 7, 0.05, 0.5, 2, True), ("small", 4, 0.1, 0.25, 1, False)]
+    assert entry["references"] == [dict(zip(names, table, strict=True)) for table in tables]
 
 
 def test_version_1_is_written_unless_a_candidate_needs_version_2(folder, full, tmp_path) -> None:
@@ -259,29 +238,13 @@ def test_version_1_is_written_unless_a_candidate_needs_version_2(folder, full, t
 def test_an_adapter_of_version_1_is_still_read(tmp_path) -> None:
     weight = np.arange(6, dtype=np.float32).reshape(2, 3)
     bias = np.array([0.5, -1], dtype=np.float32)
-    tensors = save({"weight": weight, "bias": bias})
-    (tmp_path / "candidates").mkdir()
-    for name in ("adapter.safetensors", "candidates/paper.safetensors"):
-        (tmp_path / name).write_bytes(tensors)
-    entry = {
-        "views": ["large"],
-        "bias": True,
-        "shape": [2, 3],
-        "sha256": sha256_file(tmp_path / "adapter.safetensors"),
-    }
-    record = {
-        "format": "era-adapter",
-        "version": 1,
-        "chosen": "paper",
-        "candidates": {"paper": entry},
-    }
-    (tmp_path / "config.json").write_text(json.dumps(record))
-    adapter = load_adapter(tmp_path)
-    assert adapter.views == ("large",)
-    assert adapter.weight.tolist() == weight.tolist()
-    assert adapter.bias.tolist() == bias.tolist()
-    assert adapter.hidden is None
-    assert adapter.references == ()
+    (tmp_path / "adapter.safetensors").write_bytes(save({"weight": weight, "bias": bias}))
+    entry = {"views": ["large"], "bias": True, "shape": [2, 3]}
+    entry["sha256"] = sha256_file(tmp_path / "adapter.safetensors")
+    record = {"format": "era-adapter", "version": 1, "chosen": "paper"}
+    (tmp_path / "config.json").write_text(json.dumps({**record, "candidates": {"paper": entry}}))
+    expected = Adapter(("large",), torch.from_numpy(weight), torch.from_numpy(bias))
+    _assert_same(load_adapter(tmp_path), expected)
 
 
 def test_what_the_first_writers_left_out_or_called_otherwise_is_read(folder) -> None:
@@ -302,46 +265,39 @@ def test_what_the_first_writers_left_out_or_called_otherwise_is_read(folder) -> 
 HELD_OUT = {"small.0": np.array([0.0, 0.5, 1.0]), "small.1": np.array([0.25])}
 
 
-def test_held_out_values_come_back(tmp_path) -> None:
-    _save(tmp_path / "x", _adapters(), "small", HELD_OUT)
-    found = load_held_out(tmp_path / "x", list(HELD_OUT))
-    assert {name: values.tolist() for name, values in found.items()} == {
-        name: values.tolist() for name, values in HELD_OUT.items()
-    }
+@pytest.fixture
+def held_out(tmp_path) -> Path:
+    return _save(tmp_path / "x", _adapters(), "small", HELD_OUT)
+
+
+def test_held_out_values_come_back(held_out) -> None:
+    found = load_held_out(held_out, list(HELD_OUT))
+    assert set(found) == set(HELD_OUT)
+    for name, values in HELD_OUT.items():
+        np.testing.assert_array_equal(found[name], values)
     # An adapter without such values takes their place.
-    _save(tmp_path / "x", _adapters(), "small")
-    assert load_held_out(tmp_path / "x", list(HELD_OUT)) is None
+    _save(held_out, _adapters(), "small")
+    assert load_held_out(held_out, list(HELD_OUT)) is None
 
 
 @pytest.mark.parametrize("names", [["small.0"], ["small.0", "small.1", "era.0"], ["small.0", "x"]])
-def test_held_out_values_of_other_names_are_refused(tmp_path, names) -> None:
-    _save(tmp_path / "x", _adapters(), "small", HELD_OUT)
+def test_held_out_values_of_other_names_are_refused(held_out, names) -> None:
     with pytest.raises(FormatError, match=r"held-out\.safetensors: tensors"):
-        load_held_out(tmp_path / "x", names)
+        load_held_out(held_out, names)
 
 
-def test_damaged_held_out_values_are_refused(tmp_path) -> None:
-    _save(tmp_path / "x", _adapters(), "small", HELD_OUT)
-    path = tmp_path / "x" / "held-out.safetensors"
+def test_damaged_held_out_values_are_refused(held_out) -> None:
+    path = held_out / "held-out.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FormatError, match="not a valid safetensors file"):
-        load_held_out(tmp_path / "x", list(HELD_OUT))
-
-
-def test_a_strided_weight_is_saved_by_value(tmp_path) -> None:
-    weight = normal(5, 3).T
-    _save(tmp_path, {"small": Adapter(("large",), weight)}, "small")
-    assert torch.equal(load_adapter(tmp_path).weight, weight)
+        load_held_out(held_out, list(HELD_OUT))
 
 
 # What is refused
 
 
 def test_a_changed_byte_is_refused(folder) -> None:
-    path = folder / "adapter.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+    _damage(folder / "adapter.safetensors")
     with pytest.raises(FormatError, match=r"adapter\.safetensors: content and config"):
         load_adapter(folder)
 
@@ -355,32 +311,6 @@ def test_swapped_candidates_are_refused(folder) -> None:
 def test_a_missing_tensor_file_is_reported(folder) -> None:
     (folder / "adapter.safetensors").unlink()
     with pytest.raises(StoreError, match=r"adapter\.safetensors"):
-        load_adapter(folder)
-
-
-WEIGHT = np.ones((3, 8), dtype=np.float32)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "message"),
-    [
-        ({"weight": WEIGHT, "more": WEIGHT}, "expected float32"),
-        ({"other": WEIGHT}, "expected float32"),
-        ({"weight": WEIGHT, "bias": WEIGHT[:, 0].copy()}, "expected float32"),
-        ({"weight": WEIGHT.astype(np.float64)}, "F64"),
-        ({"weight": WEIGHT.astype(np.float16)}, "F16"),
-        ({"weight": np.where(np.eye(3, 8) > 0, np.nan, WEIGHT)}, "not finite"),
-        ({"weight": np.where(np.eye(3, 8) > 0, np.inf, WEIGHT)}, "not finite"),
-        ({"weight": WEIGHT.T.copy()}, "shapes differ"),
-        ({"weight": WEIGHT.reshape(1, 3, 8)}, "shapes differ"),
-        ({"weight": WEIGHT.reshape(24)}, "shapes differ"),
-    ],
-    ids=str,
-)
-def test_other_tensors_than_described_are_refused(folder, tensors, message) -> None:
-    tensors = {n: t.astype(np.float32) if "finite" in message else t for n, t in tensors.items()}
-    _replace_chosen(folder, save(tensors))
-    with pytest.raises(FormatError, match=message):
         load_adapter(folder)
 
 
@@ -432,102 +362,50 @@ def test_a_folder_without_configuration_is_no_adapter(tmp_path) -> None:
         load_adapter(tmp_path)
 
 
-def _entry(name: str, value: object) -> Callable[[dict], object]:
-    return lambda config: config["candidates"]["era-dual"].update({name: value})
+NO_TABLES = [None, 2, [None, None], {"view": "large"}]
+DAMAGED = {"entries": [-7, 0, None], "temperature": [0, -0.05, 10**400], "view": [None]}
+DAMAGED |= {"step": [-0.5, "big"], "steps": [0, -1, 10**9]}
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("message", "changes"),
     [
-        (lambda c: c.update(version=3), "version"),
-        (lambda c: c.update(format="era-store"), "era-store|era-adapter"),
-        (lambda c: c.pop("candidates"), "damaged: no chosen candidate"),
-        (lambda c: c.update(candidates=[]), "damaged"),
-        (lambda c: c.update(chosen="nobody"), "no chosen candidate"),
-        (lambda c: c["candidates"].update({"era-dual": None}), "damaged"),
-        (lambda c: c["candidates"]["era-dual"].pop("sha256"), "damaged"),
-        (_entry("views", 3), "damaged"),
-        (_entry("shape", None), "damaged"),
-        (_entry("views", []), "unknown views"),
-        (_entry("views", ["small", "small"]), "unknown views"),
-        (_entry("views", ["other"]), "unknown views"),
-        (_entry("shape", [8, 3]), "shapes differ"),
-        (_entry("bias", True), "expected float32"),
-        (_entry("sha256", "0" * 64), "content and config.json differ"),
+        ("version", [lambda c: c.update(version=3)]),
+        ("version 1 has no", [lambda c: c.update(version=1)]),
+        ("era-store|era-adapter", [lambda c: c.update(format="era-store")]),
+        ("damaged: no chosen candidate", [lambda c: c.pop("candidates")]),
+        ("no chosen candidate", [lambda c: c.update(chosen="nobody")]),
+        *(("damaged", [lambda c, n=no: c.update(chosen=n)]) for no in ([], {}, 3, None)),
+        ("damaged", [lambda c: c.update(candidates=[])]),
+        ("damaged", [lambda c: c["candidates"].update({"era-dual": None})]),
+        ("damaged", [lambda c: c["candidates"]["era-dual"].pop("sha256")]),
+        ("damaged", [_entry("views", 3), _entry("shape", None)]),
+        ("damaged", [_entry("hidden", value) for value in (-6, None, [6], "many")]),
+        ("damaged", [_entry("references", value) for value in NO_TABLES]),
+        ("damaged", [_reference(**{name: v}) for name, bad in DAMAGED.items() for v in bad]),
+        ("damaged", [_incomplete(name) for name in Table.__struct_fields__]),
+        ("unknown views", [_entry("views", v) for v in ([], ["small", "small"], ["other"])]),
+        ("references of a view it does not read", [_entry("views", ["small"])]),
+        ("references of a view it does not read", [_reference(view="medium")]),
+        ("shapes differ", [_entry("shape", [8, 3]), *(_entry("hidden", n) for n in (5, 10**30))]),
+        ("shapes differ", [_reference(view="small")]),
+        ("shapes differ", [_reference(entries=count) for count in (6, 10**12)]),
+        ("expected float32", [_entry("bias", False), _entry("hidden", 0)]),
+        ("expected float32", [_entry("references", [])]),
+        ("content and config.json differ", [_entry("sha256", "0" * 64)]),
+        # Numbers that JSON does not have.
+        ("not valid JSON", [_entry("hidden", math.inf), _entry("hidden", math.nan)]),
+        ("not valid JSON", [_reference(temperature=math.nan), _reference(step=math.inf)]),
     ],
 )
-def test_unsound_configurations_are_refused(folder, change, message) -> None:
-    _edit(folder / "config.json", change)
-    with pytest.raises(FormatError, match=message):
-        load_adapter(folder)
-
-
-INFINITE = float("inf")
-
-
-def _reference(**changes: object) -> Callable[[dict], object]:
-    """Change what ``config.json`` says of the first reference table."""
-    return lambda config: config["candidates"]["era-dual"]["references"][0].update(changes)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (_entry("hidden", 5), "shapes differ"),
-        (_entry("hidden", -6), "damaged"),
-        (_entry("hidden", 10**30), "shapes differ"),
-        (_entry("hidden", 0), "expected float32"),
-        (_entry("hidden", None), "damaged"),
-        (_entry("hidden", [6]), "damaged"),
-        (_entry("hidden", "many"), "damaged"),
-        (_entry("hidden", INFINITE), "not valid JSON"),
-        (_entry("hidden", float("nan")), "not valid JSON"),
-        (_entry("references", []), "expected float32"),
-        (_entry("references", None), "damaged"),
-        (_entry("references", 2), "damaged"),
-        (_entry("references", [None, None]), "damaged"),
-        (_entry("references", {"view": "large"}), "damaged"),
-        (_entry("views", ["small"]), "references of a view it does not read"),
-        (_reference(view="medium"), "references of a view it does not read"),
-        (_reference(view=None), "damaged"),
-        (_reference(entries=6), "shapes differ"),
-        (_reference(entries=10**12), "shapes differ"),
-        (_reference(entries=-7), "damaged"),
-        (_reference(entries=0), "damaged"),
-        (_reference(entries=INFINITE), "not valid JSON"),
-        (_reference(entries=None), "damaged"),
-        (_reference(temperature=0), "damaged"),
-        (_reference(temperature=-0.05), "damaged"),
-        (_reference(temperature=float("nan")), "not valid JSON"),
-        (_reference(temperature=INFINITE), "not valid JSON"),
-        (_reference(temperature=10**400), "damaged"),
-        (_reference(step=-0.5), "damaged"),
-        (_reference(step=float("nan")), "not valid JSON"),
-        (_reference(step=INFINITE), "not valid JSON"),
-        (_reference(step="big"), "damaged"),
-        (_reference(steps=0), "damaged"),
-        (_reference(steps=-1), "damaged"),
-        (_reference(steps=10**9), "damaged"),
-        (_reference(steps=INFINITE), "not valid JSON"),
-    ],
-)
-def test_unsound_descriptions_of_references_are_refused(full, change, message) -> None:
+def test_unsound_configurations_are_refused(full, message, changes) -> None:
     assert len(load_adapter(full).references) == 2
-    _edit(full / "config.json", change)
-    with pytest.raises(FormatError, match=message):
-        load_adapter(full)
-
-
-def test_references_that_do_not_fit_their_view_are_refused(full) -> None:
-    _edit(full / "config.json", _reference(view="small"))
-    with pytest.raises(FormatError, match="shapes differ"):
-        load_adapter(full)
-
-
-def test_version_1_has_no_references(full) -> None:
-    _edit(full / "config.json", lambda c: c.update(version=1))
-    with pytest.raises(FormatError, match="version 1 has no"):
-        load_adapter(full)
+    sound = (full / "config.json").read_text()
+    for change in changes:
+        (full / "config.json").write_text(sound)
+        _edit(full / "config.json", change)
+        with pytest.raises(FormatError, match=message):
+            load_adapter(full)
 
 
 def test_an_adapter_is_written_over_nothing_but_an_adapter(tmp_path) -> None:
@@ -541,70 +419,56 @@ def test_an_adapter_is_written_over_nothing_but_an_adapter(tmp_path) -> None:
     assert (tmp_path / "evaluation").is_dir()
 
 
-@pytest.mark.parametrize("missing", ["view", "entries", "temperature", "step", "steps", "contrast"])
-def test_an_incomplete_description_of_references_is_refused(full, missing) -> None:
-    _edit(
-        full / "config.json",
-        lambda c: c["candidates"]["era-dual"]["references"][0].pop(missing),
-    )
-    with pytest.raises(FormatError, match="damaged"):
-        load_adapter(full)
+def _ones(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    return np.ones(shape, dtype=dtype)
 
 
-def _without(name: str) -> Callable[[dict], object]:
-    return lambda tensors: tensors.pop(name)
-
-
-def _with(name: str, *shape: int) -> Callable[[dict], object]:
-    return lambda tensors: tensors.update({name: np.ones(shape, dtype=np.float32)})
+def _holding(value: float, *shape: int) -> np.ndarray:
+    found = _ones(*shape)
+    found.flat[0] = value
+    return found
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("message", "changes"),
     [
-        *((_without(f"hidden.{part}"), "expected float32") for part in Hidden._fields),
-        (_without("references.0.keys"), "expected float32"),
-        (_without("references.1.values"), "expected float32"),
-        (_with("references.2.keys", 7, 5), "expected float32"),
-        (_with("hidden.more", 6), "expected float32"),
-        (_with("hidden.weight", 6, 7), "shapes differ"),
-        (_with("hidden.weight", 5, 8), "shapes differ"),
-        (_with("hidden.bias", 6, 1), "shapes differ"),
-        (_with("hidden.bias", 1), "shapes differ"),
-        (_with("hidden.output", 6, 3), "shapes differ"),
-        (_with("bias", 1), "shapes differ"),
-        (_with("references.0.keys", 6, 5), "shapes differ"),
-        (_with("references.0.keys", 7, 9), "shapes differ"),
-        (_with("references.0.keys", 7, 0), "shapes differ"),
-        (_with("references.0.keys", 35), "shapes differ"),
-        (_with("references.0.keys", 7, 5, 1), "shapes differ"),
-        (_with("references.0.values", 7, 4), "shapes differ"),
-        (_with("references.0.values", 1, 3), "shapes differ"),
-        (_with("weight", 24), "shapes differ"),
-        (
-            lambda t: t.update({"references.0.keys": np.full((7, 5), np.nan, dtype=np.float32)}),
-            "not finite",
+        *(("expected float32", {f"hidden.{part}": None}) for part in Hidden._fields),
+        ("expected float32", {"references.0.keys": None}),
+        ("expected float32", {"references.1.values": None}),
+        ("expected float32", {"bias": None}),
+        ("expected float32", {"weight": None, "other": _ones(3, 8)}),
+        ("expected float32", {"more": _ones(3, 8)}),
+        ("expected float32", {"references.2.keys": _ones(7, 5)}),
+        ("expected float32", {"hidden.more": _ones(6)}),
+        ("F64", {"weight": _ones(3, 8, dtype=np.float64)}),
+        ("F16", {"weight": _ones(3, 8, dtype=np.float16)}),
+        ("not finite", {"weight": _holding(np.nan, 3, 8)}),
+        ("not finite", {"weight": _holding(np.inf, 3, 8)}),
+        ("not finite", {"references.0.keys": _holding(np.nan, 7, 5)}),
+        *(
+            ("shapes differ", {name: _ones(*shape)})
+            for name, shapes in {
+                "weight": [(8, 3), (1, 3, 8), (24,)],
+                "bias": [(1,)],
+                "hidden.weight": [(6, 7), (5, 8)],
+                "hidden.bias": [(6, 1), (1,)],
+                "hidden.output": [(6, 3)],
+                "references.0.keys": [(6, 5), (7, 9), (7, 0), (35,), (7, 5, 1)],
+                "references.0.values": [(7, 4), (1, 3)],
+            }.items()
+            for shape in shapes
         ),
     ],
+    ids=str,
 )
-def test_other_hidden_layers_or_references_than_described_are_refused(
-    full, change, message
-) -> None:
-    tensors = load(full.joinpath("adapter.safetensors").read_bytes())
-    change(tensors)
-    _replace_chosen(full, save(tensors))
+def test_other_tensors_than_described_are_refused(full, message, changes) -> None:
+    tensors = load((full / "adapter.safetensors").read_bytes()) | changes
+    _replace_chosen(full, {name: t for name, t in tensors.items() if t is not None})
     with pytest.raises(FormatError, match=message):
         load_adapter(full)
 
 
-@pytest.mark.parametrize("chosen", [[], {}, 3, None])
-def test_a_chosen_candidate_that_is_no_name_is_refused(folder, chosen) -> None:
-    _edit(folder / "config.json", lambda c: c.update(chosen=chosen))
-    with pytest.raises(FormatError, match="damaged"):
-        load_config(folder)
-
-
-@pytest.mark.parametrize("name", ["../../secret", "a/b", "/etc/x", "..", ""])
+@pytest.mark.parametrize("name", ["../../secret", "a/b", "/etc/x", ".."])
 def test_a_candidate_whose_name_is_a_path_is_refused(folder, name) -> None:
     outside = folder.parent / "secret.safetensors"
     shutil.copy(folder / "candidates/small.safetensors", outside)
@@ -612,11 +476,12 @@ def test_a_candidate_whose_name_is_a_path_is_refused(folder, name) -> None:
         folder / "config.json",
         lambda c: c["candidates"].update({name: c["candidates"]["small"]}),
     )
-    if not name:  # as good as no name: the chosen one
-        assert load_adapter(folder, name).views == ("small", "large")
-        return
     with pytest.raises(FormatError, match="not a plain name"):
         load_adapter(folder, name)
+
+
+def test_an_empty_name_is_as_good_as_none(folder) -> None:
+    assert load_adapter(folder, "").views == ("small", "large")
 
 
 def test_an_unknown_candidate_is_refused_with_those_that_are_there(folder) -> None:
@@ -624,19 +489,19 @@ def test_an_unknown_candidate_is_refused_with_those_that_are_there(folder) -> No
         load_adapter(folder, "era")
 
 
+GIVEN = {side: entry["fingerprint"] for side, entry in ENCODERS.items()}
+
+
 def test_vectors_of_the_expected_encoders_are_accepted(folder) -> None:
-    given = {side: str(entry["fingerprint"]) for side, entry in ENCODERS.items()}
-    check_fingerprints(folder, load_config(folder), given)
+    check_fingerprints(folder, load_config(folder), GIVEN)
 
 
 @pytest.mark.parametrize("side", list(ENCODERS))
 def test_vectors_of_another_encoder_are_refused_by_side_and_name(folder, side) -> None:
-    given = {s: str(e["fingerprint"]) for s, e in ENCODERS.items()} | {side: "d" * 64}
-    name, mine = ENCODERS[side]["name"], str(ENCODERS[side]["fingerprint"])[:12]
-    words = side.replace("_", " ")
+    words, name, mine = side.replace("_", " "), ENCODERS[side]["name"], GIVEN[side][:12]
     message = rf"{words} side expects {name} \(fingerprint {mine}\).*fingerprint {'d' * 12}\. Fit"
     with pytest.raises(FingerprintError, match=message):
-        check_fingerprints(folder, load_config(folder), given)
+        check_fingerprints(folder, load_config(folder), GIVEN | {side: "d" * 64})
 
 
 def test_a_side_that_the_adapter_does_not_name_is_refused(folder) -> None:
