@@ -26,6 +26,30 @@ def _quadratics(count: int, size: int, seed: int):
     return objective, centres
 
 
+class _Spy:
+    """An objective that remembers where, and for which members, it was asked."""
+
+    def __init__(self, objective) -> None:
+        self.points: list[torch.Tensor] = []
+        self.members: list[list[int]] = []
+        self._objective = objective
+
+    def __call__(self, x, members):
+        self.points.append(x.clone())
+        self.members.append(members.tolist())
+        return self._objective(x, members)
+
+
+def _undefined_where(objective, where):
+    """The objective, but NaN where ``where`` holds of points and members."""
+
+    def broken(x, members):
+        loss, gradient = objective(x, members)
+        return torch.where(where(x, members), torch.nan, loss), gradient
+
+    return broken
+
+
 @settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 4), size=st.integers(1, 7))
 def test_quadratics_are_solved(seed, count, size) -> None:
@@ -63,51 +87,34 @@ def test_the_direction_is_that_of_the_dense_update(left_out) -> None:
 
 def test_a_step_along_negative_curvature_teaches_nothing() -> None:
     # A saddle: after such a step the next trial goes straight down the gradient again.
-    slopes, seen = torch.tensor([-2.0, 1.0, 5.0]), []
-
-    def objective(x, members):
-        seen.append(x[0].clone())
-        return (slopes * x.square()).sum(dim=1) / 2, slopes * x
-
-    minimise(objective, torch.tensor([[-4.0, 1.0, -1.0]]), 2)
-    torch.testing.assert_close(seen[2], seen[1] - slopes * seen[1])
+    slopes = torch.tensor([-2.0, 1.0, 5.0])
+    spy = _Spy(lambda x, _members: ((slopes * x.square()).sum(dim=1) / 2, slopes * x))
+    minimise(spy, torch.tensor([[-4.0, 1.0, -1.0]]), 2)
+    torch.testing.assert_close(spy.points[2], spy.points[1] - slopes * spy.points[1])
 
 
 def _logistic(count: int, seed: int):
-    """Ridge-penalised logistic regressions; ``exact`` finds their minimum by Newton's method."""
-    points, size = 30, 4
-    x = normal(count, points, size, seed=seed)
-    labels = (normal(count, points, seed=seed + 1) + x[:, :, 0] > 0).float()
-
-    def losses(weights, members):
-        logits = torch.einsum("kni,ki->kn", x[members].to(weights), weights)
-        right = labels[members].to(weights)
-        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, right, reduction="none")
-        return each.sum(dim=1) + 0.1 * weights.square().sum(dim=1)
+    """Ridge-penalised logistic regressions."""
+    x = normal(count, 30, 4, seed=seed)
+    labels = (normal(count, 30, seed=seed + 1) + x[:, :, 0] > 0).float()
 
     def objective(weights, members):
         leaf = weights.clone().requires_grad_()
-        loss = losses(leaf, members)
-        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        return loss.detach(), gradient
+        logits = torch.einsum("kni,ki->kn", x[members], leaf)
+        losses = torch.nn.functional.softplus((1 - 2 * labels[members]) * logits).sum(dim=1)
+        losses = losses + 0.1 * leaf.square().sum(dim=1)
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        return losses.detach(), gradient
 
-    def exact(member):
-        weights = torch.zeros(size, dtype=torch.float64)
-        for _ in range(20):
-            p = torch.sigmoid(x[member].double() @ weights)
-            slope = x[member].double().T @ (p - labels[member].double()) + 0.2 * weights
-            curved = x[member].double().T * (p * (1 - p)) @ x[member].double()
-            weights = weights - torch.linalg.solve(curved + 0.2 * torch.eye(size), slope)
-        return weights.float()
-
-    return objective, exact
+    return objective
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_logistic_regressions_reach_newtons_solution(seed) -> None:
-    objective, exact = _logistic(3, seed)
+def test_logistic_regressions_are_solved(seed) -> None:
+    objective = _logistic(3, seed)
     found = minimise(objective, torch.zeros(3, 4), 60, tolerance=1e-8)
-    torch.testing.assert_close(found, torch.stack([exact(i) for i in range(3)]), atol=5e-3, rtol=0)
+    # They are convex, and curved by 0.2 at least: no minimum is farther off than five gradients.
+    assert float(objective(found, torch.arange(3))[1].norm(dim=1).max()) < 2.5e-3
 
 
 @settings(max_examples=40)
@@ -128,32 +135,27 @@ def test_members_solved_together_equal_members_solved_alone(seed, iterations) ->
 def test_a_member_does_not_notice_what_happens_to_another() -> None:
     objective, _ = _quadratics(2, 5, 3)
     start = normal(2, 5, seed=9)
-
-    def undefined_at_first(x, members):
-        loss, gradient = objective(x, members)
-        far = (members == 1) & ((x - start[members]).norm(dim=1) > 0.01)
-        return torch.where(far, torch.nan, loss), gradient
-
+    undefined_at_first = _undefined_where(
+        objective, lambda x, members: (members == 1) & ((x - start[members]).norm(dim=1) > 0.01)
+    )
     usual, other = (minimise(o, start, 5) for o in (objective, undefined_at_first))
     torch.testing.assert_close(usual[0], other[0], atol=1e-4, rtol=0)
     assert not torch.equal(usual[1], other[1])
 
 
 def _waves(x, members):
-    """Many local minima, no bound on the slope, and nothing defined far out."""
-    inside = x.abs().amax(dim=1) < 4
+    """Many local minima, no bound on the slope."""
     loss = (x.square().square() / 8 + torch.sin(5 * x) * (1 + members[:, None])).sum(dim=1)
-    gradient = x.pow(3) / 2 + 5 * torch.cos(5 * x) * (1 + members[:, None])
-    return torch.where(inside, loss, torch.nan), gradient
+    return loss, x.pow(3) / 2 + 5 * torch.cos(5 * x) * (1 + members[:, None])
 
 
 @settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), first_step=st.sampled_from([0.01, 0.5, 100.0]))
 def test_no_member_ends_above_its_start(seed, first_step) -> None:
-    start = normal(3, 4, seed=seed).clamp(-3.9, 3.9)
-    members = torch.arange(3)
-    found = minimise(_waves, start, 6, first_step=first_step)
-    before, after = (_waves(x, members)[0] for x in (start, found))
+    start, members = normal(3, 4, seed=seed).clamp(-3.9, 3.9), torch.arange(3)
+    bounded = _undefined_where(_waves, lambda x, _members: x.abs().amax(dim=1) >= 4)
+    found = minimise(bounded, start, 6, first_step=first_step)
+    before, after = (bounded(x, members)[0] for x in (start, found))
     assert bool((after <= before).all())  # False for NaN
     assert bool((after < before).any())
 
@@ -171,12 +173,7 @@ def test_steps_into_the_undefined_are_shortened(outside) -> None:
 
 def test_a_member_whose_steps_all_fail_stays_put_and_the_others_go_on() -> None:
     objective, centres = _quadratics(2, 3, 0)
-
-    def broken(x, members):
-        loss, gradient = objective(x, members)
-        moved = (x != 0).any(dim=1) & (members == 0)
-        return torch.where(moved, torch.nan, loss), gradient
-
+    broken = _undefined_where(objective, lambda x, members: (x != 0).any(dim=1) & (members == 0))
     found = minimise(broken, torch.zeros(2, 3), 60)
     assert found[0].tolist() == [0.0] * 3
     torch.testing.assert_close(found[1], centres[1], atol=2e-3, rtol=0)
@@ -184,42 +181,26 @@ def test_a_member_whose_steps_all_fail_stays_put_and_the_others_go_on() -> None:
 
 def test_solved_members_are_not_asked_again_while_others_go_on() -> None:
     objective, centres = _quadratics(3, 5, 1)
-    asked: list[list[int]] = []
-
-    def spy(x, members):
-        asked.append(members.tolist())
-        return objective(x, members)
-
-    start = torch.zeros(3, 5)
+    spy, start = _Spy(objective), torch.zeros(3, 5)
     start[1] = centres[1]
     found = minimise(spy, start, 40)
-    assert asked[0] == [0, 1, 2]
-    assert sum(1 in members for members in asked) <= 2
-    assert sum(0 in members for members in asked) > 4
+    assert spy.members[0] == [0, 1, 2]
+    assert sum(1 in members for members in spy.members) <= 2
+    assert sum(0 in members for members in spy.members) > 4
     torch.testing.assert_close(found, centres, atol=2e-3, rtol=0)
 
 
 def test_all_stop_when_all_are_solved() -> None:
     objective, centres = _quadratics(2, 3, 1)
-    calls = []
-
-    def spy(x, members):
-        calls.append(len(members))
-        return objective(x, members)
-
+    spy = _Spy(objective)
     minimise(spy, centres, 1000)
-    assert len(calls) == 2
+    assert len(spy.points) == 2
 
 
 def test_the_first_trial_step_has_the_length_asked_for() -> None:
-    seen = []
-
-    def objective(x, members):
-        seen.append(x.clone())
-        return (x - 100).square().sum(dim=1), 2 * (x - 100)
-
-    minimise(objective, torch.zeros(2, 4), 1, first_step=0.25)
-    np.testing.assert_allclose(seen[1].norm(dim=1), [0.25, 0.25], rtol=1e-5)
+    spy = _Spy(lambda x, _members: ((x - 100).square().sum(dim=1), 2 * (x - 100)))
+    minimise(spy, torch.zeros(2, 4), 1, first_step=0.25)
+    np.testing.assert_allclose(spy.points[1].norm(dim=1), [0.25, 0.25], rtol=1e-5)
 
 
 def test_no_iteration_gives_the_start_and_never_changes_it_in_place() -> None:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import normal
+from planted import normal, qrels_of
 
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.losses import RankingLoss, corpus_softmax, pull_of
-from era_cache.types import Qrels
 
-
-def _qrels(*rows: tuple[int, int, int]) -> Qrels:
-    return Qrels(*(np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)))
-
-
-# Query 0 has two positives of other grades, query 1 two equal ones, query 2 one.
-QRELS = _qrels((1, 4, 1), (0, 2, 3), (1, 0, 1), (0, 5, 1), (2, 3, 2), (0, 1, 0), (2, 0, -1))
+# Query 0 has two positives of other grades, query 1 two equal ones, query 2 one,
+# query 3 none.
+QRELS = qrels_of(
+    (1, 4, 1), (0, 2, 3), (1, 0, 1), (0, 5, 1), (2, 3, 2), (0, 1, 0), (2, 0, -1), (3, 2, 0)
+)
 BARRED = torch.zeros(3, 6, dtype=torch.bool)
 BARRED[0, 1] = BARRED[0, 0] = BARRED[2, 5] = True
 
@@ -41,7 +36,7 @@ def _naive(mapped, corpus, qrels, temperature, barred, rows) -> torch.Tensor:
 
 def _found(mapped, corpus, temperature, *, qrels=QRELS, barred=None, rows=(0, 1, 2), **options):
     here = torch.tensor(rows)
-    pull = pull_of(qrels, 3, corpus)[here]
+    pull = pull_of(qrels, 4, corpus)[here]
     return corpus_softmax(mapped, corpus, pull, temperature, barred=barred, rows=here, **options)
 
 
@@ -51,26 +46,10 @@ def test_pull_is_the_mean_of_the_positives_weighted_by_grade() -> None:
         [0, 0, 0.75, 0, 0, 0.25],
         [0.5, 0, 0, 0, 0.5, 0],
         [0, 0, 0, 1, 0, 0],
-        [0, 0, 0, 0, 0, 0],  # no judgement at all
+        [0, 0, 0, 0, 0, 0],  # no positive
     ]
     assert pull_of(QRELS, 4, corpus).tolist() == expected
     assert pull_of(QRELS, 4, corpus).dtype == torch.float32
-
-
-def test_judgements_below_one_pull_nothing() -> None:
-    assert pull_of(_qrels((0, 2, 0), (0, 3, -1)), 1, torch.eye(4)).tolist() == [[0.0] * 4]
-
-
-def test_loss_of_a_worked_example() -> None:
-    # Scores 1 and 0 at temperature 1; the positive is the first: ln(e + 1) - 1. The gradient is
-    # the expected document (e, 1) / (e + 1) less the positive (1, 0); by the temperature's
-    # logarithm the loss changes by the wanted score 1 less the expected one e / (e + 1).
-    corpus = torch.eye(2)
-    found = corpus_softmax(corpus[:1], corpus, corpus[:1], torch.ones(1))
-    assert found.loss.tolist() == [pytest.approx(math.log(math.e + 1) - 1)]
-    share = 1 / (math.e + 1)
-    assert found.gradient.tolist() == [[pytest.approx(-share), pytest.approx(share)]]
-    assert found.by_log_temperature.tolist() == [pytest.approx(share)]
 
 
 @given(

@@ -7,95 +7,60 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from planted import normal
+from planted import normal, qrels_of
 
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import unit
-from era_cache.fitting.mining import STRATEGIES, Mining, Triples, mine_triples, pool_rows
+from era_cache.fitting.mining import STRATEGIES, Mining, mine_triples, pool_rows
 from era_cache.types import Qrels
 
 
-def _qrels(*rows: tuple[int, int, int]) -> Qrels:
-    return Qrels(*(np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)))
-
-
-def _plane(
+def _mined(
     cosines: list[float],
-    positives: list[int],
-    *,
+    positive: int,
     strategy: str = "topk_percpos",
-    negatives: int = 2,
+    negatives: int = 1,
     top: int = 2000,
-    seed: int = 0,
-    exclude: int | None = None,
-) -> Triples:
-    """Mine for one query along the first axis; document i has cosine ``cosines[i]`` to it."""
+    exclude: int = -1,
+) -> set[tuple[int, ...]]:
+    """What is mined under many seeds for a query to which document i has cosine ``cosines[i]``."""
     across = [(1 - c * c) ** 0.5 for c in cosines]
-    corpus = torch.tensor(list(zip(cosines, across, strict=True)))
-    return mine_triples(
+    query, corpus = (
         torch.tensor([[1.0, 0.0]]),
-        _qrels(*((0, doc, 1) for doc in positives)),
-        corpus,
-        Mining(strategy, negatives, top),
-        exclude=None if exclude is None else torch.tensor([exclude]),
-        seed=seed,
+        torch.tensor(list(zip(cosines, across, strict=True))),
     )
+    qrels, mining = qrels_of((0, positive, 1)), Mining(strategy, negatives, top)
+    drawn = [
+        mine_triples(query, qrels, corpus, mining, exclude=torch.tensor([exclude]), seed=seed)
+        for seed in range(60)
+    ]
+    return {tuple(triples.negative_rows[0].tolist()) for triples in drawn}
 
 
 # The published strategy by hand
 
 
 def test_the_hardest_negative_is_always_taken_and_the_others_from_twice_as_many() -> None:
-    cosines = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
-    drawn = [_plane(cosines, [0], negatives=2, seed=seed).negative_rows[0] for seed in range(60)]
-    assert {int(rows[0]) for rows in drawn} == {1}
     # The pool is the best 2 x 2 documents below the positive: 1, 2, 3, 4.
-    assert {int(rows[1]) for rows in drawn} == {2, 3, 4}
-
-
-def test_documents_too_close_to_the_positive_are_passed_over() -> None:
-    # The limit is 0.95 x 0.8 = 0.76: of 0.9, 0.77 and 0.75 only the last is a negative.
-    cosines = [0.8, 0.9, 0.77, 0.75, 0.1, 0.0]
-    drawn = [_plane(cosines, [0], negatives=1, seed=seed).negative_rows for seed in range(20)]
-    assert {int(rows[0, 0]) for rows in drawn} == {3}
-
-
-def test_with_a_negative_score_every_document_below_the_positive_counts() -> None:
-    # 0.95 x -0.5 = -0.475 lies above the positive; the limit is -0.5 itself.
-    cosines = [-0.5, -0.48, -0.6, 0.9, 0.8]
-    drawn = [_plane(cosines, [0], negatives=1, seed=seed).negative_rows for seed in range(20)]
-    assert {int(rows[0, 0]) for rows in drawn} == {2}
+    cosines = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+    assert _mined(cosines, 0, negatives=2) == {(1, 2), (1, 3), (1, 4)}
 
 
 def test_any_positive_may_be_drawn() -> None:
-    cosines = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
-    drawn = {int(_plane(cosines, [0, 2], seed=seed).positive_rows[0]) for seed in range(40)}
-    assert drawn == {0, 2}
-
-
-def test_missing_negatives_are_drawn_from_all_other_documents() -> None:
-    # Only document 3 lies below 0.95 of the positive; 1 and 2 fill up, never the positive.
-    cosines = [0.5, 0.9, 0.8, 0.1]
-    for seed in range(20):
-        rows = _plane(cosines, [0], negatives=3, seed=seed).negative_rows[0].tolist()
-        assert rows[0] == 3
-        assert sorted(rows) == [1, 2, 3]
+    corpus, qrels = unit(normal(8, 3)), qrels_of((0, 2, 1), (0, 5, 2))
+    drawn = [
+        mine_triples(corpus[:1], qrels, corpus, Mining(), exclude=None, seed=seed)
+        for seed in range(40)
+    ]
+    assert {int(triples.positive_rows[0]) for triples in drawn} == {2, 5}
 
 
 def test_only_the_teachers_best_are_mined() -> None:
     cosines = [0.9, 0.85, 0.84, 0.83, 0.2, 0.1]
     # Of the best two, 0 is the positive and 1 qualifies (limit 0.855).
-    drawn = [_plane(cosines, [0], negatives=1, top=2, seed=seed) for seed in range(10)]
-    assert {int(t.negative_rows[0, 0]) for t in drawn} == {1}
+    assert _mined(cosines, 0, top=2) == {(1,)}
     # Of the best one, none is left: at random from the rest.
-    drawn = [_plane(cosines, [0], negatives=1, top=1, seed=seed) for seed in range(40)]
-    assert len({int(t.negative_rows[0, 0]) for t in drawn}) > 2
-
-
-def test_naive_mining_takes_the_best_even_above_the_positive() -> None:
-    cosines = [0.5, 0.9, 0.8, 0.7, 0.1]
-    triples = _plane(cosines, [0], strategy="naive_topk", negatives=3)
-    assert triples.negative_rows.tolist() == [[1, 2, 3]]
+    assert _mined(cosines, 0, top=1) == {(doc,) for doc in range(1, 6)}
 
 
 # All strategies
@@ -105,12 +70,13 @@ def _case(seed: int) -> tuple[torch.Tensor, Qrels, torch.Tensor, torch.Tensor]:
     """Four queries, twenty documents, random judgements of all grades, excluded documents."""
     rng = np.random.default_rng(seed)
     rows = [
-        (query, int(doc), int(rng.integers(-1, 3)))
+        (query, doc, rng.integers(-1, 3))
         for query in range(4)
         for doc in rng.choice(20, rng.integers(1, 5), replace=False)
     ]
     exclude = torch.from_numpy(rng.integers(-1, 20, 4))
-    return unit(normal(4, 5, seed=seed)), _qrels(*rows), unit(normal(20, 5, seed=seed + 1)), exclude
+    teacher, corpus = unit(normal(4, 5, seed=seed)), unit(normal(20, 5, seed=seed + 1))
+    return teacher, qrels_of(*rows), corpus, exclude
 
 
 @given(
@@ -148,43 +114,39 @@ def test_negatives_are_those_of_a_plain_loop(seed, strategy, negatives, top) -> 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_mining_depends_on_its_seed_only(strategy) -> None:
-    teacher, corpus = unit(normal(4, 5)), unit(normal(20, 5, seed=1))
-    qrels = _qrels(*((query, query, 1) for query in range(4)))
+    teacher, qrels, corpus, exclude = _case(0)
 
     def mined(seed: int) -> list[list[int]]:
         mining = Mining(strategy, 3)
-        triples = mine_triples(teacher, qrels, corpus, mining, exclude=None, seed=seed)
+        triples = mine_triples(teacher, qrels, corpus, mining, exclude=exclude, seed=seed)
         return triples.negative_rows.tolist()
 
     assert mined(1) == mined(1)
     different = len({str(mined(seed)) for seed in range(5)})
-    assert different == 1 if strategy == "naive_topk" else different > 1
+    assert different > 1 or strategy == "naive_topk"
 
 
 def test_random_negatives_are_drawn_from_all_the_others() -> None:
-    cosines = [0.9, 0.8, 0.7, 0.6, 0.5]
-    drawn = [
-        _plane(cosines, [1], strategy="random", negatives=1, seed=s, exclude=3) for s in range(60)
-    ]
-    assert {int(t.negative_rows[0, 0]) for t in drawn} == {0, 2, 4}
+    found = _mined([0.9, 0.8, 0.7, 0.6, 0.5], 1, "random", exclude=3)
+    assert found == {(0,), (2,), (4,)}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_corpus_without_enough_negatives_is_refused(strategy) -> None:
     with pytest.raises(FitError, match="corpus is too small"):
-        _plane([0.9, 0.8], [0], strategy=strategy, negatives=2)
+        _mined([0.9, 0.8], 0, strategy, negatives=2)
 
 
 def test_a_query_without_enough_negatives_is_left_out_and_the_others_stay() -> None:
     corpus = unit(normal(4, 3))
-    qrels = _qrels((0, 0, 1), (0, 1, 0), (0, 2, 0), (1, 3, 1))
+    qrels = qrels_of((0, 0, 1), (0, 1, 0), (0, 2, 0), (1, 3, 1))
     triples = mine_triples(corpus[:2], qrels, corpus, Mining("random", 2), exclude=None, seed=0)
     assert triples.query_rows.tolist() == [1]
 
 
 def test_an_unknown_strategy_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(InputError, match="'best'; expected one of random, naive_topk"):
-        _plane([0.9, 0.8, 0.7], [0], strategy="best")
+        _mined([0.9, 0.8, 0.7], 0, "best")
 
 
 # Pools
@@ -193,7 +155,7 @@ def test_an_unknown_strategy_is_refused_with_those_that_there_are() -> None:
 def _pool(most: int, per_query: int, seed: int = 0) -> tuple[list[int], list[list[int]]]:
     """A pool for four queries on documents 0 to 59, and each query's ranking."""
     mapped, corpus = unit(normal(4, 6, seed=3)), unit(normal(60, 6, seed=4))
-    qrels = _qrels((0, 50, 1), (1, 51, 0), (2, 52, -1), (0, 53, 2))
+    qrels = qrels_of((0, 50, 1), (1, 51, 0), (2, 52, -1), (0, 53, 2))
     rows = pool_rows(mapped, qrels, corpus, most=most, per_query=per_query, seed=seed)
     ranking = (mapped @ corpus.T).argsort(dim=1, descending=True).tolist()
     assert rows.dtype == np.int64
