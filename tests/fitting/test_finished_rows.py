@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,16 @@ def _job(number: int) -> dict[str, object]:
     return {"candidate": "era", "number": number, "steps": ((0.5, 2),)}
 
 
+def _row(number: int) -> dict[str, object]:
+    return {"job": json_digest(_job(number)), "held_out": number / 10, "name": "Zürich"}
+
+
 def _filled(folder: Path, count: int = 3) -> Path:
     rows = FinishedRows(folder, INPUTS)
     for number in range(count):
         rows.add(_job(number), {"held_out": number / 10, "name": "Zürich"})
+        # Each is on the disk when it is added.
+        assert len((folder / "rows.jsonl").read_bytes().splitlines()) == number + 2
     return folder / "rows.jsonl"
 
 
@@ -30,21 +37,15 @@ def test_the_file_is_as_specified(tmp_path) -> None:
     path = _filled(tmp_path / "new" / "folder", 1)
     head, row = path.read_text("utf-8").splitlines()
     assert json.loads(head) == {"format": "era-rows", "version": 1, "inputs": json_digest(INPUTS)}
-    assert json.loads(row) == {"job": json_digest(_job(0)), "held_out": 0.0, "name": "Zürich"}
+    assert json.loads(row) == _row(0)
     assert path.read_bytes().endswith(b"\n")
 
 
 def test_rows_are_found_by_their_job_now_and_later(tmp_path) -> None:
     _filled(tmp_path)
+    (tmp_path / "sweep.csv").write_text("a\n")  # tables may have grown beside them
     rows = FinishedRows(tmp_path, INPUTS)
-    for number in range(3):
-        found = rows.get(_job(number))
-        assert found == {
-            "job": json_digest(_job(number)),
-            "held_out": number / 10,
-            "name": "Zürich",
-        }
-    assert rows.get(_job(3)) is None
+    assert [rows.get(_job(number)) for number in range(4)] == [*map(_row, range(3)), None]
     added = rows.add(_job(3), {"held_out": 0.5})
     assert rows.get(_job(3)) == added == {"job": json_digest(_job(3)), "held_out": 0.5}
     assert FinishedRows(tmp_path, INPUTS).get(_job(3)) == added
@@ -53,17 +54,9 @@ def test_rows_are_found_by_their_job_now_and_later(tmp_path) -> None:
 def test_of_two_rows_of_a_job_the_later_counts(tmp_path) -> None:
     rows = FinishedRows(tmp_path, INPUTS)
     rows.add(_job(0), {"round": "short"})
-    rows.add(_job(0), {"round": "full"})
-    for found in (rows.get(_job(0)), FinishedRows(tmp_path, INPUTS).get(_job(0))):
-        assert found is not None
-        assert found["round"] == "full"
-
-
-def test_each_row_is_on_the_disk_when_it_is_added(tmp_path) -> None:
-    rows = FinishedRows(tmp_path, INPUTS)
-    for number in range(3):
-        rows.add(_job(number), {})
-        assert len((tmp_path / "rows.jsonl").read_bytes().splitlines()) == number + 2
+    last = rows.add(_job(0), {"round": "full"})
+    assert last["round"] == "full"
+    assert rows.get(_job(0)) == FinishedRows(tmp_path, INPUTS).get(_job(0)) == last
 
 
 def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(tmp_path) -> None:
@@ -100,12 +93,6 @@ def test_a_folder_of_other_files_is_refused(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_an_empty_folder_and_one_that_grew_tables_are_taken(tmp_path) -> None:
-    _filled(tmp_path)
-    (tmp_path / "sweep.csv").write_text("a\n")
-    assert FinishedRows(tmp_path, INPUTS).get(_job(2)) is not None
-
-
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path) -> None:
     (tmp_path / "rows").write_text("mine")
     with pytest.raises(StoreError, match="A file is in the way"):
@@ -133,13 +120,8 @@ def test_another_file_of_that_name_is_refused_and_left_as_it_is(tmp_path, conten
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"garbage", "not valid JSON"),
-        (b"\xff\xfe", "not valid JSON"),
-        (b"", "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
-        (b"[1, 2]", "not a row"),
-        (b'{"held_out": 1}', "not a row"),
-        (b'{"job": 7}', "not a row"),
+        *((line, "not valid JSON") for line in (b"garbage", b"\xff\xfe", b"", b"[" * 100_000)),
+        *((line, "not a row") for line in (b"[1, 2]", b'{"held_out": 1}', b'{"job": 7}')),
     ],
 )
 def test_a_line_that_is_no_row_is_named(tmp_path, line, words) -> None:
@@ -148,10 +130,7 @@ def test_a_line_that_is_no_row_is_named(tmp_path, line, words) -> None:
     path.write_bytes(b"\n".join([*lines[:2], line, *lines[2:], b""]))
     with pytest.raises(FormatError, match=rf"rows\.jsonl line 3: {words}"):
         FinishedRows(tmp_path, INPUTS)
-
-
-def test_a_damaged_first_line_is_named(tmp_path) -> None:
-    (tmp_path / "rows.jsonl").write_bytes(b"garbage\n")
+    path.write_bytes(b"garbage\n")
     with pytest.raises(FormatError, match=r"rows\.jsonl line 1: not valid JSON"):
         FinishedRows(tmp_path, INPUTS)
 
@@ -166,11 +145,8 @@ def test_two_runs_that_append_at_once_lose_nothing(tmp_path) -> None:
         for i in range(number, 40, 2):
             runs[number].add(_job(i), {"value": i, "wide": wide})
 
-    threads = [threading.Thread(target=append, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(append, range(2)))
     rows = FinishedRows(tmp_path, INPUTS)
     found = [rows.get(_job(i)) for i in range(40)]
     assert [row and (row["value"], row["wide"]) for row in found] == [(i, wide) for i in range(40)]
