@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,8 +15,12 @@ from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.candidates import DEFAULT, TRAINED, VIEWS_READ
 from era_cache.fitting.choice import choose
-from era_cache.fitting.recipes import fit_candidates, fit_paper, parts_of
-from era_cache.fitting.tensors import FitData
+from era_cache.fitting.recipes import FitResult, fit_candidates, fit_paper, parts_of
+
+
+@pytest.fixture(scope="module")
+def whole() -> FitResult:
+    return fit_candidates(fit_data(), QUICK)
 
 
 def test_all_candidates_are_fitted_and_named_to_the_user() -> None:
@@ -49,12 +54,14 @@ def test_useless_large_vectors_leave_small_or_its_own_training() -> None:
     assert result.candidates["aligned"].mean < 0.3 * result.candidates["small"].mean
 
 
-def test_fitting_depends_on_data_and_configuration_only() -> None:
-    one, two = fit_candidates(fit_data(), QUICK), fit_candidates(fit_data(), QUICK)
-    assert one.choice == two.choice
-    for name, fit in one.candidates.items():
-        assert torch.equal(fit.adapter.weight, two.candidates[name].adapter.weight)
-        np.testing.assert_array_equal(fit.values, two.candidates[name].values)
+def test_fitting_depends_on_data_and_configuration_only(whole) -> None:
+    # Which candidate is asked for decides what ships, and nothing else.
+    again = fit_candidates(fit_data(), QUICK, candidate="aligned")
+    assert again.choice.name == "aligned"
+    assert list(again.candidates) == list(whole.candidates)
+    for name, fit in whole.candidates.items():
+        assert torch.equal(fit.adapter.weight, again.candidates[name].adapter.weight)
+        np.testing.assert_array_equal(fit.values, again.candidates[name].values)
 
 
 def test_all_candidates_are_judged_by_the_same_queries() -> None:
@@ -73,36 +80,34 @@ def test_candidates_without_references_can_remember_labelled_queries() -> None:
 
 
 def test_a_collection_without_labels_is_left_to_the_others() -> None:
-    silent = fit_data(seed=1)
-    none = [
-        queries._replace(qrels=queries.qrels._replace(relevance=np.zeros(40, dtype=np.int64)))
-        for queries in (silent.train, silent.validation)
-    ]
-    silent = silent._replace(train=none[0], validation=none[1])
+    silent, zeros = fit_data(seed=1), np.zeros(40, dtype=np.int64)
+    silent = silent._replace(
+        **{
+            part: queries._replace(qrels=queries.qrels._replace(relevance=zeros))
+            for part, queries in (("train", silent.train), ("validation", silent.validation))
+        }
+    )
     assert len(parts_of([fit_data(), silent], QUICK)) == 1
     with pytest.raises(FitError, match="nothing to learn"):
         parts_of(silent, QUICK)
 
 
-def _few(n_train: int, n_validation: int) -> FitData:
-    return fit_data(n_train=n_train, n_validation=n_validation)
-
-
-def test_a_single_labelled_query_is_refused() -> None:
-    with pytest.raises(FitError, match="cannot both train and judge"):
-        fit_candidates(_few(1, 0), QUICK)
-
-
-def test_without_refit_an_empty_side_is_refused() -> None:
-    config = dataclasses.replace(QUICK, refit=False)
-    with pytest.raises(FitError, match="cannot both train and judge"):
-        parts_of(_few(5, 0), config)
-    with pytest.raises(FitError, match="nothing to learn"):
-        parts_of(_few(0, 5), config)
+@pytest.mark.parametrize(
+    ("n_train", "n_validation", "refit", "message"),
+    [
+        (1, 0, True, "cannot both train and judge"),
+        (5, 0, False, "cannot both train and judge"),
+        (0, 5, False, "nothing to learn"),
+    ],
+)
+def test_too_few_labelled_queries_are_refused(n_train, n_validation, refit, message) -> None:
+    data = fit_data(n_train=n_train, n_validation=n_validation)
+    with pytest.raises(FitError, match=message):
+        fit_candidates(data, dataclasses.replace(QUICK, refit=refit))
 
 
 def test_two_labelled_queries_are_enough() -> None:
-    result = fit_candidates(_few(2, 0), QUICK)
+    result = fit_candidates(fit_data(n_train=2, n_validation=0), QUICK)
     assert all(len(fit.values[0]) == 2 for fit in result.candidates.values())
 
 
@@ -112,75 +117,55 @@ def test_fitting_refuses_a_candidate_that_it_does_not_make(candidate) -> None:
         fit_candidates(fit_data(), QUICK, candidate=candidate)
 
 
-def test_the_candidate_asked_for_ships() -> None:
-    result = fit_candidates(fit_data(), QUICK, candidate="aligned")
-    assert result.choice.name == "aligned"
-    assert tuple(result.candidates) == DEFAULT
-
-
 # Interruption
 
 
-class _Interrupt:
-    """Ctrl-C during a candidate; keeps what was told."""
+def _interrupt(during: str) -> Callable[[str], None]:
+    """Ctrl-C during a candidate."""
 
-    def __init__(self, during: str) -> None:
-        self.told: list[str] = []
-        self._during = during
-
-    def __call__(self, text: str) -> None:
-        self.told.append(text)
-        if text.startswith(f"{self._during}, "):
+    def tell(text: str) -> None:
+        if text.startswith(f"{during}, "):
             raise KeyboardInterrupt
 
-
-def test_an_interruption_leaves_what_is_ready_to_choose_from() -> None:
-    whole = fit_candidates(fit_data(), QUICK)
-    result = fit_candidates(fit_data(), QUICK, progress=_Interrupt("era-dual"))
-    assert list(result.candidates) == ["small", "aligned", "era"]
-    assert result.missing == ("era-dual", "small+")
-    assert result.choice == choose(result.candidates)
-    assert torch.equal(
-        result.candidates["era"].adapter.weight, whole.candidates["era"].adapter.weight
-    )
+    return tell
 
 
-def test_what_an_interruption_left_is_not_fitted_again() -> None:
-    whole = fit_candidates(fit_data(), QUICK)
-    partial = fit_candidates(fit_data(), QUICK, progress=_Interrupt("era-dual"))
-    ready = {"era": partial.candidates["era"]}
+def test_an_interruption_leaves_what_is_ready_and_that_is_not_fitted_again(whole) -> None:
+    partial = fit_candidates(fit_data(), QUICK, progress=_interrupt("era-dual"))
+    assert list(partial.candidates) == ["small", "aligned", "era"]
+    assert partial.missing == ("era-dual", "small+")
+    assert partial.choice == choose(partial.candidates)
+    era = partial.candidates["era"]
+    assert torch.equal(era.adapter.weight, whole.candidates["era"].adapter.weight)
     told: list[str] = []
-    result = fit_candidates(fit_data(), QUICK, progress=told.append, ready=ready)
-    assert result.candidates["era"] is ready["era"]
+    result = fit_candidates(fit_data(), QUICK, progress=told.append, ready={"era": era})
+    assert result.candidates["era"] is era
     assert not any(text == "era" or text.startswith("era, ") for text in told)
     assert result.missing == ()
     assert list(result.candidates) == list(whole.candidates)
     assert result.choice == whole.choice
 
 
-def test_a_ready_candidate_joins_although_one_before_it_is_interrupted() -> None:
-    whole = fit_candidates(fit_data(), QUICK)
+def test_a_ready_candidate_joins_although_one_before_it_is_interrupted(whole) -> None:
     ready = {"small+": whole.candidates["small+"]}
-    result = fit_candidates(fit_data(), QUICK, progress=_Interrupt("era"), ready=ready)
+    result = fit_candidates(fit_data(), QUICK, progress=_interrupt("era"), ready=ready)
     assert list(result.candidates) == ["small", "aligned", "small+"]
     assert result.missing == ("era", "era-dual")
 
 
 def test_the_candidate_asked_for_must_have_been_fitted() -> None:
     with pytest.raises(FitError, match=r"Interrupted before small\+ was fitted"):
-        fit_candidates(fit_data(), QUICK, candidate="small+", progress=_Interrupt("era"))
-    result = fit_candidates(fit_data(), QUICK, candidate="era", progress=_Interrupt("small+"))
+        fit_candidates(fit_data(), QUICK, candidate="small+", progress=_interrupt("era"))
+    result = fit_candidates(fit_data(), QUICK, candidate="era", progress=_interrupt("small+"))
     assert result.choice.name == "era"
 
 
 def test_a_large_model_of_noise_knows_no_documents() -> None:
     data = fit_data(n_train=6, n_validation=6)
     noise = unit(normal(len(data.align_large), 16, seed=9))
-    found = {
-        known: fit_candidates(data._replace(align_large=large), QUICK).candidates["era-dual"]
-        for known, large in ((1, data.align_large), (0, noise))
-    }
-    assert {known: fit.options["knows_documents"] for known, fit in found.items()} == {1: 1, 0: 0}
+    for known, large in ((1, data.align_large), (0, noise)):
+        fits = fit_candidates(data._replace(align_large=large), QUICK).candidates
+        assert fits["era-dual"].options["knows_documents"] == known
 
 
 # The published recipe

@@ -6,20 +6,18 @@ import numpy as np
 import pytest
 import torch
 from hash_encoder import HashEncoder
-from planted import embedded, planted_texts
+from planted import SPLIT, embedded, planted_texts
 
 from era_cache.collection.records import Collection
-from era_cache.collection.splits import make_split
-from era_cache.config import SplitConfig
+from era_cache.collection.splits import Split, make_split
 from era_cache.errors import FitError, FormatError, StoreError
-from era_cache.fitting.encoder_pair import resolve_encoders
+from era_cache.fitting.encoder_pair import Encoders, resolve_encoders
 from era_cache.fitting.tensors import load_fit_data, load_held_out, query_set, resolve_device
 from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
 from era_cache.types import Role
 
 LARGE, SMALL = HashEncoder(24, "large"), HashEncoder(16, "small")
-SPLIT = SplitConfig(labels=0.3)
 TEXTS = planted_texts()
 
 
@@ -33,6 +31,16 @@ def collection(store) -> Collection:
     return store.collection("planted")
 
 
+@pytest.fixture
+def split(collection) -> Split:
+    return make_split(collection, SPLIT)
+
+
+@pytest.fixture
+def encoders(store, collection) -> Encoders:
+    return resolve_encoders(store, collection)
+
+
 def _vectors(encoder: HashEncoder, texts: list[str]) -> np.ndarray:
     vectors = np.concatenate([v for _, v in encoder.encode(texts, Role.QUERY)])
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -44,18 +52,24 @@ def _close(tensor: torch.Tensor, expected: np.ndarray) -> None:
     np.testing.assert_allclose(tensor.norm(dim=1).numpy(), 1, atol=1e-6)
 
 
-def test_fit_data_are_the_unit_vectors_of_the_right_texts_in_order(store, collection) -> None:
-    split = make_split(collection, SPLIT)
-    data = load_fit_data(
-        collection, split, resolve_encoders(store, collection), align_documents=1000
-    )
-    for queries, rows in ((data.train, split.train), (data.validation, split.validation)):
+def test_fit_data_are_the_unit_vectors_of_the_right_texts_in_order(
+    collection, split, encoders
+) -> None:
+    data = load_fit_data(collection, split, encoders, align_documents=1000)
+    held_out = load_held_out(collection, split, encoders)
+    assert held_out.large_corpus is None
+    for queries, rows in (
+        (data.train, split.train),
+        (data.validation, split.validation),
+        (held_out.queries, split.test),
+    ):
         assert queries.ids == [TEXTS.query_ids[row] for row in rows]
         own = [TEXTS.query_texts[row] for row in rows]
         _close(queries.views["large"], _vectors(LARGE, own))
         _close(queries.views["small"], _vectors(SMALL, own))
         assert queries.exclude is None
-    _close(data.corpus, _vectors(SMALL, TEXTS.doc_texts))
+    for read in (data, held_out):
+        _close(read.corpus, _vectors(SMALL, TEXTS.doc_texts))
     assert data.tie_ranks.tolist() == tie_order(TEXTS.doc_ids).tolist()
     # The same documents on both sides of the alignment: find them by their small vectors.
     assert data.align_large.shape == (60, 24)
@@ -65,24 +79,13 @@ def test_fit_data_are_the_unit_vectors_of_the_right_texts_in_order(store, collec
     _close(data.align_large, _vectors(LARGE, [TEXTS.doc_texts[row] for row in rows]))
 
 
-def test_fewer_alignment_documents_are_part_of_more(store, collection) -> None:
-    split, encoders = make_split(collection, SPLIT), resolve_encoders(store, collection)
+def test_fewer_alignment_documents_are_part_of_more(collection, split, encoders) -> None:
     some, more = (
-        load_fit_data(collection, split, encoders, align_documents=count) for count in (10, 30)
+        load_fit_data(collection, split, encoders, align_documents=count).align_large.tolist()
+        for count in (10, 30)
     )
-    assert (len(some.align_large), len(more.align_large)) == (10, 30)
-    found = {tuple(row) for row in more.align_large.tolist()}
-    assert {tuple(row) for row in some.align_large.tolist()} < found
-
-
-def test_held_out_data_are_the_test_queries(store, collection) -> None:
-    split = make_split(collection, SPLIT)
-    data = load_held_out(collection, split, resolve_encoders(store, collection))
-    assert data.queries.ids == [TEXTS.query_ids[row] for row in split.test]
-    own = [TEXTS.query_texts[row] for row in split.test]
-    _close(data.queries.views["large"], _vectors(LARGE, own))
-    _close(data.corpus, _vectors(SMALL, TEXTS.doc_texts))
-    assert data.large_corpus is None
+    assert (len(some), len(more)) == (10, 30)
+    assert set(map(tuple, some)) < set(map(tuple, more))
 
 
 def test_judgements_are_renumbered_by_position(collection) -> None:
@@ -102,36 +105,32 @@ def test_a_query_excludes_the_document_of_its_id_where_the_collection_says_so(co
     assert query_set(collection, np.array([0]), {}, "cpu").exclude is None
 
 
-def test_alignment_without_any_document_is_refused(store, collection) -> None:
-    encoders = resolve_encoders(store, collection)
-    for path in encoders.align.segment_paths():
+@pytest.mark.parametrize(
+    ("side", "error", "message"),
+    [
+        ("align", FitError, r"no document is encoded by hash-24.*--align-documents"),
+        ("small_query", StoreError, "24 of 24 rows are not encoded by hash-16"),
+    ],
+)
+def test_what_is_not_encoded_is_reported(collection, split, encoders, side, error, message) -> None:
+    for path in getattr(encoders, side).segment_paths():
         path.unlink()
-    with pytest.raises(FitError, match=r"no document is encoded by hash-24.*--align-documents"):
-        load_fit_data(collection, make_split(collection, SPLIT), encoders, align_documents=10)
-
-
-def test_a_missing_row_is_reported(store, collection) -> None:
-    encoders = resolve_encoders(store, collection)
-    for path in encoders.small_query.segment_paths():
-        path.unlink()
-    with pytest.raises(StoreError, match="24 of 24 rows are not encoded by hash-16"):
-        load_fit_data(collection, make_split(collection, SPLIT), encoders, align_documents=10)
+    with pytest.raises(error, match=message):
+        load_fit_data(collection, split, encoders, align_documents=10)
 
 
 @pytest.mark.parametrize("side", ["query", "small_query", "document", "align"])
-def test_a_changed_byte_of_any_segment_is_found_before_fitting(store, collection, side) -> None:
-    encoders = resolve_encoders(store, collection)
+def test_a_changed_byte_of_any_segment_is_found_before_fitting(
+    collection, split, encoders, side
+) -> None:
     (path,) = getattr(encoders, side).segment_paths()
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
-    split = make_split(collection, SPLIT)
-    for load in (
-        lambda: load_fit_data(collection, split, encoders, align_documents=10),
-        lambda: load_held_out(collection, split, encoders),
-    ):
-        with pytest.raises(FormatError, match="segment is damaged"):
-            load()
+    with pytest.raises(FormatError, match="segment is damaged"):
+        load_fit_data(collection, split, encoders, align_documents=10)
+    with pytest.raises(FormatError, match="segment is damaged"):
+        load_held_out(collection, split, encoders)
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
