@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import faiss
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import normal
 
 import era_cache.rank.search as search_module
 from era_cache.rank.measures import Ranking
@@ -42,11 +45,28 @@ def oracle(
     return Ranking(doc_rows, scores)
 
 
-def assert_same(found: Ranking, expected: Ranking) -> None:
+def check(
+    queries: np.ndarray,
+    corpus: np.ndarray,
+    k: int,
+    exclude: np.ndarray | None = None,
+    tie_ranks: np.ndarray | None = None,
+    **options: int,
+) -> None:
+    """Search finds what the oracle finds."""
+    given = (None if a is None else torch.from_numpy(a) for a in (exclude, tie_ranks))
+    options |= dict(zip(("exclude", "tie_ranks"), given, strict=True))
+    found = search(torch.from_numpy(queries), torch.from_numpy(corpus), k, **options)
+    expected = oracle(queries, corpus, k, exclude, tie_ranks)
     assert found.doc_rows.dtype == np.int64
     assert found.scores.dtype == np.float32
     np.testing.assert_array_equal(found.scores, expected.scores)
     np.testing.assert_array_equal(found.doc_rows, expected.doc_rows)
+
+
+def whole(rng: np.random.Generator, largest: int, *shape: int) -> np.ndarray:
+    """Small whole numbers, whose products float32 holds exactly."""
+    return rng.integers(-largest, largest + 1, size=shape).astype(np.float32)
 
 
 @settings(max_examples=200, deadline=None)
@@ -63,34 +83,16 @@ def assert_same(found: Ranking, expected: Ranking) -> None:
     by_torch=st.booleans(),
 )
 def test_equals_brute_force_whatever_ties_and_blocks(
-    seed: int,
-    n_queries: int,
-    n_docs: int,
-    dimensions: int,
-    largest: int,
-    k: int,
-    with_exclude: bool,
-    with_ranks: bool,
-    block_bytes: int,
-    by_torch: bool,
+    seed, n_queries, n_docs, dimensions, largest, k, with_exclude, with_ranks, block_bytes, by_torch
 ) -> None:
     rng = np.random.default_rng(seed)
-    queries = rng.integers(-largest, largest + 1, size=(n_queries, dimensions)).astype(np.float32)
-    corpus = rng.integers(-largest, largest + 1, size=(n_docs, dimensions)).astype(np.float32)
+    queries, corpus = (whole(rng, largest, n, dimensions) for n in (n_queries, n_docs))
     exclude = rng.integers(-1, n_docs, size=n_queries) if with_exclude else None
     ranks = rng.permutation(n_docs) if with_ranks else None
     with pytest.MonkeyPatch.context() as patch:
         if by_torch:  # as on other devices, and where scores may overflow
             patch.setattr(search_module, "_OVERFLOW", 0.0)
-        found = search(
-            torch.from_numpy(queries),
-            torch.from_numpy(corpus),
-            k,
-            exclude=None if exclude is None else torch.from_numpy(exclude),
-            tie_ranks=None if ranks is None else torch.from_numpy(ranks),
-            block_bytes=block_bytes,
-        )
-    assert_same(found, oracle(queries, corpus, k, exclude, ranks))
+        check(queries, corpus, k, exclude, ranks, block_bytes=block_bytes)
 
 
 @pytest.mark.parametrize("k", [1, 10, 1999, 2000, 2001])
@@ -100,15 +102,7 @@ def test_massive_ties_follow_the_ranks(k: int) -> None:
     queries = np.array([[1.0], [-1.0], [0.0], [2.0]], dtype=np.float32)
     ranks = rng.permutation(2000)
     exclude = np.array([int(np.argmin(ranks)), -1, 5, 0])
-    found = search(
-        torch.from_numpy(queries),
-        torch.from_numpy(corpus),
-        k,
-        exclude=torch.from_numpy(exclude),
-        tie_ranks=torch.from_numpy(ranks),
-        block_bytes=4 * 4 * 700,
-    )
-    assert_same(found, oracle(queries, corpus, k, exclude, ranks))
+    check(queries, corpus, k, exclude, ranks, block_bytes=4 * 4 * 700)
 
 
 def test_ties_come_in_the_order_of_trec_eval() -> None:
@@ -147,10 +141,7 @@ def test_copies_tie_wherever_they_stand(n_queries: int, by_torch: bool, monkeypa
 
 
 def test_the_same_search_gives_the_same_bytes_and_leaves_the_threads_alone() -> None:
-    import faiss
-
-    generator = torch.Generator().manual_seed(4)
-    queries, corpus = (torch.randn(n, 48, generator=generator) for n in (70, 3000))
+    queries, corpus = normal(70, 48), normal(3000, 48, seed=1)
     usual = torch.get_num_threads(), faiss.omp_get_max_threads()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(3)  # may be one setting with torch's: it depends on the builds
@@ -165,31 +156,18 @@ def test_the_same_search_gives_the_same_bytes_and_leaves_the_threads_alone() -> 
     assert one.doc_rows.tobytes() == two.doc_rows.tobytes()
 
 
-def test_many_results_are_found_for_few_queries_at_a_time() -> None:
+def test_queries_are_taken_some_at_a_time() -> None:
     rng = np.random.default_rng(2)
-    queries = rng.integers(-3, 4, size=(30, 4)).astype(np.float32)
-    corpus = rng.integers(-3, 4, size=(900, 4)).astype(np.float32)
-    arguments = torch.from_numpy(queries), torch.from_numpy(corpus)
-    found = search(*arguments, 800, block_bytes=2**18)  # room for the results of five queries
-    assert_same(found, oracle(queries, corpus, 800))
-
-
-def test_more_queries_than_are_taken_at_a_time() -> None:
-    rng = np.random.default_rng(1)
-    queries = rng.integers(-3, 4, size=(4500, 3)).astype(np.float32)
-    corpus = rng.integers(-3, 4, size=(40, 3)).astype(np.float32)
+    # Room for the results of five queries.
+    check(whole(rng, 3, 30, 4), whole(rng, 3, 900, 4), 800, block_bytes=2**18)
+    # More queries than are taken at a time.
     exclude = rng.integers(-1, 40, size=4500)
-    found = search(
-        torch.from_numpy(queries), torch.from_numpy(corpus), 7, exclude=torch.from_numpy(exclude)
-    )
-    assert_same(found, oracle(queries, corpus, 7, exclude))
+    check(whole(rng, 3, 4500, 3), whole(rng, 3, 40, 3), 7, exclude)
 
 
 @pytest.mark.parametrize("block_bytes", [2**12, 2**28])
 def test_vectors_of_any_length_are_ranked_by_dot_product(block_bytes: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    queries = torch.randn(30, 16, generator=generator) * 5
-    corpus = torch.randn(500, 16, generator=generator) * torch.rand(500, 1, generator=generator)
+    queries, corpus = normal(30, 16) * 5, normal(500, 16, seed=1) * normal(500, 1, seed=2).abs()
     found = search(queries, corpus, 20, block_bytes=block_bytes)
     expected = oracle(queries.numpy(), corpus.numpy(), 20)
     np.testing.assert_array_equal(found.doc_rows, expected.doc_rows)
@@ -206,10 +184,8 @@ def test_negative_zero_ties_with_zero() -> None:
 
 
 def test_faiss_agrees_where_no_scores_are_equal() -> None:
-    generator = torch.Generator().manual_seed(2)
-    queries = torch.randn(20, 8, generator=generator)
-    corpus = torch.randn(60, 8, generator=generator)
-    exclude = torch.randint(-1, 60, (20,), generator=generator)
+    queries, corpus = normal(20, 8), normal(60, 8, seed=1)
+    exclude = torch.arange(20) - 1
     index = faiss.IndexFlatIP(8)
     index.add(corpus.numpy())
     for k in (1, 10, 59, 60, 70):
@@ -246,10 +222,12 @@ def test_inputs_that_are_not_finite_are_refused(bad: float) -> None:
 def test_scores_beyond_float32_are_refused(sign: int) -> None:
     huge = torch.full((2, 1), 3e38)
     assert search(torch.ones(1, 1), huge, 2).doc_rows.tolist() == [[0, 1]]
-    with pytest.raises(ValueError, match="too large for float32"):
-        search(torch.full((1, 1), 10.0 * sign), huge, 1)
-    with pytest.raises(ValueError, match="too large for float32"):
-        search(torch.tensor([[10.0 * sign, -10.0 * sign]]), huge.expand(2, 2).contiguous(), 1)
+    for query, corpus in (
+        (torch.tensor([[10.0 * sign]]), huge),
+        (torch.tensor([[10.0 * sign, -10.0 * sign]]), huge.expand(2, 2).contiguous()),
+    ):
+        with pytest.raises(ValueError, match="too large for float32"):
+            search(query, corpus, 1)
 
 
 @pytest.mark.parametrize(
@@ -279,17 +257,9 @@ def test_arguments_that_do_not_fit_are_refused(options: dict[str, object], messa
 
 @pytest.mark.parametrize("large", [False, True])
 def test_faiss_does_the_large_searches_only(large: bool, monkeypatch) -> None:
-    used = []
-
-    def counted(*arguments):
-        used.append(len(arguments[0]))
-        return knn(*arguments)
-
-    knn = search_module._knn
-    monkeypatch.setattr(search_module, "_knn", counted)
+    spy = Mock(side_effect=search_module._knn)
+    monkeypatch.setattr(search_module, "_knn", spy)
     monkeypatch.setattr(search_module, "_FAISS_FROM", 30 * 50 + (not large))
-    generator = torch.Generator().manual_seed(0)
-    queries, corpus = (torch.randn(n, 8, generator=generator).round() for n in (30, 50))
-    found = search(queries, corpus, 5)
-    assert used == ([30] if large else [])
-    assert_same(found, oracle(queries.numpy(), corpus.numpy(), 5))
+    rng = np.random.default_rng(0)
+    check(whole(rng, 2, 30, 8), whole(rng, 2, 50, 8), 5)
+    assert [len(call.args[0]) for call in spy.call_args_list] == ([30] if large else [])
