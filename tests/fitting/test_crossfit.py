@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from planted import aligned, fit_data, labels_of, normal
+from planted import aligned, fit_data, labels_of, normal, qrels_of
 
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
@@ -21,7 +21,7 @@ from era_cache.fitting.mining import STRATEGIES
 from era_cache.fitting.softmax_documents import barred_documents
 from era_cache.fitting.stack import Member, Stack, Task
 from era_cache.fitting.tensors import FitData, QuerySet
-from era_cache.fitting.who_judges import Fold, Labels
+from era_cache.fitting.who_judges import Fold
 from era_cache.types import IntArray, Qrels
 
 CONFIG = FitConfig(
@@ -38,10 +38,10 @@ def _start(data: FitData) -> torch.Tensor:
     return aligned(data.align_large, data.align_small).weight
 
 
-def _request(data: FitData, config: FitConfig = CONFIG, **changes: object) -> Request:
+def _request(*collections: FitData, config: FitConfig = CONFIG, **changes: object) -> Request:
     """A candidate that reads the large view, without references."""
-    parts = [Part(data, labels_of(data.train, data.validation, config))]
-    return Request(parts, ("large",), _start(data), config)._replace(**changes)
+    parts = [Part(data, labels_of(data.train, data.validation, config)) for data in collections]
+    return Request(parts, ("large",), _start(collections[0]), config)._replace(**changes)
 
 
 def _answer() -> torch.Tensor:
@@ -49,19 +49,23 @@ def _answer() -> torch.Tensor:
     return torch.linalg.pinv(normal(12, 16, seed=1)).T.contiguous()
 
 
-def _by_hand(data: FitData, train: IntArray, judge: IntArray) -> Labels:
+def _one_fold(request: Request, train: IntArray, judge: IntArray) -> Request:
     """One fold, whose training rows are also all that the final adapter may see."""
-    labels = labels_of(data.train, data.validation, CONFIG)
-    return labels._replace(folds=(Fold(train, judge),), train_rows=train, judges=judge)
+    (part,) = request.parts
+    labels = part.labels._replace(folds=(Fold(train, judge),), train_rows=train, judges=judge)
+    return request._replace(parts=[part._replace(labels=labels)])
+
+
+def _values(adapter: Adapter, queries: QuerySet, data: FitData) -> np.ndarray:
+    """Values of an adapter for all queries of a set."""
+    return values_of(adapter.apply(queries.views), queries, np.arange(len(queries.ids)), data)
 
 
 def _started(request: Request) -> np.ndarray:
     """Values of the untrained start for the judging queries."""
     (part,) = request.parts
-    rows = part.labels.judges
-    views = {name: v[rows] for name, v in part.labels.queries.views.items()}
-    mapped = Adapter(request.views, request.start).apply(views)
-    return values_of(mapped, part.labels.queries, rows, part.data)
+    labels = part.labels
+    return _values(Adapter(request.views, request.start), labels.queries, part.data)[labels.judges]
 
 
 def _relabelled(data: FitData, rows: IntArray) -> FitData:
@@ -87,19 +91,23 @@ class _Spy:
         self.tasks: list[Task] = []
         self.members: list[list[Member]] = []
         self.judged: list[torch.Tensor] = []
+        monkeypatch.setattr(crossfit_module, "Stack", self._stack)
+        monkeypatch.setattr(judging, "values_of", self._values_of)
 
-        def stack(tasks, members, *args, **options):
-            self.stacks.append(Stack(tasks, members, *args, **options))
-            self.tasks.append(tasks[0])
-            self.members.append(list(members))
-            return self.stacks[-1]
+    def _stack(self, tasks, members, *args, **options) -> Stack:
+        self.stacks.append(Stack(tasks, members, *args, **options))
+        self.tasks.append(tasks[0])
+        self.members.append(list(members))
+        return self.stacks[-1]
 
-        def values(mapped, queries, rows, data):
-            self.judged.append(mapped.clone())
-            return values_of(mapped, queries, rows, data)
+    def _values_of(self, mapped, *args) -> np.ndarray:
+        self.judged.append(mapped.clone())
+        return values_of(mapped, *args)
 
-        monkeypatch.setattr(crossfit_module, "Stack", stack)
-        monkeypatch.setattr(judging, "values_of", values)
+
+@pytest.fixture
+def spy(monkeypatch) -> _Spy:
+    return _Spy(monkeypatch)
 
 
 # What comes out
@@ -114,11 +122,11 @@ def test_training_beats_its_start_on_held_out_queries() -> None:
     assert fitted.adapter.references == ()
     # Queries that nobody has judged find their documents too.
     data = fit_data(n_docs=150, n_train=110, n_validation=40)
-    views = data.validation.views
-    rows = np.arange(40)
-    after = values_of(fitted.adapter.apply(views), data.validation, rows, data)
-    before = values_of(Adapter(("large",), request.start).apply(views), data.validation, rows, data)
-    assert after.mean() > before.mean() + 0.15
+    before, after = (
+        _values(adapter, data.validation, data).mean()
+        for adapter in (Adapter(("large",), request.start), fitted.adapter)
+    )
+    assert after > before + 0.15
 
 
 def test_values_of_by_hand() -> None:
@@ -134,17 +142,14 @@ def test_values_of_by_hand() -> None:
 
 
 def test_a_value_honours_the_excluded_document() -> None:
-    data = fit_data(exclude=True)
-    rows = np.arange(40)
-    before = values_of(data.validation.views["small"], data.validation, rows, data)
-    best = int(before.argmax())
+    data, asis = fit_data(exclude=True), Adapter(("small",), torch.eye(12))
+    expected = _values(asis, data.validation, data)
+    best = int(expected.argmax())
     exclude = data.validation.exclude.clone()
     exclude[best] = int(data.validation.qrels.doc_rows[best])
-    barred = data.validation._replace(exclude=exclude)
-    after = values_of(data.validation.views["small"], barred, rows, data)
-    expected = before.copy()
     expected[best] = 0
-    np.testing.assert_array_equal(after, expected)
+    barred = data.validation._replace(exclude=exclude)
+    np.testing.assert_array_equal(_values(asis, barred, data), expected)
 
 
 def test_the_mean_of_collections_counts_each_alike_unless_few_judge() -> None:
@@ -167,7 +172,7 @@ def test_the_start_is_kept_where_training_does_not_help() -> None:
     # Labels that say nothing: no model that saw some of them does well on the others.
     shuffled = np.random.default_rng(0).permutation(40) + 100
     train = data.train._replace(qrels=data.train.qrels._replace(doc_rows=shuffled))
-    request = _request(data._replace(train=train), PLAIN, start=_answer())
+    request = _request(data._replace(train=train), config=PLAIN, start=_answer())
     fitted = crossfit(request)
     assert fitted.options["strength"] == "start"
     assert torch.equal(fitted.adapter.weight, request.start)
@@ -177,11 +182,12 @@ def test_the_start_is_kept_where_training_does_not_help() -> None:
 def test_a_strength_is_chosen_by_held_out_values() -> None:
     data = fit_data()
     alone = {
-        s: crossfit(_request(data, dataclasses.replace(CONFIG, strengths=(s,)))) for s in (1e6, 1.0)
+        s: crossfit(_request(data, config=dataclasses.replace(CONFIG, strengths=(s,))))
+        for s in (1e6, 1.0)
     }
     for strengths in ((1e6, 1.0), (1.0, 1e6)):
         config = dataclasses.replace(CONFIG, strengths=strengths)
-        assert crossfit(_request(data, config)).options["strength"] == 1.0
+        assert crossfit(_request(data, config=config)).options["strength"] == 1.0
     assert alone[1.0].mean > alone[1e6].mean
 
 
@@ -190,13 +196,12 @@ def test_a_strength_is_chosen_by_held_out_values() -> None:
 
 def test_each_value_comes_from_the_fold_model_that_never_saw_the_query() -> None:
     data = fit_data()
-    request = _request(data, PLAIN)
+    request = _request(data, config=PLAIN)
     fitted = crossfit(request)
     (part,) = request.parts
     assert len(part.labels.folds) == 3
     for fold in part.labels.folds:
-        alone = request._replace(parts=[Part(data, _by_hand(data, fold.train, fold.judge))])
-        (model,) = crossfit_all([alone], refit=False)
+        (model,) = crossfit_all([_one_fold(request, fold.train, fold.judge)], refit=False)
         assert model.options["strength"] == 1.0
         mapped = model.adapter.apply({"large": part.labels.queries.views["large"][fold.judge]})
         expected = values_of(mapped, part.labels.queries, fold.judge, data)
@@ -205,19 +210,17 @@ def test_each_value_comes_from_the_fold_model_that_never_saw_the_query() -> None
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_labels_of_the_queries_that_judge_do_not_reach_their_model(monkeypatch, number) -> None:
+def test_labels_of_the_queries_that_judge_do_not_reach_their_model(spy, number) -> None:
     data = fit_data()
-    fold = _request(data, PLAIN).parts[0].labels.folds[number]
-    mapped = []
+    fold = _request(data, config=PLAIN).parts[0].labels.folds[number]
     for given in (data, _relabelled(data, fold.judge)):
-        spy = _Spy(monkeypatch)
-        crossfit(_request(given, PLAIN))
-        mapped.append(spy.judged[1])  # the first is the start
+        crossfit(_request(given, config=PLAIN))
+    one, two = spy.judged[1], spy.judged[len(spy.judged) // 2 + 1]  # the first of each is the start
     judging = torch.zeros(80, dtype=torch.bool)
     judging[torch.from_numpy(fold.judge)] = True
-    torch.testing.assert_close(mapped[0][judging], mapped[1][judging], atol=1e-5, rtol=0)
+    torch.testing.assert_close(one[judging], two[judging], atol=1e-5, rtol=0)
     # The models of the other folds have seen them.
-    different = ~torch.isclose(mapped[0], mapped[1], atol=1e-2).all(dim=1)
+    different = ~torch.isclose(one, two, atol=1e-2).all(dim=1)
     assert bool(different[~judging].any())
 
 
@@ -225,7 +228,7 @@ def test_without_refit_no_label_of_a_validation_query_reaches_the_adapter() -> N
     data = fit_data()
     config = dataclasses.replace(PLAIN, refit=False)
     poisoned = _relabelled(data, np.arange(40, 60))
-    one, two = (crossfit(_request(d, config)) for d in (data, poisoned))
+    one, two = (crossfit(_request(d, config=config)) for d in (data, poisoned))
     assert one.options["strength"] == two.options["strength"] == 1.0
     assert torch.equal(one.adapter.weight, two.adapter.weight)
     assert one.mean > two.mean
@@ -235,12 +238,11 @@ def test_without_refit_no_label_of_a_validation_query_reaches_the_adapter() -> N
 def test_with_refit_all_labels_reach_the_adapter() -> None:
     data = fit_data()
     for rows in (np.arange(5), np.arange(40, 45)):
-        one, two = (crossfit(_request(d, PLAIN)) for d in (data, _relabelled(data, rows)))
+        one, two = (crossfit(_request(d, config=PLAIN)) for d in (data, _relabelled(data, rows)))
         assert not torch.allclose(one.adapter.weight, two.adapter.weight, atol=1e-3)
 
 
-def test_the_final_training_takes_all_rows_and_the_chosen_strength(monkeypatch) -> None:
-    spy = _Spy(monkeypatch)
+def test_the_final_training_takes_all_rows_and_the_chosen_strength(spy) -> None:
     data = fit_data()
     request = _request(data)
     whole = crossfit(request)
@@ -274,19 +276,18 @@ def test_an_excluded_document_takes_no_part() -> None:
                 train=data.train._replace(exclude=exclude),
                 validation=data.validation._replace(exclude=exclude),
             )
-            weights.append(crossfit(_request(given, PLAIN)).adapter.weight)
+            weights.append(crossfit(_request(given, config=PLAIN)).adapter.weight)
     assert torch.equal(weights[0], weights[1])
     assert not torch.allclose(weights[2], weights[3], atol=1e-4)
 
 
-def _barred(config: FitConfig, data: FitData, monkeypatch) -> torch.Tensor:
-    spy = _Spy(monkeypatch)
-    crossfit(_request(data, config))
-    barred = spy.tasks[0].barred
+def _barred(config: FitConfig, data: FitData, spy: _Spy) -> torch.Tensor:
+    crossfit(_request(data, config=config))
+    barred = spy.tasks[-2].barred  # of the folds; the last are of the final training
     return torch.zeros(80, len(data.corpus), dtype=torch.bool) if barred is None else barred
 
 
-def test_a_query_is_not_pushed_from_copies_of_its_positive(monkeypatch) -> None:
+def test_a_query_is_not_pushed_from_copies_of_its_positive(spy) -> None:
     data = fit_data()
     corpus = data.corpus.clone()
     corpus[120] = corpus[5]
@@ -294,18 +295,14 @@ def test_a_query_is_not_pushed_from_copies_of_its_positive(monkeypatch) -> None:
     corpus[122] = corpus[123]  # copies of each other, positives of nobody
     data = data._replace(corpus=corpus)
     assert 0.99 < float(corpus[5] @ corpus[121]) < 0.999
-    expected = torch.zeros(80, 150, dtype=torch.bool)
-    assert torch.equal(
-        _barred(dataclasses.replace(PLAIN, duplicates=1.1), data, monkeypatch), expected
-    )
-    expected[5, 120] = True
-    assert torch.equal(_barred(PLAIN, data, monkeypatch), expected)
-    expected[5, 121] = True
-    loose = dataclasses.replace(PLAIN, duplicates=0.99)
-    assert torch.equal(_barred(loose, data, monkeypatch), expected)
+    for duplicates, copies in ((1.1, []), (PLAIN.duplicates, [120]), (0.99, [120, 121])):
+        expected = torch.zeros(80, 150, dtype=torch.bool)
+        expected[5, copies] = True
+        config = dataclasses.replace(PLAIN, duplicates=duplicates)
+        assert torch.equal(_barred(config, data, spy), expected)
 
 
-def test_a_positive_is_never_barred(monkeypatch) -> None:
+def test_a_positive_is_never_barred(spy) -> None:
     # Query 0 has two positives that are copies, and must not find one of them.
     data = fit_data(exclude=True)
     corpus = data.corpus.clone()
@@ -314,24 +311,24 @@ def test_a_positive_is_never_barred(monkeypatch) -> None:
     exclude = data.train.exclude.clone()
     exclude[0] = 0
     train = data.train._replace(qrels=qrels, exclude=exclude)
-    barred = _barred(PLAIN, data._replace(corpus=corpus, train=train), monkeypatch)
+    barred = _barred(PLAIN, data._replace(corpus=corpus, train=train), spy)
     assert not barred[0].any()
     for query in range(1, 80):
         assert barred[query].nonzero().flatten().tolist() == [(query + 3) % 150]
 
 
-def test_in_batch_negatives_are_the_positives_of_all_queries(monkeypatch) -> None:
+def test_in_batch_negatives_are_the_positives_of_all_queries(spy) -> None:
     data = fit_data(exclude=True)
-    barred = _barred(dataclasses.replace(PLAIN, negatives="in-batch"), data, monkeypatch)
+    barred = _barred(dataclasses.replace(PLAIN, negatives="in-batch"), data, spy)
     for query in range(80):
         left = (~barred[query]).nonzero().flatten().tolist()
         assert left == [doc for doc in range(80) if doc != query + 3]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_mined_negatives_and_positives_are_all_that_is_left(monkeypatch, strategy) -> None:
+def test_mined_negatives_and_positives_are_all_that_is_left(spy, strategy) -> None:
     config = dataclasses.replace(PLAIN, negatives=strategy, negatives_per_query=7)
-    barred = _barred(config, fit_data(exclude=True), monkeypatch)
+    barred = _barred(config, fit_data(exclude=True), spy)
     assert (~barred).sum(dim=1).tolist() == [8] * 80
     assert not barred[torch.arange(80), torch.arange(80)].any()
     assert bool(barred[torch.arange(80), torch.arange(3, 83)].all())
@@ -345,7 +342,7 @@ def test_every_choice_of_negatives_trains(negatives) -> None:
     grades[0] = 0
     train = data.train._replace(qrels=data.train.qrels._replace(relevance=grades))
     config = dataclasses.replace(CONFIG, negatives=negatives, folds=4)
-    request = _request(data._replace(train=train), config)
+    request = _request(data._replace(train=train), config=config)
     fitted = crossfit(request)
     assert fitted.mean > _started(request).mean() + 0.1
     assert torch.isfinite(fitted.adapter.weight).all()
@@ -353,7 +350,7 @@ def test_every_choice_of_negatives_trains(negatives) -> None:
 
 def test_unknown_negatives_are_refused() -> None:
     with pytest.raises(InputError, match="'best'; expected one of"):
-        crossfit(_request(fit_data(), dataclasses.replace(PLAIN, negatives="best")))
+        crossfit(_request(fit_data(), config=dataclasses.replace(PLAIN, negatives="best")))
 
 
 # Pools
@@ -376,10 +373,9 @@ def _turned(data: FitData) -> FitData:
 POOLED = dataclasses.replace(CONFIG, pool_documents=100, mined_per_query=3)
 
 
-def test_a_pool_keeps_positives_and_what_they_pull_to(monkeypatch) -> None:
-    spy = _Spy(monkeypatch)
+def test_a_pool_keeps_positives_and_what_they_pull_to(spy) -> None:
     data = _turned(fit_data(n_docs=310, exclude=True))
-    fitted = crossfit(_request(data, POOLED))
+    fitted = crossfit(_request(data, config=POOLED))
     task = spy.tasks[0]
     assert task.corpus.shape == (100, 12)
     queries = _request(data).parts[0].labels.queries
@@ -391,14 +387,13 @@ def test_a_pool_keeps_positives_and_what_they_pull_to(monkeypatch) -> None:
     for query, own in enumerate(queries.exclude.tolist()):
         barred = [rows[place] for place in task.barred[query].nonzero().flatten()]
         assert barred == ([own] if own in rows else [])
-    assert fitted.mean > _started(_request(data, POOLED)).mean() + 0.1
+    assert fitted.mean > _started(_request(data, config=POOLED)).mean() + 0.1
 
 
-def test_a_pool_is_mined_anew_between_strengths(monkeypatch) -> None:
-    spy = _Spy(monkeypatch)
+def test_a_pool_is_mined_anew_between_strengths(spy) -> None:
     data = fit_data(n_docs=300)
     config = dataclasses.replace(POOLED, pool_documents=170, mined_per_query=1)
-    crossfit(_request(data, config))
+    crossfit(_request(data, config=config))
     start = unit(_request(data).parts[0].labels.queries.views["large"] @ _start(data).T)
     best = (start @ data.corpus.T).argmax(dim=1).unique()
 
@@ -415,7 +410,7 @@ def test_a_pool_is_mined_anew_between_strengths(monkeypatch) -> None:
 def test_a_pool_of_all_documents_is_the_corpus(documents) -> None:
     data = fit_data(n_docs=300)
     usual = crossfit(_request(data))
-    fitted = crossfit(_request(data, dataclasses.replace(CONFIG, pool_documents=documents)))
+    fitted = crossfit(_request(data, config=dataclasses.replace(CONFIG, pool_documents=documents)))
     assert torch.equal(usual.adapter.weight, fitted.adapter.weight)
 
 
@@ -434,15 +429,15 @@ def test_the_step_of_the_references_is_chosen_by_held_out_values() -> None:
     useless = _found(data)._replace(keys=unit(normal(150, 16, seed=99)))
     config = dataclasses.replace(CONFIG, strengths=(1e5,))
     for start, table, step in ((_start(data), _found(data), 0.3), (_answer(), useless, 0.0)):
-        fitted = crossfit(_request(data, config, start=start, references=table))
+        fitted = crossfit(_request(data, config=config, start=start, references=table))
         assert fitted.options["references"] == f"{step:g} x 1"
         assert [t.step for t in fitted.adapter.references] == ([step] if step else [])
 
 
 def test_document_references_are_the_first_alignment_documents_of_each_collection() -> None:
     one, two = fit_data(), fit_data(seed=7)
-    parts = [Part(data, labels_of(data.train, data.validation, CONFIG)) for data in (one, two)]
     config = FitConfig(reference_documents=20, default_reference_step=(0.7, 3))
+    parts = _request(one, two).parts
     table = document_references(parts, config)
     assert torch.equal(table.keys, torch.cat([one.align_large[:20], two.align_large[:20]]))
     assert torch.equal(table.values, torch.cat([one.align_small[:20], two.align_small[:20]]))
@@ -474,7 +469,7 @@ MEMORY = dataclasses.replace(CONFIG, refit=False, memory_steps=(5.0,), strengths
 def test_a_memory_of_labelled_queries_joins_where_it_helps(views, d_in, referring) -> None:
     data = _twins()
     table = _found(data) if referring and "large" in views else None
-    request = _request(data, MEMORY, views=views, start=normal(12, d_in), references=table)
+    request = _request(data, config=MEMORY, views=views, start=normal(12, d_in), references=table)
     fitted = crossfit(request)
     plain = crossfit(request._replace(config=dataclasses.replace(MEMORY, memory_steps=())))
     assert fitted.mean > plain.mean + 0.3
@@ -484,8 +479,7 @@ def test_a_memory_of_labelled_queries_joins_where_it_helps(views, d_in, referrin
     torch.testing.assert_close(memory.values, data.corpus[:30])
     assert fitted.options["memory"] in ("5", "5 plain")
     # What is reported is what the adapter does.
-    mapped = fitted.adapter.apply(data.validation.views)
-    values = values_of(mapped, data.validation, np.arange(30), data)
+    values = _values(fitted.adapter, data.validation, data)
     np.testing.assert_allclose(fitted.values[0], values, atol=1e-6)
 
 
@@ -493,19 +487,16 @@ def test_a_judging_query_is_not_in_the_memory_that_corrects_it() -> None:
     # A query that found itself there would have its own positive as the nearest value.
     data = fit_data(noise=30.0)
     config = dataclasses.replace(CONFIG, memory_steps=(5.0,), strengths=(1e5,))
-    request = _request(data, config)
-    fitted = crossfit(request)
+    fitted = crossfit(_request(data, config=config))
     assert fitted.mean < 0.3
-    asked = fitted.adapter._replace(
-        references=(References("large", data.train.views["large"], data.corpus[:40], 0.05, 5.0),)
-    )
-    known = values_of(asked.apply(data.train.views), data.train, np.arange(40), data)
+    memory = References("large", data.train.views["large"], data.corpus[:40], 0.05, 5.0)
+    known = _values(fitted.adapter._replace(references=(memory,)), data.train, data)
     assert known.mean() > 0.9
 
 
 def test_a_memory_that_does_not_help_is_left_out() -> None:
     # The start is right already, and no two queries share a document.
-    fitted = crossfit(_request(fit_data(), MEMORY, start=_answer()))
+    fitted = crossfit(_request(fit_data(), config=MEMORY, start=_answer()))
     assert fitted.mean > 0.9
     assert "memory" not in fitted.options
     assert fitted.adapter.references == ()
@@ -515,7 +506,7 @@ def test_without_steps_to_choose_from_the_references_keep_theirs() -> None:
     data = fit_data()
     config = dataclasses.replace(MEMORY, reference_steps=())
     table = _found(data)
-    fitted = crossfit(_request(data, config, start=_answer(), references=table))
+    fitted = crossfit(_request(data, config=config, start=_answer(), references=table))
     assert fitted.options == {"strength": "start", "references": "0.1 x 1"}
     (kept,) = fitted.adapter.references
     assert kept == table
@@ -527,7 +518,7 @@ def test_without_steps_to_choose_from_the_references_keep_theirs() -> None:
 @pytest.mark.parametrize(("shape", "gain"), [("low-rank", 0.1), ("mlp", 0.02)])
 def test_other_shapes_train(shape, gain) -> None:
     config = dataclasses.replace(CONFIG, shape=shape, rank=4, hidden=24, strengths=(0.3, 0.03))
-    request = _request(fit_data(), config)
+    request = _request(fit_data(), config=config)
     fitted = crossfit(request)
     assert fitted.mean > _started(request).mean() + gain
     departure = (fitted.adapter.weight - request.start).double()
@@ -538,33 +529,27 @@ def test_other_shapes_train(shape, gain) -> None:
 def test_a_learned_temperature_is_reported() -> None:
     data = fit_data()
     config = dataclasses.replace(PLAIN, learn_temperature=True, temperature=0.5)
-    fitted = crossfit(_request(data, config))
+    fitted = crossfit(_request(data, config=config))
     assert 0 < fitted.options["temperature"] < 0.5
-    assert "temperature" not in crossfit(_request(data, PLAIN)).options
-
-
-def _several(*collections: FitData, config: FitConfig = CONFIG) -> Request:
-    parts = [Part(data, labels_of(data.train, data.validation, config)) for data in collections]
-    return Request(parts, ("large",), _start(collections[0]), config)
+    assert "temperature" not in crossfit(_request(data, config=PLAIN)).options
 
 
 def test_one_adapter_serves_several_collections() -> None:
     whole = fit_data()
     first = whole._replace(validation=fit_data(n_train=40, n_validation=4).validation)
     second = whole._replace(train=whole.validation, validation=fit_data(n_train=80).validation)
-    request = _several(first, second)
+    request = _request(first, second)
     fitted = crossfit(request)
     assert [len(v) for v in fitted.values] == [44, 80]
     assert fitted.mean == pytest.approx((fitted.values[0].mean() + fitted.values[1].mean()) / 2)
     for data, values in zip((first, second), fitted.values, strict=True):
-        assert values.mean() > _started(_several(data)).mean() + 0.1
+        assert values.mean() > _started(_request(data)).mean() + 0.1
 
 
-def test_collections_of_fewer_folds_are_judged_by_models_that_never_saw_them(monkeypatch) -> None:
-    spy = _Spy(monkeypatch)
+def test_collections_of_fewer_folds_are_judged_by_models_that_never_saw_them(spy) -> None:
     config = dataclasses.replace(PLAIN, folds=4)
     few, many = fit_data(n_train=1, n_validation=2), fit_data(seed=5)
-    request = _several(few, many, config=config)
+    request = _request(few, many, config=config)
     assert [len(part.labels.folds) for part in request.parts] == [3, 4]
     fitted = crossfit(request)
     assert [len(v) for v in fitted.values] == [3, 80]
@@ -590,7 +575,7 @@ def test_fitting_is_deterministic_and_depends_on_its_seed() -> None:
     again = crossfit(_request(data))
     assert torch.equal(one.adapter.weight, again.adapter.weight)
     np.testing.assert_array_equal(one.values[0], again.values[0])
-    other = crossfit(_request(data, dataclasses.replace(CONFIG, seed=1)))
+    other = crossfit(_request(data, config=dataclasses.replace(CONFIG, seed=1)))
     assert not torch.equal(one.adapter.weight, other.adapter.weight)
 
 
@@ -609,7 +594,7 @@ def _same(one: Fitted, two: Fitted) -> None:
 def test_requests_fitted_together_equal_requests_fitted_alone(config, stack_bytes) -> None:
     data = fit_data(n_docs=160)
     config = dataclasses.replace(config, stack_bytes=stack_bytes)
-    first = _request(data, config)
+    first = _request(data, config=config)
     both = torch.cat([torch.eye(12), 0.5 * first.start], dim=1)
     warmer = dataclasses.replace(config, temperature=0.1)
     remembering = dataclasses.replace(config, memory_steps=(0.4,))
@@ -624,20 +609,11 @@ def test_requests_fitted_together_equal_requests_fitted_alone(config, stack_byte
         _same(together, crossfit(request))
 
 
-def test_requests_with_other_folds_of_the_same_queries_are_fitted_together(monkeypatch) -> None:
-    data = fit_data()
-    first = _request(data, PLAIN)
-    labels = first.parts[0].labels
-    half = labels._replace(
-        folds=(Fold(np.arange(30), np.arange(30, 80)),),
-        train_rows=np.arange(30),
-        judges=np.arange(30, 80),
-    )
-    second = first._replace(parts=[Part(data, half)])
-    alone = [crossfit(request) for request in (first, second)]
-    spy = _Spy(monkeypatch)
-    for one, two in zip(crossfit_all([first, second]), alone, strict=True):
-        _same(one, two)
+def test_requests_with_other_folds_of_the_same_queries_are_fitted_together(spy) -> None:
+    first = _request(fit_data(), config=PLAIN)
+    second = _one_fold(first, np.arange(30), np.arange(30, 80))
+    for one, two in zip(crossfit_all([first, second]), (first, second), strict=True):
+        _same(one, crossfit(two))
     assert len(spy.members[0]) == 4
 
 
@@ -648,20 +624,15 @@ def test_progress_is_told_for_each_strength() -> None:
 
 
 def test_labels_without_a_positive_are_refused() -> None:
-    data = fit_data()
     empty = np.empty(0, dtype=np.int64)
-    request = _request(data)._replace(parts=[Part(data, _by_hand(data, empty, np.arange(5)))])
     with pytest.raises(FitError, match="nothing to learn"):
-        crossfit(request)
+        crossfit(_one_fold(_request(fit_data()), empty, np.arange(5)))
 
 
 def test_a_document_judged_not_relevant_is_a_negative_under_every_strategy() -> None:
-    qrels = Qrels(
-        np.array([0, 0], np.int64), np.array([3, 7], np.int64), np.array([1, 0], np.int64)
-    )
     corpus = unit(normal(30, 6))
     config = FitConfig(negatives="naive_topk", negatives_per_query=2, duplicates=2.0)
-    barred = barred_documents(corpus[:1], qrels, None, corpus, config)
+    barred = barred_documents(corpus[:1], qrels_of((0, 3, 1), (0, 7, 0)), None, corpus, config)
     assert barred is not None
     allowed = (~barred[0]).nonzero().squeeze(1).tolist()
     assert {3, 7} <= set(allowed)
