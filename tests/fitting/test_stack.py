@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from era_cache.fitting.trained_part import SHAPES, shape_of
 from era_cache.types import IntArray
 
 D_OUT, D_IN, N_DOCS, N_QUERIES = 5, 7, 40, 30
+FIRST, SECOND = np.arange(12), np.arange(10, 30)
 
 
 def _rows(*numbers: int) -> IntArray:
@@ -36,44 +38,35 @@ def _start(seed: int = 9) -> torch.Tensor:
 
 
 def _stack(tasks, members, *, shape: str = "linear", **options) -> Stack:
-    return Stack(
-        tasks,
-        members,
-        shape_of(shape, D_OUT, D_IN, rank=2, hidden=4),
-        generator=torch.Generator().manual_seed(0),
-        **options,
-    )
+    made = shape_of(shape, D_OUT, D_IN, rank=2, hidden=4)
+    return Stack(tasks, members, made, generator=torch.Generator().manual_seed(0), **options)
 
 
-def _trained(tasks, members, strength: float = 1.0, iterations: int = 4, **options) -> torch.Tensor:
+ONE = [Member(_start(), [FIRST], 0.1)]
+
+
+def _trained(
+    tasks, members=ONE, strength: float = 1.0, iterations: int = 4, **options
+) -> torch.Tensor:
     (parameters,) = _stack(tasks, members, **options).path([strength], iterations)
     return parameters
 
 
 def _mean_loss(task: Task, mapped: torch.Tensor, rows: IntArray, temperature: float) -> float:
     here = torch.from_numpy(rows)
-    found = corpus_softmax(
-        mapped,
-        task.corpus,
-        task.pull[here],
-        torch.full((len(rows),), temperature),
-        barred=task.barred,
-        rows=here,
-    )
+    temperatures = torch.full((len(rows),), temperature)
+    options = {"barred": task.barred, "rows": here}
+    found = corpus_softmax(mapped, task.corpus, task.pull[here], temperatures, **options)
     return float(found.loss.mean())
-
-
-FIRST, SECOND = np.arange(12), np.arange(10, 30)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_training_lowers_the_loss_of_its_own_queries(shape) -> None:
     task = _task()
-    stack = _stack([task], [Member(_start(), [FIRST], 0.1)], shape=shape)
-    (parameters,) = stack.path([0.1], 15)
+    stack = _stack([task], ONE, shape=shape)
     before, after = (
         _mean_loss(task, stack.outputs(p[0], 0, task.inputs[FIRST]), FIRST, 0.1)
-        for p in (stack.origin, parameters)
+        for p in (stack.origin, *stack.path([0.1], 15))
     )
     assert after < before - 0.5
 
@@ -153,19 +146,15 @@ def test_two_tasks_of_one_corpus_equal_one_task_with_the_queries_of_both() -> No
 
 
 def test_a_task_without_rows_for_any_member_changes_nothing() -> None:
-    none = np.empty(0, dtype=np.int64)
-    alone = _trained([_task()], [Member(_start(), [FIRST], 0.1)])
-    beside = _trained([_task(), _task(4)], [Member(_start(), [FIRST, none], 0.1)])
-    torch.testing.assert_close(beside, alone)
+    beside = _trained([_task(), _task(4)], [Member(_start(), [FIRST, _rows()], 0.1)])
+    torch.testing.assert_close(beside, _trained([_task()]))
 
 
 def test_a_member_may_lack_rows_in_a_task_that_another_has() -> None:
-    none, tasks = np.empty(0, dtype=np.int64), [_task(), _task(4)]
-    members = [Member(_start(), [FIRST, none], 0.1), Member(_start(), [none, FIRST], 0.1)]
-    found = _trained(tasks, members)
-    for number, task in enumerate(tasks):
-        alone = _trained([task], [Member(_start(), [FIRST], 0.1)])
-        torch.testing.assert_close(found[number], alone[0], atol=1e-4, rtol=0)
+    tasks = [_task(), _task(4)]
+    members = [Member(_start(), rows, 0.1) for rows in ([FIRST, _rows()], [_rows(), FIRST])]
+    for found, task in zip(_trained(tasks, members), tasks, strict=True):
+        torch.testing.assert_close(found, _trained([task])[0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("rows", [[], [0]])
@@ -177,15 +166,14 @@ def test_a_member_without_a_query_is_refused(rows) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_stronger_pull_stays_nearer_to_the_start(shape) -> None:
-    strengths = [1000.0, 30.0, 1.0, 0.03]
-    stack = _stack([_task()], [Member(_start(), [FIRST], 0.1)], shape=shape)
-    ways = [float((p - stack.origin).norm()) for p in stack.path(strengths, 20)]
+    stack = _stack([_task()], ONE, shape=shape)
+    ways = [float((p - stack.origin).norm()) for p in stack.path([1000.0, 30.0, 1.0, 0.03], 20)]
     assert all(near < 0.8 * far for near, far in itertools.pairwise(ways))
     assert ways[0] < 0.01
 
 
 def test_a_path_goes_on_from_where_the_stronger_pull_ended() -> None:
-    stack = _stack([_task()], [Member(_start(), [FIRST], 0.1)])
+    stack = _stack([_task()], ONE)
     strong, weak = stack.path([10.0, 1.0], 2)
     (onwards,) = stack.path([1.0], 2, begin=strong)
     assert torch.equal(weak, onwards)
@@ -195,19 +183,12 @@ def test_a_path_goes_on_from_where_the_stronger_pull_ended() -> None:
 
 def test_tasks_are_renewed_between_strengths_and_only_there() -> None:
     task, other = _task(), _task(4)
-    stack = _stack([task], [Member(_start(), [FIRST], 0.1)])
-    given: list[torch.Tensor] = []
-
-    def refresh(parameters: torch.Tensor) -> list[Task]:
-        given.append(parameters)
-        return [task._replace(corpus=other.corpus, pull=other.pull)]
-
-    strong, weak = stack.path([10.0, 1.0], 2, refresh=refresh)
-    assert len(given) == 1
-    assert torch.equal(given[0], strong)
-    (expected,) = _stack(
-        [task._replace(corpus=other.corpus, pull=other.pull)], [Member(_start(), [FIRST], 0.1)]
-    ).path([1.0], 2, begin=strong)
+    renewed = [task._replace(corpus=other.corpus, pull=other.pull)]
+    refresh = Mock(return_value=renewed)
+    strong, weak = _stack([task], ONE).path([10.0, 1.0], 2, refresh=refresh)
+    refresh.assert_called_once()
+    assert torch.equal(refresh.call_args.args[0], strong)
+    (expected,) = _stack(renewed, ONE).path([1.0], 2, begin=strong)
     assert torch.equal(weak, expected)
 
 
@@ -223,12 +204,10 @@ def test_a_learned_temperature_moves_to_where_the_loss_is_lower(given, colder) -
 
 
 def test_a_temperature_that_is_not_learned_stays() -> None:
-    stack = _stack([_task()], [Member(_start(), [FIRST], 0.1), Member(_start(), [FIRST], 0.3)])
+    stack = _stack([_task()], [Member(_start(), [FIRST], t) for t in (0.1, 0.3)])
     (parameters,) = stack.path([1.0], 3)
-    assert [stack.temperature(parameters[i], i) for i in (0, 1)] == [
-        pytest.approx(0.1),
-        pytest.approx(0.3),
-    ]
+    found = [stack.temperature(own, number) for number, own in enumerate(parameters)]
+    assert found == pytest.approx([0.1, 0.3])
     assert not torch.allclose(parameters[0], parameters[1], atol=1e-2)
 
 
@@ -243,22 +222,19 @@ def test_outputs_are_those_of_the_members_own_map() -> None:
 
 
 def test_blocks_of_scores_do_not_matter() -> None:
-    members = [Member(_start(), [FIRST], 0.1)]
-    whole = _trained([_task()], members)
-    parts = _trained([_task()], members, block_bytes=1)
-    torch.testing.assert_close(whole, parts, atol=1e-4, rtol=0)
+    parts = _trained([_task()], block_bytes=1)
+    torch.testing.assert_close(_trained([_task()]), parts, atol=1e-4, rtol=0)
 
 
 def test_nothing_given_is_changed_in_place() -> None:
     task, start = _task(), _start()
-    copies = [t.clone() for t in (task.inputs, task.corpus, task.pull, start)]
-    _trained([task], [Member(start, [FIRST], 0.1)])
     given = (task.inputs, task.corpus, task.pull, start)
+    copies = [t.clone() for t in given]
+    _trained([task], [Member(start, [FIRST], 0.1)])
     assert all(torch.equal(a, b) for a, b in zip(given, copies, strict=True))
 
 
 def test_training_is_deterministic_and_the_global_generator_takes_no_part() -> None:
-    members = [Member(_start(), [FIRST], 0.1)]
-    one = _trained([_task()], members, shape="mlp")
+    one = _trained([_task()], shape="mlp")
     torch.manual_seed(5)
-    assert torch.equal(one, _trained([_task()], members, shape="mlp"))
+    assert torch.equal(one, _trained([_task()], shape="mlp"))

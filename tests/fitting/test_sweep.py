@@ -12,6 +12,7 @@ from planted import fit_data
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting import sweep as sweep_module
+from era_cache.fitting.candidates import TRAINED, VIEWS_READ
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.held_out import document_references
 from era_cache.fitting.recipes import parts_of
@@ -29,7 +30,6 @@ CONFIG = FitConfig(
     reference_steps=((0.0, 1), (0.3, 1)),
     memory_steps=(0.2,),
 )
-VIEWS = {"era": ("large",), "era-dual": ("small", "large"), "small+": ("small",)}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,9 @@ def _some(queries: QuerySet, rows: IntArray) -> QuerySet:
     return QuerySet(ids, views, queries.qrels.select_queries(rows), queries.exclude)
 
 
-def _alone(data: FitData | list[FitData], job: Job) -> Fitted:
+def _alone(several: list[FitData], job: Job) -> Fitted:
     """The job fitted by itself, on data that hold nothing which it may not use."""
-    config, several = job.config, data if isinstance(data, list) else [data]
-    most = config.align_documents
+    config, most = job.config, job.config.align_documents
     several = [
         one._replace(
             train=one.train if job.use is None else _some(one.train, job.use),
@@ -68,20 +67,18 @@ def _alone(data: FitData | list[FitData], job: Job) -> Fitted:
         start = align(parts, config)[0].weight
     if job.candidate == "era-dual":
         start = joined_start(start, choose_scale(parts, start, references, config))
-    return crossfit(Request(parts, VIEWS[job.candidate], start, config, references))
+    return crossfit(Request(parts, VIEWS_READ[job.candidate], start, config, references))
 
 
-def _assert_as_alone(data: FitData | list[FitData], jobs: list[Job]) -> list[float]:
-    outcomes = sweep(data if isinstance(data, list) else [data], jobs, halving=False)
-    assert len(outcomes) == len(jobs)
+def _assert_as_alone(several: list[FitData], jobs: list[Job]) -> list[float]:
+    outcomes = sweep(several, jobs, halving=False)
     for job, outcome in zip(jobs, outcomes, strict=True):
-        alone = _alone(data, job)
+        alone = _alone(several, job)
         assert outcome.full
         assert outcome.fitted.mean == pytest.approx(alone.mean, abs=1e-4)
-        assert outcome.fitted.options == {
-            key: value for key, value in alone.options.items() if key != "scale"
-        }
-        assert outcome.fitted.adapter.views == VIEWS[job.candidate]
+        options = {key: value for key, value in alone.options.items() if key != "scale"}
+        assert outcome.fitted.options == options
+        assert outcome.fitted.adapter.views == VIEWS_READ[job.candidate]
     return [outcome.fitted.mean for outcome in outcomes]
 
 
@@ -90,7 +87,7 @@ def _assert_as_alone(data: FitData | list[FitData], jobs: list[Job]) -> list[flo
 
 def test_jobs_of_one_stack_come_out_as_alone(data) -> None:
     jobs = [Job("era", _changed(temperature=t)) for t in (0.02, 0.05, 0.5)]
-    means = _assert_as_alone(data, jobs)
+    means = _assert_as_alone([data], jobs)
     assert len(set(means)) > 1
 
 
@@ -104,7 +101,7 @@ def test_jobs_that_cannot_share_products_come_out_in_the_order_given(data) -> No
         Job("era", _changed(strengths=(1e6,))),
         Job("small+", _changed(temperature=0.5)),
     ]
-    means = _assert_as_alone(data, jobs)
+    means = _assert_as_alone([data], jobs)
     assert len(set(means)) > 4
 
 
@@ -131,7 +128,7 @@ def test_jobs_that_cannot_share_products_come_out_in_the_order_given(data) -> No
     ids=lambda value: "-".join(value[0]) if isinstance(value, list) else value,
 )
 def test_a_setting_counts_for_its_own_job_only(data, candidate, changes) -> None:
-    _assert_as_alone(data, [Job(candidate, _changed(**change)) for change in changes])
+    _assert_as_alone([data], [Job(candidate, _changed(**change)) for change in changes])
 
 
 def test_fewer_alignment_documents_do_make_a_difference(data) -> None:
@@ -159,7 +156,7 @@ def test_a_job_with_fewer_labels_is_fitted_as_if_there_were_no_others(
 ) -> None:
     config, few = _changed(**changes), np.array([3, 4, 11, 12, 17, 20, 25, 29])
     # The job with all labels comes first: what it found out must not be taken over.
-    _assert_as_alone(data, [Job(candidate, config), Job(candidate, config, few)])
+    _assert_as_alone([data], [Job(candidate, config), Job(candidate, config, few)])
 
 
 def _poisoned(data: FitData, rows: IntArray) -> FitData:
@@ -168,7 +165,7 @@ def _poisoned(data: FitData, rows: IntArray) -> FitData:
     docs[rows] = (docs[rows] + 41) % len(data.corpus)
     views = {name: vectors.clone() for name, vectors in data.train.views.items()}
     for vectors in views.values():
-        vectors[torch.from_numpy(rows)] = vectors[torch.from_numpy(rows)].flip(1)
+        vectors[rows] = vectors[rows].flip(1)
     qrels = data.train.qrels._replace(doc_rows=docs)
     return data._replace(train=data.train._replace(qrels=qrels, views=views))
 
@@ -176,21 +173,14 @@ def _poisoned(data: FitData, rows: IntArray) -> FitData:
 @pytest.mark.parametrize("align_name", ["procrustes", "auto"])
 def test_labels_outside_use_reach_no_outcome(data, align_name) -> None:
     use = np.arange(0, 30, 2)
-    jobs = [
-        Job(candidate, _changed(align=align_name, align_texts=texts), use)
-        for candidate, texts in [
-            ("era", "documents"),
-            ("era-dual", "documents"),
-            ("small+", "documents"),
-            ("era", "both"),
-        ]
-    ]
+    config, both = _changed(align=align_name), _changed(align=align_name, align_texts="both")
+    jobs = [Job(candidate, config, use) for candidate in TRAINED] + [Job("era", both, use)]
     usual = sweep([data], jobs)
-    other = sweep([_poisoned(data, np.arange(1, 30, 2))], jobs)
+    other = sweep([_poisoned(data, use + 1)], jobs)
     for one, two in zip(usual, other, strict=True):
         np.testing.assert_allclose(one.fitted.values[0], two.fitted.values[0], atol=1e-6)
         assert one.fitted.options == two.fitted.options
-    shown = sweep([_poisoned(data, np.arange(0, 30, 2))], jobs)
+    shown = sweep([_poisoned(data, use)], jobs)
     assert all(a.fitted.mean != b.fitted.mean for a, b in zip(usual, shown, strict=True))
 
 
@@ -209,7 +199,6 @@ def test_of_many_jobs_the_best_fifth_of_the_short_round_is_fitted_in_full(data) 
     assert len(outcomes) == 25
     full = [number for number, outcome in enumerate(outcomes) if outcome.full]
     assert len(full) == 5
-    dropped = [o.fitted.mean for o in outcomes if not o.full]
     alone = sweep([data], [jobs[number] for number in full], halving=False)
     for number, expected in zip(full, alone, strict=True):
         assert outcomes[number].fitted.mean == pytest.approx(expected.fitted.mean, abs=1e-4)
@@ -217,8 +206,8 @@ def test_of_many_jobs_the_best_fifth_of_the_short_round_is_fitted_in_full(data) 
     first = sweep_module._Shared([data])
     requests = [first.request(job._replace(config=short(job.config)), True) for job in jobs]
     means = [fitted.mean for fitted in sweep_module.crossfit_all(requests, refit=False)]
-    best = int(np.argmax(means))
-    assert outcomes[best].full
+    assert outcomes[int(np.argmax(means))].full
+    dropped = [outcome.fitted.mean for outcome in outcomes if not outcome.full]
     assert min(means[number] for number in full) >= max(dropped)
 
 
@@ -230,13 +219,13 @@ def test_jobs_with_fewer_labels_compete_among_themselves(data) -> None:
     assert sum(full[:8]) == sum(full[8:]) == 4
 
 
-def test_few_jobs_are_all_fitted_in_full(data) -> None:
-    assert all(outcome.full for outcome in sweep([data], _ladder(8)))
-    assert sum(outcome.full for outcome in sweep([data], _ladder(9))) == 4
-
-
-def test_without_halving_all_jobs_are_fitted_in_full(data) -> None:
-    assert all(outcome.full for outcome in sweep([data], _ladder(9), halving=False))
+def test_few_jobs_are_all_fitted_in_full_and_more_where_that_is_asked_for(data) -> None:
+    told: list[str] = []
+    for count, halving, full in ((8, True, 8), (9, False, 9), (9, True, 4)):
+        told.clear()
+        outcomes = sweep([data], _ladder(count), halving=halving, tell=told.append)
+        assert sum(outcome.full for outcome in outcomes) == full
+    assert told == ["short round of 9 fits", "4 fits in full"]
 
 
 def test_the_short_round_is_short() -> None:
@@ -247,12 +236,6 @@ def test_the_short_round_is_short() -> None:
     assert config.memory_steps == ()
     assert config.temperature == 0.3
     assert short(_changed(strengths=(), iterations=2)).iterations == 2
-
-
-def test_it_says_how_it_goes(data) -> None:
-    told: list[str] = []
-    sweep([data], _ladder(9), tell=told.append)
-    assert told == ["short round of 9 fits", "4 fits in full"]
 
 
 # What is refused
