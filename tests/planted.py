@@ -20,12 +20,13 @@ from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.alignment.methods import align_rows
 from era_cache.fitting.encoder_pair import resolve_encoders
 from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
+from era_cache.fitting.held_out import values_of
 from era_cache.fitting.sources import Reading
 from era_cache.fitting.tensors import FitData, QuerySet, load_fit_data
 from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged
 from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
-from era_cache.types import FloatArray, Qrels, Role
+from era_cache.types import FloatArray, IntArray, Qrels, Role
 
 # Tensors here are tiny: more threads only wait for each other where the tests share the cores.
 torch.set_num_threads(1)
@@ -255,6 +256,22 @@ def fit_data(
         align_large=documents,
         align_small=corpus,
     )
+
+
+def silenced(queries: QuerySet, rows: slice | list[int] = slice(None)) -> QuerySet:
+    """The queries ``rows`` lose their positives; all of them unless told."""
+    grades = queries.qrels.relevance.copy()
+    grades[rows] = 0
+    return queries._replace(qrels=queries.qrels._replace(relevance=grades))
+
+
+def measured(
+    adapter: Adapter, queries: QuerySet, data: FitData, rows: IntArray | None = None
+) -> FloatArray:
+    """Values of an adapter for queries of a set; for all of them unless told."""
+    rows = np.arange(len(queries.ids)) if rows is None else rows
+    views = {name: vectors[rows] for name, vectors in queries.views.items()}
+    return values_of(adapter.apply(views), queries, rows, data)
 
 
 def config_of(folder: Path) -> dict[str, Any]:

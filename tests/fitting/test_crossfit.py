@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from planted import aligned, fit_data, labels_of, normal, qrels_of
+from planted import aligned, fit_data, labels_of, measured, normal, qrels_of, silenced
 
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
@@ -56,16 +56,11 @@ def _one_fold(request: Request, train: IntArray, judge: IntArray) -> Request:
     return request._replace(parts=[part._replace(labels=labels)])
 
 
-def _values(adapter: Adapter, queries: QuerySet, data: FitData) -> np.ndarray:
-    """Values of an adapter for all queries of a set."""
-    return values_of(adapter.apply(queries.views), queries, np.arange(len(queries.ids)), data)
-
-
 def _started(request: Request) -> np.ndarray:
     """Values of the untrained start for the judging queries."""
     (part,) = request.parts
-    labels = part.labels
-    return _values(Adapter(request.views, request.start), labels.queries, part.data)[labels.judges]
+    start = Adapter(request.views, request.start)
+    return measured(start, part.labels.queries, part.data, part.labels.judges)
 
 
 def _relabelled(data: FitData, rows: IntArray) -> FitData:
@@ -123,7 +118,7 @@ def test_training_beats_its_start_on_held_out_queries() -> None:
     # Queries that nobody has judged find their documents too.
     data = fit_data(n_docs=150, n_train=110, n_validation=40)
     before, after = (
-        _values(adapter, data.validation, data).mean()
+        measured(adapter, data.validation, data).mean()
         for adapter in (Adapter(("large",), request.start), fitted.adapter)
     )
     assert after > before + 0.15
@@ -143,13 +138,13 @@ def test_values_of_by_hand() -> None:
 
 def test_a_value_honours_the_excluded_document() -> None:
     data, asis = fit_data(exclude=True), Adapter(("small",), torch.eye(12))
-    expected = _values(asis, data.validation, data)
+    expected = measured(asis, data.validation, data)
     best = int(expected.argmax())
     exclude = data.validation.exclude.clone()
     exclude[best] = int(data.validation.qrels.doc_rows[best])
     expected[best] = 0
     barred = data.validation._replace(exclude=exclude)
-    np.testing.assert_array_equal(_values(asis, barred, data), expected)
+    np.testing.assert_array_equal(measured(asis, barred, data), expected)
 
 
 def test_the_mean_of_collections_counts_each_alike_unless_few_judge() -> None:
@@ -179,7 +174,7 @@ def test_the_start_is_kept_where_training_does_not_help() -> None:
     np.testing.assert_array_equal(fitted.values[0], _started(request))
 
 
-def test_a_strength_is_chosen_by_held_out_values() -> None:
+def test_a_strength_is_chosen_by_held_outmeasured() -> None:
     data = fit_data()
     alone = {
         s: crossfit(_request(data, config=dataclasses.replace(CONFIG, strengths=(s,))))
@@ -203,8 +198,7 @@ def test_each_value_comes_from_the_fold_model_that_never_saw_the_query() -> None
     for fold in part.labels.folds:
         (model,) = crossfit_all([_one_fold(request, fold.train, fold.judge)], refit=False)
         assert model.options["strength"] == 1.0
-        mapped = model.adapter.apply({"large": part.labels.queries.views["large"][fold.judge]})
-        expected = values_of(mapped, part.labels.queries, fold.judge, data)
+        expected = measured(model.adapter, part.labels.queries, data, fold.judge)
         np.testing.assert_allclose(fitted.values[0][fold.judge], expected, atol=1e-6)
         np.testing.assert_allclose(model.values[0], expected, atol=1e-6)
 
@@ -338,11 +332,9 @@ def test_mined_negatives_and_positives_are_all_that_is_left(spy, strategy) -> No
 def test_every_choice_of_negatives_trains(negatives) -> None:
     data = fit_data()
     # Query 0 has no positive: nothing is mined for it.
-    grades = data.train.qrels.relevance.copy()
-    grades[0] = 0
-    train = data.train._replace(qrels=data.train.qrels._replace(relevance=grades))
+    data = data._replace(train=silenced(data.train, [0]))
     config = dataclasses.replace(CONFIG, negatives=negatives, folds=4)
-    request = _request(data._replace(train=train), config=config)
+    request = _request(data, config=config)
     fitted = crossfit(request)
     assert fitted.mean > _started(request).mean() + 0.1
     assert torch.isfinite(fitted.adapter.weight).all()
@@ -424,7 +416,7 @@ def _found(data: FitData) -> References:
     return References("large", keys, data.corpus, 0.05, 0.1)
 
 
-def test_the_step_of_the_references_is_chosen_by_held_out_values() -> None:
+def test_the_step_of_the_references_is_chosen_by_held_outmeasured() -> None:
     data = fit_data()
     useless = _found(data)._replace(keys=unit(normal(150, 16, seed=99)))
     config = dataclasses.replace(CONFIG, strengths=(1e5,))
@@ -479,7 +471,7 @@ def test_a_memory_of_labelled_queries_joins_where_it_helps(views, d_in, referrin
     torch.testing.assert_close(memory.values, data.corpus[:30])
     assert fitted.options["memory"] in ("5", "5 plain")
     # What is reported is what the adapter does.
-    values = _values(fitted.adapter, data.validation, data)
+    values = measured(fitted.adapter, data.validation, data)
     np.testing.assert_allclose(fitted.values[0], values, atol=1e-6)
 
 
@@ -490,7 +482,7 @@ def test_a_judging_query_is_not_in_the_memory_that_corrects_it() -> None:
     fitted = crossfit(_request(data, config=config))
     assert fitted.mean < 0.3
     memory = References("large", data.train.views["large"], data.corpus[:40], 0.05, 5.0)
-    known = _values(fitted.adapter._replace(references=(memory,)), data.train, data)
+    known = measured(fitted.adapter._replace(references=(memory,)), data.train, data)
     assert known.mean() > 0.9
 
 

@@ -7,16 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from planted import QUICK_PAPER, fit_data
+from planted import QUICK_PAPER, fit_data, measured, silenced
 
 from era_cache.config import PaperConfig
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.alignment.methods import align_paper
-from era_cache.fitting.held_out import values_of
 from era_cache.fitting.mining import Mining, mine_triples
 from era_cache.fitting.paper import paper_triples, train_paper, train_paper_at
 from era_cache.fitting.tensors import FitData
-from era_cache.types import FloatArray
 
 CONFIG = dataclasses.replace(QUICK_PAPER, epochs=12, patience=12)
 
@@ -31,16 +29,8 @@ def start(data) -> Adapter:
     return align_paper(data.align_large, data.align_small, CONFIG)
 
 
-def _validation(adapter: Adapter, data: FitData) -> FloatArray:
-    rows = np.arange(len(data.validation.ids))
-    return values_of(adapter.apply(data.validation.views), data.validation, rows, data)
-
-
 def test_triples_have_one_row_for_each_judged_query(data) -> None:
-    qrels = data.train.qrels
-    grades = qrels.relevance.copy()
-    grades[[3, 7]] = 0  # two queries without a positive
-    queries = data.train._replace(qrels=qrels._replace(relevance=grades))
+    queries = silenced(data.train, [3, 7])
     triples = paper_triples(queries, data, Adapter(("small",), torch.eye(12)), PaperConfig(), 0)
     assert triples.query_rows.tolist() == [r for r in range(40) if r not in (3, 7)]
     assert triples.positive_rows.tolist() == triples.query_rows.tolist()
@@ -68,9 +58,9 @@ def test_the_aligned_adapter_is_the_teacher_and_the_configuration_is_heard(start
 
 def test_training_learns_the_planted_map(data, start) -> None:
     fitted = train_paper_at(data, start, CONFIG, 1e-2, 1e-2)
-    assert fitted.mean > _validation(start, data).mean() + 0.1
+    assert fitted.mean > measured(start, data.validation, data).mean() + 0.1
     (values,) = fitted.values
-    np.testing.assert_array_equal(values, _validation(fitted.adapter, data))
+    np.testing.assert_array_equal(values, measured(fitted.adapter, data.validation, data))
     assert fitted.adapter.bias is not None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from planted import QUICK, QUICK_PAPER, fit_data, normal
+from planted import QUICK, QUICK_PAPER, fit_data, normal, silenced
 
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import unit
@@ -80,13 +80,8 @@ def test_candidates_without_references_can_remember_labelled_queries() -> None:
 
 
 def test_a_collection_without_labels_is_left_to_the_others() -> None:
-    silent, zeros = fit_data(seed=1), np.zeros(40, dtype=np.int64)
-    silent = silent._replace(
-        **{
-            part: queries._replace(qrels=queries.qrels._replace(relevance=zeros))
-            for part, queries in (("train", silent.train), ("validation", silent.validation))
-        }
-    )
+    data = fit_data(seed=1)
+    silent = data._replace(train=silenced(data.train), validation=silenced(data.validation))
     assert len(parts_of([fit_data(), silent], QUICK)) == 1
     with pytest.raises(FitError, match="nothing to learn"):
         parts_of(silent, QUICK)

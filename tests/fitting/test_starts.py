@@ -6,22 +6,20 @@ import dataclasses
 
 import pytest
 import torch
-from planted import QUICK, aligned, fit_data
+from planted import QUICK, aligned, fit_data, measured
 
 from era_cache.config import FitConfig
 from era_cache.errors import InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.alignment.methods import ALIGNMENTS
-from era_cache.fitting.held_out import Part, document_references, values_of
+from era_cache.fitting.held_out import Part, document_references
 from era_cache.fitting.recipes import fit_candidates, parts_of
 from era_cache.fitting.starts import align, joined_start
 
 
 def _held_out(adapter: Adapter, part: Part) -> float:
     """Mean value of an adapter for a collection's judging queries."""
-    queries, rows = part.labels.queries, part.labels.judges
-    mapped = adapter.apply({name: v[rows] for name, v in queries.views.items()})
-    return float(values_of(mapped, queries, rows, part.data).mean())
+    return float(measured(adapter, part.labels.queries, part.data, part.labels.judges).mean())
 
 
 def test_joined_start_adds_the_scaled_aligned_view() -> None:
