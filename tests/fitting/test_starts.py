@@ -15,6 +15,12 @@ from era_cache.fitting.alignment.methods import ALIGNMENTS
 from era_cache.fitting.held_out import Part, document_references
 from era_cache.fitting.recipes import fit_candidates, parts_of
 from era_cache.fitting.starts import align, joined_start
+from era_cache.fitting.tensors import FitData
+
+
+@pytest.fixture(scope="module")
+def data() -> FitData:
+    return fit_data()
 
 
 def _held_out(adapter: Adapter, part: Part) -> float:
@@ -22,8 +28,7 @@ def _held_out(adapter: Adapter, part: Part) -> float:
     return float(measured(adapter, part.labels.queries, part.data, part.labels.judges).mean())
 
 
-def test_joined_start_adds_the_scaled_aligned_view() -> None:
-    data = fit_data()
+def test_joined_start_adds_the_scaled_aligned_view(data) -> None:
     weight = aligned(data.align_large, data.align_small).weight
     views = data.validation.views
     expected = views["small"] + 0.5 * (views["large"] @ weight.T)
@@ -31,8 +36,7 @@ def test_joined_start_adds_the_scaled_aligned_view() -> None:
     torch.testing.assert_close(mapped, torch.nn.functional.normalize(expected, dim=1))
 
 
-def test_spaces_are_aligned_on_the_texts_asked_for() -> None:
-    data = fit_data()
+def test_spaces_are_aligned_on_the_texts_asked_for(data) -> None:
     documents = data.align_large, data.align_small
     queries = data.train.views["large"], data.train.views["small"]
     both = [torch.cat(pair) for pair in zip(documents, queries, strict=True)]
@@ -43,10 +47,9 @@ def test_spaces_are_aligned_on_the_texts_asked_for() -> None:
         torch.testing.assert_close(found.weight, aligned(*pair).weight)
 
 
-def test_unknown_alignment_texts_are_refused() -> None:
-    config = FitConfig(align_texts="titles")
+def test_unknown_alignment_texts_are_refused(data) -> None:
     with pytest.raises(InputError, match="'titles'; expected one of documents, queries, both"):
-        align(parts_of(fit_data(), config), config)
+        align(parts_of(data, FitConfig()), FitConfig(align_texts="titles"))
 
 
 def test_the_alignment_of_several_collections_takes_the_texts_of_all() -> None:
@@ -58,8 +61,7 @@ def test_the_alignment_of_several_collections_takes_the_texts_of_all() -> None:
     torch.testing.assert_close(found.weight, expected.weight)
 
 
-def test_auto_takes_the_alignment_that_ranks_best_for_labelled_queries() -> None:
-    data = fit_data()
+def test_auto_takes_the_alignment_that_ranks_best_for_labelled_queries(data) -> None:
     config = FitConfig(align="auto")
     (part,) = parts_of(data, config)
     tables = (document_references([part], config),)
@@ -74,8 +76,7 @@ def test_auto_takes_the_alignment_that_ranks_best_for_labelled_queries() -> None
     assert _held_out(best._replace(references=tables), part) == means[method]
 
 
-def test_the_scale_of_the_dual_view_is_the_one_whose_start_ranks_best() -> None:
-    data = fit_data()
+def test_the_scale_of_the_dual_view_is_the_one_whose_start_ranks_best(data) -> None:
     config = dataclasses.replace(QUICK, scales=(0.0, 0.5, 3.0), strengths=(1e6,))
     (part,) = parts_of(data, config)
     weight = aligned(data.align_large, data.align_small).weight

@@ -131,12 +131,6 @@ def test_a_setting_counts_for_its_own_job_only(data, candidate, changes) -> None
     _assert_as_alone([data], [Job(candidate, _changed(**change)) for change in changes])
 
 
-def test_fewer_alignment_documents_do_make_a_difference(data) -> None:
-    jobs = [Job("era", _changed(align_documents=n, strengths=())) for n in (90, 12)]
-    many, few = sweep([data], jobs)
-    assert many.fitted.mean > few.fitted.mean + 0.01
-
-
 def test_jobs_on_several_collections_come_out_as_alone(data) -> None:
     several = [data, fit_data(n_docs=90, n_train=12, n_validation=9, noise=0.6)]
     _assert_as_alone(several, [Job("era", CONFIG), Job("era-dual", _changed(temperature=0.2))])

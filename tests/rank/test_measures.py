@@ -18,20 +18,18 @@ from era_cache.rank.ties import tie_order
 from era_cache.types import Qrels
 
 UNJUDGED = -9
-TREC_NAMES = {  # as trec_eval is asked, and as it answers
-    "nDCG@10": ("ndcg_cut.10", "ndcg_cut_10"),
-    "nDCG": ("ndcg", "ndcg"),
-    "nDCG@3": ("ndcg_cut.3", "ndcg_cut_3"),
-    "AP": ("map", "map"),
-    "AP@2": ("map_cut.2", "map_cut_2"),
-    "AP@100": ("map_cut.100", "map_cut_100"),
-    "RR": ("recip_rank", "recip_rank"),
-    "R@3": ("recall.3", "recall_3"),
-    "R@100": ("recall.100", "recall_100"),
-    "P@8": ("P.8", "P_8"),
-    "P@10": ("P.10", "P_10"),
-    "Success@2": ("success.2", "success_2"),
-    "Success@10": ("success.10", "success_10"),
+TREC_NAMES = {"nDCG": "ndcg", "AP": "map", "RR": "recip_rank"}
+"""Measures by the names that trec_eval is asked for; it answers with ``_`` for the dot."""
+TREC_NAMES |= {
+    f"{ours}@{depth}": f"{theirs}.{depth}"
+    for ours, theirs, depths in (
+        ("nDCG", "ndcg_cut", (3, 10)),
+        ("AP", "map_cut", (2, 100)),
+        ("R", "recall", (3, 100)),
+        ("P", "P", (8, 10)),
+        ("Success", "success", (2, 10)),
+    )
+    for depth in depths
 }
 
 
@@ -59,8 +57,9 @@ def assert_equals_trec_eval(scores: np.ndarray, present: np.ndarray, grades: np.
         for query in range(n_queries)
     }
     # One at a time: of several cutoffs of a measure it would keep one.
-    for measure, (asked, answer) in zip(measures, TREC_NAMES.values(), strict=True):
+    for measure, asked in zip(measures, TREC_NAMES.values(), strict=True):
         theirs = pytrec_eval.RelevanceEvaluator(trec_qrels, {asked}).evaluate(run)
+        answer = asked.replace(".", "_")
         expected = [theirs.get(f"q{query}", {}).get(answer, 0.0) for query in range(n_queries)]
         np.testing.assert_allclose(ours[measure], expected, rtol=0, atol=1e-6, err_msg=str(measure))
 
