@@ -19,8 +19,6 @@ from era_cache.fitting.adapter_config import Parts
 from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, load_config
 from era_cache.types import Qrels
 
-torch.set_num_threads(1)
-
 QUICK = FitConfig(
     strengths=(8.0,), iterations=3, folds=2, scales=(0.5,), reference_steps=((0.0, 1), (0.5, 1))
 )

@@ -98,8 +98,8 @@ def test_a_large_collection_does_not_outvote_a_small_one() -> None:
 
 
 def test_a_collection_with_one_judging_query_is_never_enough() -> None:
-    small = _fitted(*[0.1] * 30, also=[0.1])
-    assert choose({"small": small, "era": _fitted(*[0.9] * 30, also=[0.9])}).name == "small"
+    fits = {"small": _fitted(*[0.1] * 30, also=[0.1]), "era": _fitted(*[0.9] * 30, also=[0.9])}
+    assert choose(fits).name == "small"
 
 
 def test_few_judges_try_only_the_dual_view() -> None:
@@ -122,10 +122,8 @@ def test_few_judges_try_only_the_dual_view() -> None:
 
 
 def test_the_dual_view_ships_unless_another_is_better_by_a_standard_error() -> None:
-    small = _fitted(*[0.2] * 40)
+    fits = {"small": _fitted(*[0.2] * 40), "era-dual": _fitted(*[0.6] * 40)}
     # Ahead by 0.01 on average; differences of 0.3 either way: a standard error of about 0.05.
-    lucky = _fitted(*[0.9, 0.32] * 20)
-    dual = _fitted(*[0.6] * 40)
-    assert choose({"small": small, "small+": lucky, "era-dual": dual}).name == "era-dual"
-    better = _fitted(*[0.65] * 40)
-    assert choose({"small": small, "small+": better, "era-dual": dual}).name == "small+"
+    lucky, better = _fitted(*[0.9, 0.32] * 20), _fitted(*[0.65] * 40)
+    for other, chosen in ((lucky, "era-dual"), (better, "small+")):
+        assert choose({**fits, "small+": other}).name == chosen

@@ -178,14 +178,13 @@ def test_the_start_is_kept_where_training_does_not_help(data) -> None:
 
 
 def test_a_strength_is_chosen_by_held_out_values(data) -> None:
-    alone = {
-        s: crossfit(_request(data, config=dataclasses.replace(CONFIG, strengths=(s,))))
-        for s in (1e6, 1.0)
-    }
-    for strengths in ((1e6, 1.0), (1.0, 1e6)):
+    def fitted(*strengths: float) -> Fitted:
         config = dataclasses.replace(CONFIG, strengths=strengths)
-        assert crossfit(_request(data, config=config)).options["strength"] == 1.0
-    assert alone[1.0].mean > alone[1e6].mean
+        return crossfit(_request(data, config=config))
+
+    assert fitted(1.0).mean > fitted(1e6).mean
+    for strengths in ((1e6, 1.0), (1.0, 1e6)):
+        assert fitted(*strengths).options["strength"] == 1.0
 
 
 # Who trains and who judges
@@ -231,11 +230,9 @@ def test_without_refit_no_label_of_a_validation_query_reaches_the_adapter(data) 
 def test_the_final_training_takes_all_rows_and_the_chosen_strength(data, spy) -> None:
     request = _request(data)
     whole = crossfit(request)
-    folds, final = spy.members
-    assert [m.rows[0].tolist() for m in folds] == [
-        fold.train.tolist() for fold in request.parts[0].labels.folds
-    ]
-    assert [m.rows[0].tolist() for m in final] == [list(range(80))]
+    folds, final = ([m.rows[0].tolist() for m in members] for members in spy.members)
+    assert folds == [fold.train.tolist() for fold in request.parts[0].labels.folds]
+    assert final == [list(range(80))]
     # By hand: on from the mean of the fold models, which is what comes back without refit.
     (middle,) = crossfit_all([request], refit=False)
     begin = (middle.adapter.weight - request.start).view(1, -1)
@@ -252,17 +249,16 @@ def test_the_final_training_takes_all_rows_and_the_chosen_strength(data, spy) ->
 def test_an_excluded_document_takes_no_part(data) -> None:
     moved = data.corpus.clone()
     moved[149] = data.train.views["small"][0]
-    weights = []
-    for exclude in (torch.full((40,), 149), None):
-        for corpus in (data.corpus, moved):
-            given = data._replace(
-                corpus=corpus,
-                train=data.train._replace(exclude=exclude),
-                validation=data.validation._replace(exclude=exclude),
-            )
-            weights.append(crossfit(_request(given, config=PLAIN)).adapter.weight)
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.allclose(weights[2], weights[3], atol=1e-4)
+
+    def weight(corpus: torch.Tensor, exclude: torch.Tensor | None) -> torch.Tensor:
+        sides = {side: getattr(data, side) for side in ("train", "validation")}
+        sides = {side: queries._replace(exclude=exclude) for side, queries in sides.items()}
+        given = data._replace(corpus=corpus, **sides)
+        return crossfit(_request(given, config=PLAIN)).adapter.weight
+
+    barred = torch.full((40,), 149)
+    assert torch.equal(weight(data.corpus, barred), weight(moved, barred))
+    assert not torch.allclose(weight(data.corpus, None), weight(moved, None), atol=1e-4)
 
 
 def _barred(config: FitConfig, data: FitData, spy: _Spy) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -46,25 +47,21 @@ class _Reads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.keys: set[bytes] = set()
         self.asked: set[bytes] = set()
-        self.calls = self.copies = 0
         vectors, positions = StoredEncoder.vectors, KeyIndex.positions
-        read = stored_encoder.read_rows
+        self.copies = Mock(side_effect=stored_encoder.read_rows)
+        self.calls = 0
 
         def spy_vectors(encoder, keys, **options):
             self.calls += 1
             self.keys |= _as_set(keys)
             return vectors(encoder, keys, **options)
 
-        def spy_read(index, places, out):
-            self.copies += 1
-            return read(index, places, out)
-
         def spy_positions(index, keys):
             self.asked |= _as_set(keys)
             return positions(index, keys)
 
         monkeypatch.setattr(StoredEncoder, "vectors", spy_vectors)
-        monkeypatch.setattr(stored_encoder, "read_rows", spy_read)
+        monkeypatch.setattr(stored_encoder, "read_rows", self.copies)
         monkeypatch.setattr(KeyIndex, "positions", spy_positions)
 
 
@@ -86,7 +83,7 @@ def test_fitting_asks_the_store_for_no_test_query(toy_store, tmp_path, monkeypat
     assert _as_set(collection.query_keys[split.train]) <= reads.keys
     assert _as_set(collection.query_keys[split.validation]) <= reads.keys
     assert _as_set(collection.doc_keys) <= reads.keys
-    assert reads.copies == reads.calls > 0
+    assert reads.copies.call_count == reads.calls > 0
 
 
 def test_no_test_vector_is_read_where_the_pair_must_be_found(
@@ -100,7 +97,7 @@ def test_no_test_vector_is_read_where_the_pair_must_be_found(
     # Whether rows are there is asked for all queries; vectors are read of none of test.
     assert test <= reads.asked
     assert not reads.keys & test
-    assert reads.copies == reads.calls > 0
+    assert reads.copies.call_count == reads.calls > 0
 
 
 def test_queries_with_the_text_of_a_test_query_are_never_read(tmp_path, monkeypatch) -> None:
