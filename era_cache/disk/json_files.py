@@ -133,16 +133,27 @@ def from_plain(value: Any, kind: type[T], where: str) -> T:
         raise FormatError(f"{where}: damaged: {error}.") from error
 
 
-def read_record(path: Path, kind: type[R], limit: int = 1 << 22) -> R:
+def read_record(path: Path, kind: type[R], limit: int = 1 << 22, advice: str = "") -> R:
     """Read one of our own JSON files as a record.
+
+    Args:
+        path: the file.
+        kind: the record's class.
+        limit: largest size in bytes that is read at all.
+        advice: what to do where it is damaged; follows the message.
 
     Raises:
         FormatError: as ``read_json`` and ``from_plain`` say.
         StoreError: it cannot be read.
     """
-    value = read_json(path, kind.FORMAT, kind.VERSION, limit)
-    rest = {name: field for name, field in value.items() if name not in ("format", "version")}
-    return from_plain(rest, kind, str(path))
+    try:
+        value = read_json(path, kind.FORMAT, kind.VERSION, limit)
+        rest = {name: field for name, field in value.items() if name not in ("format", "version")}
+        return from_plain(rest, kind, str(path))
+    except NewerError:
+        raise
+    except FormatError as error:
+        raise FormatError(f"{error} {advice}".rstrip()) from error
 
 
 def write_record(path: Path, record: Record) -> None:

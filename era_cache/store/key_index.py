@@ -174,9 +174,3 @@ class KeyIndex:
             for number, where, rows in by_segment(self.starts, positions):
                 words[where] = key_words(self.keys[number])[rows]
         return words[:, 0], words[:, 1]
-
-
-# Building
-
-
-# The file

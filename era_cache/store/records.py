@@ -15,7 +15,7 @@ from msgspec import Meta
 from era_cache.collection.records import Collection
 from era_cache.collection.stored import read_collection
 from era_cache.disk.json_files import Record, json_digest, read_record
-from era_cache.errors import FormatError, NewerError
+from era_cache.errors import FormatError
 from era_cache.store.encoder_record import StoredSpec
 from era_cache.types import Role
 
@@ -70,16 +70,10 @@ def read_pair(path: Path, name: str = "") -> StoredPair:
         FormatError: it is damaged, or its name is not that of its content.
         StoreError: it cannot be read.
     """
-    try:
-        pair = read_record(path, StoredPair, _LIMIT)
-    except NewerError:
-        raise
-    except FormatError as error:
-        raise FormatError(f"{error} Remove it and run era-embed again.") from error
+    advice = "Remove it and run era-embed again."
+    pair = read_record(path, StoredPair, _LIMIT, advice)
     if pair.file_name() != (name or path.name):
-        raise FormatError(
-            f"{path}: its name is not that of its content. Remove it and run era-embed again."
-        )
+        raise FormatError(f"{path}: its name is not that of its content. {advice}")
     return pair
 
 

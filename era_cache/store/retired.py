@@ -18,7 +18,6 @@ from msgspec import Meta
 
 from era_cache.disk.files import make_folder, os_errors
 from era_cache.disk.json_files import Record, read_record, write_record
-from era_cache.errors import FormatError, NewerError
 from era_cache.store.names import SEGMENT_NAME, list_names
 
 __all__ = [
@@ -108,12 +107,7 @@ class _RetiredRecord(Record, frozen=True, omit_defaults=True):
 
 
 def _read_record(path: Path) -> _RetiredRecord:
-    try:
-        return read_record(path, _RetiredRecord)
-    except NewerError:
-        raise
-    except FormatError as error:
-        raise FormatError(f"{error} Remove it.") from error
+    return read_record(path, _RetiredRecord, advice="Remove it.")
 
 
 def replacement(record_path: Path) -> str | None:

@@ -99,19 +99,12 @@ def kind_of(path: str) -> str | None:
             return "collection"
         case ["pairs", name] if PAIR_NAME.fullmatch(name):
             return "pair"
-        case ["encoders", name, *rest] if ENCODER_NAME.fullmatch(name):
-            return _kind_in_encoder(rest)
-    return None
-
-
-def _kind_in_encoder(rest: list[str]) -> str | None:
-    match rest:
-        case [] | ["segments"]:
+        case ["encoders", name] | ["encoders", name, "segments"] if ENCODER_NAME.fullmatch(name):
             return FOLDER
-        case ["encoder.json"]:
+        case ["encoders", name, "encoder.json"] if ENCODER_NAME.fullmatch(name):
             return "encoder"
-        case ["segments", name] if SEGMENT_NAME.fullmatch(name):
-            return "segment"
+        case ["encoders", name, "segments", segment] if SEGMENT_NAME.fullmatch(segment):
+            return "segment" if ENCODER_NAME.fullmatch(name) else None
     return None
 
 

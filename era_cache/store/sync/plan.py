@@ -11,6 +11,7 @@ import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -54,8 +55,7 @@ class Plan(NamedTuple):
 class _Home(NamedTuple):
     """An encoder in the destination; ``folders`` are all of its folders, the first receives."""
 
-    fingerprint: str
-    dim: int
+    spec: StoredSpec
     folders: list[str]
 
 
@@ -166,8 +166,7 @@ class _Planner:
                 self._plan.counts["segment", "replaced"] += 1
                 return
         target = f"encoders/{home.folders[0]}/segments/{base}"
-        check = _check_segment(base, home.fingerprint, home.dim)
-        self._copy(Step("segment", name, target, size, check))
+        self._copy(Step("segment", name, target, size, _check_segment(base, home.spec)))
 
     def _copy(self, step: Step) -> None:
         if step.target in self._planned:  # two folders of one encoder hold the same
@@ -185,21 +184,21 @@ class _Planner:
             if self._target is None or not other.endswith(end):
                 continue
             known = _read_encoder(self._target, other)
-            self._same(folder, spec, self._target.label, (known.fingerprint, known.dim))
+            self._same(folder, spec, self._target.label, known)
             found.append(other)
         for home in self._homes.values():
             if home.folders[0].endswith(end):
-                self._same(folder, spec, self._source.label, (home.fingerprint, home.dim))
+                self._same(folder, spec, self._source.label, home.spec)
                 found = found or home.folders
-        self._homes[folder] = _Home(spec.fingerprint, spec.dim, found or [folder])
+        self._homes[folder] = _Home(spec, found or [folder])
         return self._homes[folder]
 
-    def _same(self, folder: str, spec: StoredSpec, where: str, known: tuple[str, int]) -> None:
-        if known != (spec.fingerprint, spec.dim):
+    def _same(self, folder: str, spec: StoredSpec, where: str, known: StoredSpec) -> None:
+        if (known.fingerprint, known.dim) != (spec.fingerprint, spec.dim):
             raise FormatError(
                 f"{self._source.label}/encoders/{folder}: vectors of {spec.dim} dimensions, but "
-                f"{where} has {known[1]} for fingerprint {known[0][:12]}. One of the two models or "
-                "libraries is broken; keep these stores apart."
+                f"{where} has {known.dim} for fingerprint {known.fingerprint[:12]}. One of the two "
+                "models or libraries is broken; keep these stores apart."
             )
 
 
@@ -225,26 +224,22 @@ def _check_of(kind: str, name: str) -> Check:
         kind: as ``places.kind_of`` gives it.
         name: path in its store.
     """
-    base = name.rpartition("/")[2]
-    match kind:
-        case "collection":
-            return lambda path, _digest: read_stored_collection(path, base)
-        case "pair":
-            return lambda path, _digest: read_pair(path, base)
-        case "encoder":
-            folder = name.split("/")[1]
-            return lambda path, _digest: read_encoder_record(path, folder)
-        case _:
-            return lambda path, _digest: read_record(path, StoreRecord)
+    folder, _, base = name.rpartition("/")
+    readers: dict[str, Callable[[Path], object]] = {
+        "collection": partial(read_stored_collection, name=base),
+        "pair": partial(read_pair, name=base),
+        "encoder": partial(read_encoder_record, folder=folder.rpartition("/")[2]),
+        "store": partial(read_record, kind=StoreRecord),
+    }
+    return lambda path, _digest: readers[kind](path)
 
 
-def _check_segment(base: str, fingerprint: str, dim: int) -> Check:
+def _check_segment(base: str, spec: StoredSpec) -> Check:
     """The check of a segment.
 
     Args:
         base: its file name.
-        fingerprint: of its encoder.
-        dim: values of a row.
+        spec: of its encoder.
     """
 
     def check(path: Path, digest: str) -> None:
@@ -253,7 +248,7 @@ def _check_segment(base: str, fingerprint: str, dim: int) -> Check:
                 f"{path}: the content's SHA-256 is {digest[:12]}…, the name says {base[:12]}…; "
                 "damaged, or cut off."
             )
-        segment = open_segment(path, fingerprint, dim)
+        segment = open_segment(path, spec.fingerprint, spec.dim)
         for _, rows in read_blocks(segment):
             if not rows.values.any(axis=1).all():
                 raise FormatError(f"{path}: holds a row of zeros, which no encoder here stores.")

@@ -143,16 +143,13 @@ class CheckedFolder:
 FORMAT, VERSION = "era-quarantine", 1
 
 
-def _set_aside(path: Path, reason: str, rows: int | None) -> Path:
+def _set_aside(path: Path, reason: str, rows: int | None) -> None:
     """Move a damaged segment into quarantine.
 
     Args:
         path: ``<encoder>/segments/<digest>.h5``; one that is gone already is passed over.
         reason: what is wrong with it.
         rows: how many it has; None where that cannot be told any more.
-
-    Returns:
-        Where it is now.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -164,4 +161,3 @@ def _set_aside(path: Path, reason: str, rows: int | None) -> Path:
     write_json(folder / f"{path.stem}.json", {**record, "created": created})
     with os_errors("setting aside", path), contextlib.suppress(FileNotFoundError):
         path.rename(folder / path.name)
-    return folder / path.name
