@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "FloatArray", "IntArray", "Keys", "Progress", "Qrels", "Role"]
+__all__ = ["Array", "FloatArray", "IntArray", "Keys", "Progress", "Qrels", "Role", "silent"]
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.floating[Any]]
@@ -20,6 +20,10 @@ Keys = NDArray[np.uint8]
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much of it is done, how much there is)."""
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody of progress."""
 
 
 class Role(enum.Enum):

@@ -24,7 +24,7 @@ from era_cache.store.records import ROLES
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
-from era_cache.types import FloatArray, IntArray, Keys, Progress, Role
+from era_cache.types import FloatArray, IntArray, Keys, Progress, Role, silent
 
 __all__ = ["EncodedRows", "embed_collection"]
 
@@ -50,7 +50,7 @@ def embed_collection(
     small: Encoder,
     config: EmbedConfig,
     large_corpus: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[Collection, list[EncodedRows]]:
     """Encode a collection with both encoders as far as the store lacks it.
 
@@ -129,7 +129,7 @@ class _Part(NamedTuple):
 
 
 def _encode_missing(
-    store: Store, part: _Part, config: EmbedConfig, progress: Progress | None
+    store: Store, part: _Part, config: EmbedConfig, progress: Progress
 ) -> EncodedRows:
     """Encode those texts of a part that the store has not, in groups that are committed one by one.
 
@@ -146,11 +146,10 @@ def _encode_missing(
     truncated = getattr(part.encoder, "truncated", 0)
     if len(missing):
         job = _Job(store, part, config)
-        tell = progress or (lambda _what, _done, _total: None)
-        tell(part.what, 0, len(missing))
+        progress(part.what, 0, len(missing))
         done = 0
         for group in job.groups(missing):
-            job.encode_group(group, _shifted(tell, part.what, done, len(missing)))
+            job.encode_group(group, _shifted(progress, part.what, done, len(missing)))
             done += len(group)
         job.finish()
     return EncodedRows(

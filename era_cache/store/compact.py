@@ -16,7 +16,7 @@ from era_cache.store.precision import DTYPES
 from era_cache.store.segment import Segment
 from era_cache.store.store import Store
 from era_cache.store.write_segments import merge_segments
-from era_cache.types import Progress
+from era_cache.types import Progress, silent
 
 __all__ = ["Compacted", "compact", "merged_provenance"]
 
@@ -42,7 +42,7 @@ def compact(
     max_bytes: int = 2 << 30,
     dtype: str | None = None,
     dry_run: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[Compacted]:
     """Merge segments into fewer, larger ones; rows keep the order in which they were written.
 
@@ -67,7 +67,6 @@ def compact(
         before = one.segments()
         planned.append((one, before, list(_batches(before, max_bytes, dtype))))
     total = sum(_size(batch) for _, _, batches in planned for batch in batches)
-    tell = progress or (lambda _what, _done, _total: None)
     done, reports = 0, []
     for one, before, batches in planned:
         written = 0
@@ -81,7 +80,7 @@ def compact(
                     with os_errors("reading", path), contextlib.suppress(FileNotFoundError):
                         written += path.stat().st_size
             done += _size(batch)
-            tell(one.spec.name, done, total)
+            progress(one.spec.name, done, total)
         if batches and not dry_run:
             one.keep_index()
         after = len(before) - sum(len(batch) - 1 for batch in batches)

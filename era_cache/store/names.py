@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from era_cache.disk.files import os_errors
-from era_cache.errors import FormatError
+from era_cache.errors import FormatError, StoreError
 from era_cache.types import Role
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "encoder_folder_name",
     "list_names",
     "list_steadily",
+    "refuse_strangers",
     "scan_folder",
 ]
 
@@ -51,6 +52,25 @@ T = TypeVar("T")
 def encoder_folder_name(name: str, role: Role, fingerprint: str) -> str:
     """Name of the folder of one role of an encoder."""
     return f"{name}-{role.value}-{fingerprint[:12]}"
+
+
+def refuse_strangers(where: Path | str, names: Iterable[str]) -> None:
+    """Refuse a place where something else than a store lies; hidden names do not count.
+
+    Args:
+        where: the place, for the message.
+        names: that lie there.
+
+    Raises:
+        StoreError: one of them is none that a store has.
+    """
+    known = {*STORE_FOLDERS, "store.json"}
+    strangers = sorted(name for name in names if name not in known and not name.startswith("."))
+    if strangers:
+        raise StoreError(
+            f"{where}: holds other files ({strangers[0]}, …) and is not a store. "
+            "Give an empty or new folder."
+        )
 
 
 def list_names(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -> list[str]:

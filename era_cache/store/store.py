@@ -18,10 +18,7 @@ from era_cache.collection.stored import write_collection
 from era_cache.disk.files import make_folder, os_errors, remove_stale_temporaries
 from era_cache.disk.json_files import read_record, write_record
 from era_cache.errors import EncoderError, FingerprintError, StoreError
-from era_cache.store.encoder_record import (
-    EncoderSpec,
-    write_encoder_record,
-)
+from era_cache.store.encoder_record import EncoderSpec, write_encoder_record
 from era_cache.store.names import (
     COLLECTION_NAME,
     ENCODER_NAME,
@@ -29,6 +26,7 @@ from era_cache.store.names import (
     STORE_FOLDERS,
     encoder_folder_name,
     list_names,
+    refuse_strangers,
 )
 from era_cache.store.records import Side, StoredPair, StoreRecord, read_pair, read_stored_collection
 from era_cache.store.stored_encoder import StoredEncoder
@@ -77,13 +75,8 @@ class Store:
         if not (path / "store.json").exists():
             with os_errors("creating the store", path):
                 make_folder(path, may_be_link=True)
-                names = {p.name for p in path.iterdir() if not p.name.startswith(".")}
-            strangers = sorted(names - {*STORE_FOLDERS, "store.json"})
-            if strangers:
-                raise StoreError(
-                    f"{path}: holds other files ({strangers[0]}, …) and is not a store. "
-                    "Give an empty or new folder."
-                )
+                names = [entry.name for entry in path.iterdir()]
+            refuse_strangers(path, names)
             write_record(path / "store.json", StoreRecord())
         store = cls.open(path)
         for folder in STORE_FOLDERS:

@@ -29,7 +29,7 @@ from era_cache.store.read_rows import read_rows
 from era_cache.store.sorted_keys import by_segment
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
-from era_cache.types import FloatArray, IntArray, Keys, Progress, Role
+from era_cache.types import FloatArray, IntArray, Keys, Progress, Role, silent
 
 __all__ = ["ExportReport", "export_vectors"]
 
@@ -85,7 +85,7 @@ def export_vectors(
     dtype: str = "float32",
     ids_out: Path | None = None,
     skip_missing: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ExportReport:
     """Write the vectors that an encoder has in a store.
 
@@ -129,13 +129,12 @@ def export_vectors(
             # Replacing several files is not one step: half of an old export must not stay.
             raise InputError(f"{path}: is there already. Remove the old export, or name another.")
     make_folder(out.parent, may_be_link=True)
-    tell = progress or (lambda _what, _done, _total: None)
     rows = len(chosen.positions)
     with staged(out.parent, suffix) as (temporary, commit):
         with _writer(temporary, suffix, chosen, encoder.spec.dim, dtype) as write:
             for part, block in chosen.blocks(encoder.spec.dim):
                 write(part, _in_dtype(block, dtype, out))
-                tell("exporting", part.stop, rows)
+                progress("exporting", part.stop, rows)
         digest = sha256_file(temporary)
         if ids_path is not None:
             write_ids(ids_path, chosen.ids or chosen.keys(slice(0, rows)))

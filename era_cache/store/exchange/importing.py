@@ -23,7 +23,7 @@ from era_cache.store.exchange.blocks import VectorFile
 from era_cache.store.exchange.matching import FileRows
 from era_cache.store.exchange.row_checks import check_rows, selected_blocks
 from era_cache.store.store import Store
-from era_cache.types import Progress, Role
+from era_cache.types import Progress, Role, silent
 
 __all__ = ["Claim", "ImportReport", "import_vectors"]
 
@@ -68,7 +68,7 @@ def import_vectors(
     *,
     dtype: str = "float16",
     texts: TextCollection | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ImportReport:
     """Store the vectors of a file, as far as the store lacks them.
 
@@ -89,7 +89,6 @@ def import_vectors(
     """
     spec, role, note = claim
     begun, before = time.monotonic(), _state(vectors.path)
-    tell = progress or (lambda _what, _done, _total: None)
     known = store.find_encoder(spec.fingerprint(role))
     if known is not None and known.spec.dim != vectors.dim:
         raise EncoderError(
@@ -98,7 +97,7 @@ def import_vectors(
         )
     with os_errors("reading", vectors.path):
         digest = sha256_file(vectors.path)
-    check_rows(vectors, rows, dtype, spec.name, tell)
+    check_rows(vectors, rows, dtype, spec.name, progress)
     places = np.flatnonzero(rows.known)
     distinct = places[distinct_rows(rows.keys[places])]
     new = distinct
@@ -113,7 +112,7 @@ def import_vectors(
         **({"note": note} if note else {}),
     }
     with store.writer(spec, role, vectors.dim, dtype=dtype, provenance=provenance) as writer:
-        for keys, block, _ in selected_blocks(vectors, rows, new, "importing", tell):
+        for keys, block, _ in selected_blocks(vectors, rows, new, "importing", progress):
             writer.write(keys, block)
     if _state(vectors.path) != before:
         raise InputError(

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from era_cache.errors import StoreError
-from era_cache.store.names import ENCODER_NAME, list_names
+from era_cache.store.names import ENCODER_NAME, list_names, refuse_strangers
 from era_cache.store.retired import is_replaced
 from era_cache.store.store import Store
 from era_cache.store.sync.packs import PackPlace, pack_writer
 from era_cache.store.sync.places import LocalPlace, Place
 from era_cache.store.sync.plan import list_source
-from era_cache.store.sync.remote import RemotePlace, place_at
+from era_cache.store.sync.remote import place_at
 from era_cache.store.sync.transfer import (
     RefusedError,
     Transfer,
@@ -26,7 +25,7 @@ from era_cache.store.sync.transfer import (
     send,
     summed,
 )
-from era_cache.types import Progress
+from era_cache.types import Progress, silent
 
 __all__ = ["merge", "pack", "pull", "push", "unpack"]
 
@@ -35,10 +34,6 @@ def _finished(report: TransferReport) -> TransferReport:
     if report.refused:
         raise RefusedError(report)
     return report
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Tell nobody."""
 
 
 def _copy_in(
@@ -70,7 +65,7 @@ def merge(
     sources: Iterable[Path],
     *,
     dry_run: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> TransferReport:
     """Copy everything that a store lacks from other stores on this machine.
 
@@ -97,7 +92,7 @@ def merge(
 
 
 def pull(
-    url: str, store: Path, *, dry_run: bool = False, progress: Progress = _silent
+    url: str, store: Path, *, dry_run: bool = False, progress: Progress = silent
 ) -> TransferReport:
     """Copy everything that a store lacks from a store at a URL.
 
@@ -118,7 +113,7 @@ def pull(
 
 
 def push(
-    store: Path, url: str, *, dry_run: bool = False, progress: Progress = _silent
+    store: Path, url: str, *, dry_run: bool = False, progress: Progress = silent
 ) -> TransferReport:
     """Copy everything that a store at a URL lacks from a store on this machine.
 
@@ -129,7 +124,7 @@ def push(
         return _finished(_copy_in(source, target, dry_run=dry_run, progress=progress))
     transfer = Transfer(source, list_source(source), target, target.label)
     if any(step.kind == "store" for step in transfer.plan.steps):
-        _check_free(target)
+        refuse_strangers(target.label, [entry.name for entry in target.entries("")])
     if dry_run:
         transfer.dry_run()
     else:
@@ -137,17 +132,7 @@ def push(
     return _finished(transfer.report())
 
 
-def _check_free(target: RemotePlace) -> None:
-    """Refuse a URL where something else lies. Raises ``StoreError``."""
-    strangers = target.strangers()
-    if strangers:
-        raise StoreError(
-            f"{target.label}: holds other files ({strangers[0]}, …) and is not a store. "
-            "Give an empty or new folder."
-        )
-
-
-def pack(store: Path, path: Path, *, progress: Progress = _silent) -> TransferReport:
+def pack(store: Path, path: Path, *, progress: Progress = silent) -> TransferReport:
     """Write a store into one uncompressed tar file.
 
     Equal stores give equal packs.
@@ -171,7 +156,7 @@ def pack(store: Path, path: Path, *, progress: Progress = _silent) -> TransferRe
 
 
 def unpack(
-    path: Path, store: Path, *, dry_run: bool = False, progress: Progress = _silent
+    path: Path, store: Path, *, dry_run: bool = False, progress: Progress = silent
 ) -> TransferReport:
     """Copy everything that a store lacks from a pack.
 

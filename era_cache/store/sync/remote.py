@@ -15,7 +15,7 @@ from typing import Any
 
 from era_cache.disk.files import TEMPORARY_PREFIX
 from era_cache.errors import EraError, InputError, StoreError
-from era_cache.store.names import FOLDER, STORE_FOLDERS, Entry
+from era_cache.store.names import FOLDER, Entry
 from era_cache.store.sync.places import CHUNK_BYTES, Listing, LocalPlace, list_store
 
 __all__ = ["RemotePlace", "place_at"]
@@ -92,11 +92,6 @@ class RemotePlace:
     def listing(self) -> Listing:
         """What lies there."""
         return list_store(self.label, self.entries)
-
-    def strangers(self) -> list[str]:
-        """Names at the URL that no store has."""
-        names = {entry.name for entry in self.entries("") if not entry.name.startswith(".")}
-        return sorted(names - {*STORE_FOLDERS, "store.json"})
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Read a file in pieces."""

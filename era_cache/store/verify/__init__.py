@@ -18,12 +18,12 @@ from era_cache.store.records import ROLES, Side, mixed_up, read_pair, read_store
 from era_cache.store.store import Store
 from era_cache.store.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
 from era_cache.store.verify.report import Finding, PairState, Report, SideState, Walk, exactly
-from era_cache.types import Progress
+from era_cache.types import Progress, silent
 
 __all__ = ["verify"]
 
 
-def verify(store: Store, *, quarantine: bool = False, progress: Progress | None = None) -> Report:
+def verify(store: Store, *, quarantine: bool = False, progress: Progress = silent) -> Report:
     """Check every file of a store.
 
     Args:
@@ -43,8 +43,7 @@ def verify(store: Store, *, quarantine: bool = False, progress: Progress | None 
     folders = walk.names("", (exactly("store.json"), FILE), (exactly(*STORE_FOLDERS), FOLDER))
     encoders = CheckedEncoders([], {}, 0)
     if "encoders" in folders:
-        tell = progress or (lambda _what, _done, _total: None)
-        encoders = check_encoders(walk, quarantine=quarantine, progress=tell)
+        encoders = check_encoders(walk, quarantine=quarantine, progress=progress)
     pairs = _read_pairs(walk) if "pairs" in folders else {}
     collections = 0
     states: list[PairState] = []
