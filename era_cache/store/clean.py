@@ -7,6 +7,7 @@ was retired long ago is deleted, and nothing that a running writer has just seal
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,29 +62,25 @@ def clean(
         FormatError: a segment or collection is damaged.
         StoreError: something cannot be deleted.
     """
-    found = Cleaned()
+    found: Counter[str] = Counter()
     if old_versions:
-        found = _drop_old_versions(store, found, grace_seconds, dry_run)
+        found += _drop_old_versions(store, grace_seconds, dry_run)
     for one in store.encoders():
         if unreferenced:
-            found = _drop_unreferenced(store, one, found, grace_seconds, dry_run)
+            found += _drop_unreferenced(store, one, grace_seconds, dry_run)
         gone = purge([one.folder, *one.others], grace_seconds, dry_run=dry_run)
         stale = remove_stale_indexes(
             one.folder, one.segments(), grace_seconds=grace_seconds, dry_run=dry_run
         )
-        found = found._replace(
-            retired_segments=found.retired_segments + len(gone),
-            indexes=found.indexes + len(stale),
-            bytes=found.bytes + sum([*gone.values(), *stale.values()]),
-        )
+        freed = sum([*gone.values(), *stale.values()])
+        found += Counter(retired_segments=len(gone), indexes=len(stale), bytes=freed)
     if not dry_run:
         folders = [store.path, *(store.path / name for name in STORE_FOLDERS)]
         for one in store.encoders():
             inside = ("segments", "index", "retired", "quarantine")
             folders += [one.folder, *(one.folder / name for name in inside)]
-        removed = sum(remove_stale_temporaries(folder) for folder in folders)
-        found = found._replace(temporaries=removed)
-    return found
+        found["temporaries"] = sum(map(remove_stale_temporaries, folders))
+    return Cleaned(**found)
 
 
 def _old_enough(path: Path, grace_seconds: float) -> bool:
@@ -91,9 +88,8 @@ def _old_enough(path: Path, grace_seconds: float) -> bool:
         return time.time() - path.stat().st_mtime >= grace_seconds
 
 
-def _drop_old_versions(
-    store: Store, found: Cleaned, grace_seconds: float, dry_run: bool
-) -> Cleaned:
+def _drop_old_versions(store: Store, grace_seconds: float, dry_run: bool) -> Counter[str]:
+    found: Counter[str] = Counter()
     newest = {name: store.collection(name).version for name, _, _ in store.collection_paths()}
     for name, version, path in list(store.collection_paths()):
         if version == newest[name] or not _old_enough(path, grace_seconds):
@@ -102,13 +98,14 @@ def _drop_old_versions(
             size = path.stat().st_size
             if not dry_run:
                 path.unlink(missing_ok=True)
-        found = found._replace(old_collections=found.old_collections + 1, bytes=found.bytes + size)
+        found += Counter(old_collections=1, bytes=size)
     return found
 
 
 def _drop_unreferenced(
-    store: Store, encoder: StoredEncoder, found: Cleaned, grace_seconds: float, dry_run: bool
-) -> Cleaned:
+    store: Store, encoder: StoredEncoder, grace_seconds: float, dry_run: bool
+) -> Counter[str]:
+    found: Counter[str] = Counter()
     collections = (
         store.collection(f"{name}-{version}") for name, version, _ in store.collection_paths()
     )
@@ -122,7 +119,7 @@ def _drop_unreferenced(
         dropped = len(kept) - int(kept.sum())
         if not dropped:
             continue
-        found = found._replace(unreferenced_rows=found.unreferenced_rows + dropped)
+        found["unreferenced_rows"] += dropped
         if not dry_run:
             provenance = {**merged_provenance([segment]), "era-cache": __version__}
             keep_rows(encoder.folder / "segments", encoder.spec, segment, kept, provenance)

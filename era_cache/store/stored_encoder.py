@@ -12,16 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from era_cache.errors import StoreError
-from era_cache.store.encoder_record import (
-    StoredSpec,
-    read_encoder_record,
-)
+from era_cache.store.encoder_record import StoredSpec, read_encoder_record
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.names import (
-    SEGMENT_NAME,
-    list_names,
-    list_steadily,
-)
+from era_cache.store.names import SEGMENT_NAME, list_names, list_steadily
 from era_cache.store.read_rows import mapped_rows, read_rows
 from era_cache.store.retired import retired_path
 from era_cache.store.segment import Segment, has_vanished, look_again, open_segment
