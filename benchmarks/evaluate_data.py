@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from era_cache.evaluate.results import EDGES, Fit, Head, Histogram, Measured
+from era_cache.evaluate.results import EDGES, CollectionEntry, Fit, Head, Histogram, Measured
 from era_cache.evaluate.results_folder import ResultsFolder
+from era_cache.fitting.adapter_config import NamedEncoder
+from era_cache.report.records import Fact
 from era_cache.types import FloatArray, IntArray
 
 __all__ = ["CANDIDATES", "DOMAINS", "make_results"]
@@ -62,16 +64,13 @@ def _head(names: Sequence[str], sizes: Mapping[str, int], shares: Sequence[float
         measures=MEASURES,
         primary=MEASURES[0],
         collections={
-            name: {
-                "digest": digest(name),
-                "domain": DOMAINS[number % len(DOMAINS)],
-                "documents": 1000 * (number + 1),
-                "queries": sizes[name],
-            }
+            name: CollectionEntry(
+                digest(name), DOMAINS[number % len(DOMAINS)], 1000 * (number + 1), sizes[name]
+            )
             for number, name in enumerate(names)
         },
         encoders={
-            side: {"name": f"{model} encoder", "fingerprint": digest(side), "dim": dim}
+            side: NamedEncoder(name=f"{model} encoder", fingerprint=digest(side), dim=dim)
             for side, model, dim in (
                 ("query", "large", 384),
                 ("small_query", "small", 256),
@@ -87,9 +86,9 @@ def _head(names: Sequence[str], sizes: Mapping[str, int], shares: Sequence[float
             "split_seeds": n,
             "test_seed": 0,
         },
-        costs=[{"what": "documents encoded by the large model", "value": "1,000 a collection"}],
-        commands=["era-eval each made/up --labels 5,10,20,40 --split-seeds 5 --out results"],
-        notes=["These figures are made up."],
+        costs=(Fact("documents encoded by the large model", "1,000 a collection"),),
+        commands=("era-eval each made/up --labels 5,10,20,40 --split-seeds 5 --out results",),
+        notes=("These figures are made up.",),
         environment={"python": "3", "torch": "2"},
     )
 

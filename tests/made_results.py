@@ -7,7 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from era_cache.evaluate.protocols import tasks_of
-from era_cache.evaluate.results import EDGES, Fit, Head, Histogram, Measured, Results, job_name
+from era_cache.evaluate.results import (
+    EDGES,
+    CollectionEntry,
+    Extra,
+    Fit,
+    Head,
+    Histogram,
+    Measured,
+    Results,
+    job_name,
+)
+from era_cache.fitting.adapter_config import NamedEncoder
+from era_cache.report.records import Fact
 
 MEASURES = ("AP", "nDCG@10")
 NAMES = ("small", "aligned", "era", "era-dual")
@@ -98,24 +110,19 @@ def _head(protocol, domains, sizes, fits) -> Head:
         measures=MEASURES,
         primary="nDCG@10",
         collections={
-            name: {
-                "digest": f"{i:064x}",
-                "domain": domain,
-                "documents": 100,
-                "queries": sizes[name],
-            }
+            name: CollectionEntry(f"{i:064x}", domain, 100, sizes[name])
             for i, (name, domain) in enumerate(domains.items())
         },
         encoders={
-            side: {"name": f"{side}-model", "fingerprint": f"{i:064x}"}
+            side: NamedEncoder(name=f"{side}-model", fingerprint=f"{i:064x}")
             for i, side in enumerate(("query", "small_query", "document", "align"))
         },
         configuration={"command": "era-eval", "split": "paper", "recipe": {"strengths": [8.0]}},
-        costs=[{"what": "cached rows", "value": "1,234"}],
-        commands=["era-eval x"],
-        notes=["A note."],
+        costs=(Fact("cached rows", "1,234"),),
+        commands=("era-eval x",),
+        notes=("A note.",),
         environment={"numpy": "2"},
-        extra={"planned": [job_name(fit.job) for fit in fits]},
+        extra=Extra(planned=tuple(job_name(fit.job) for fit in fits)),
     )
 
 

@@ -126,7 +126,7 @@ def texts_of(folders: tuple[Path, ...], results: Results) -> dict[str, dict[str,
             note(f"{folder}: {texts.name} not measured here; the texts are not used.")
             continue
         here = [by_id[one] for one in ids if one in by_id]
-        wanted = results.head.collections[texts.name].get("query_texts")
+        wanted = results.head.collections[texts.name].query_texts
         if len(here) != len(ids) or texts_digest(row_keys(Role.QUERY, here)) != wanted:
             note(f"{folder}: not the queries that were measured; its texts are not shown.")
             continue

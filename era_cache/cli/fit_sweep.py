@@ -149,7 +149,7 @@ def _text(column: str, value: Any) -> str:
 def _command(store: Path, names: list[str], row: dict[str, Any], options: dict[str, Any]) -> str:
     """The command that fits a row in full."""
     given = str(store)
-    if given in ("sweep", "curve") or given.startswith("-"):
+    if given in ("sweep", "curve", "align") or given.startswith("-"):
         given = f"./{given}"  # or it would be read as another form of the command, or an option
     words = ["era-fit", quote(given), *map(quote, names)]
     words += ["--candidate", row["candidate"], "--labels", f"{row['labels'] * 100:g}"]

@@ -7,7 +7,6 @@ shows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,6 @@ from era_cache.report.records import (
     Fact,
     Report,
     SplitFacts,
-    Stored,
 )
 
 __all__ = ["default_share", "report_of"]
@@ -108,43 +106,37 @@ def report_of(
         title=head.title,
         protocol=head.protocol,
         primary=head.primary,
-        measures=tuple(head.measures),
+        measures=head.measures,
         chosen=chosen,
         choice_reason=reason,
         collections=_collections(results, panel),
         split=_split(results, panel),
-        encoders={side: _encoder(head.encoders, side) for side in ("query", "document")},
+        encoders={
+            side: f"{one.name} ({one.fingerprint[:12]})"
+            for side in ("query", "document")
+            if (one := head.encoders.get(side))
+        },
         candidates=_candidates(results, panel, shown, seed),
         gains=gains(results, panel, chosen, primary, seed),
         queries=queries(results, panel, chosen, primary, texts or {}),
         scores=scores(panel, chosen),
-        costs=(*_seconds(panel), *(Fact(cost["what"], cost["value"]) for cost in head.costs)),
-        commands=tuple(head.commands),
+        costs=(*_seconds(panel), *head.costs),
+        commands=head.commands,
         notes=(
             *notes(results, panel, shown),
             *head.notes,
             *_left_out(results, points),
             *other_queries(panel, results, others),
         ),
-        environment=dict(head.environment),
+        environment=head.environment,
         inputs=_inputs(results),
-        configuration=dict(head.configuration),
-        int8=_int8(head.extra),
+        configuration=head.configuration,
+        int8=head.extra.int8,
         curve=points,
         by_collection=means,
         by_domain=by_domain(means) if means else (),
         matrix=compared,
     )
-
-
-def _int8(extra: Mapping[str, Any]) -> dict[str, dict[str, Stored]] | None:
-    if "int8" not in extra:
-        return None
-    fields = Stored.__struct_fields__
-    return {
-        name: {measure: Stored(*(row[field] for field in fields)) for measure, row in found.items()}
-        for name, found in extra["int8"].items()
-    }
 
 
 def _left_out(results: Results, points: Sequence[CurvePoint]) -> Iterator[str]:
@@ -177,11 +169,6 @@ def _kind(name: str, head: Head) -> str:
     return KINDS.get(name, "another adapter folder")
 
 
-def _encoder(encoders: Mapping[str, Any], side: str) -> str:
-    entry = encoders.get(side, {})
-    return f"{entry.get('name', 'unknown')} ({str(entry.get('fingerprint', ''))[:12]})"
-
-
 def _held_out(panel: Panel, name: str) -> float | None:
     values = [
         fit.held_out[wanted]
@@ -197,10 +184,10 @@ def _collections(results: Results, panel: Panel) -> tuple[CollectionFacts, ...]:
     return tuple(
         CollectionFacts(
             name=name,
-            version=str(known[name]["digest"])[:12],
-            domain=str(known[name]["domain"]),
-            documents=known[name]["documents"],
-            queries=known[name]["queries"],
+            version=known[name].digest[:12],
+            domain=known[name].domain,
+            documents=known[name].documents,
+            queries=known[name].queries,
             test=len(rows),
         )
         for name, rows in panel.rows.items()
@@ -235,9 +222,9 @@ def _seconds(panel: Panel) -> tuple[Fact, ...]:
 def _inputs(results: Results) -> tuple[Fact, ...]:
     head = results.head
     return (
-        *(Fact(f"collection {name}", str(one["digest"])) for name, one in head.collections.items()),
+        *(Fact(f"collection {name}", one.digest) for name, one in head.collections.items()),
         *(
-            Fact(f"encoder, {side.replace('_', ' ')}", str(one["fingerprint"]))
+            Fact(f"encoder, {side.replace('_', ' ')}", one.fingerprint)
             for side, one in head.encoders.items()
         ),
         *(Fact(f"adapter {name}", value) for name, value in head.adapters.items()),

@@ -23,7 +23,7 @@ def by_collection(results: Results, panel: Panel, primary: int) -> tuple[Collect
     return tuple(
         CollectionMeans(
             name,
-            str(results.head.collections[name]["domain"]),
+            results.head.collections[name].domain,
             len(values),
             {
                 candidate: number(float(values[:, panel.column(candidate), primary].mean()))
@@ -115,4 +115,4 @@ def other_queries(panel: Panel, first: Results, others: Sequence[Results]) -> li
 
 
 def _digests(results: Results) -> dict[str, str]:
-    return {name: str(entry["digest"]) for name, entry in results.head.collections.items()}
+    return {name: entry.digest for name, entry in results.head.collections.items()}

@@ -103,7 +103,7 @@ def gains(results: Results, panel: Panel, chosen: str, primary: int, seed: int) 
         rows.append(
             Gain(
                 collection=name,
-                domain=str(results.head.collections[name]["domain"]),
+                domain=results.head.collections[name].domain,
                 queries=len(values),
                 baseline=float(values[:, base, primary].mean()),
                 mean=float(values[:, mine, primary].mean()),

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from era_cache.collection.records import Collection
@@ -28,7 +27,7 @@ from era_cache.evaluate.recorded import (
     rows_read,
     split_options,
 )
-from era_cache.evaluate.results import SHIPPED, Fit, Head, Measured, Results
+from era_cache.evaluate.results import SHIPPED, Extra, Fit, Head, Measured, Results
 from era_cache.evaluate.runs import load_run, place_run
 from era_cache.evaluate.score import (
     DEFAULT_MEASURES,
@@ -54,6 +53,7 @@ from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import HeldOut, QuerySet, load_held_out, resolve_device
 from era_cache.rank.approximate import ApproximateIndex
 from era_cache.rank.measures import Measure, evaluate
+from era_cache.report.records import Fact
 from era_cache.store.store import Store
 
 __all__ = ["Evaluation", "Measuring", "Ranked", "evaluate_folder", "measured_of", "measured_values"]
@@ -137,15 +137,15 @@ def evaluate_folder(
         measures=tuple(map(str, measures)),
         primary=str(PRIMARY),
         collections={name: collection_entry(one) for name, one in loaded.items()},
-        encoders=msgspec.to_builtins(config.encoders),
+        encoders=config.encoders or {},
         configuration={**split_options(config), **dict(configuration or {})},
         adapters={
             **{str(p): sha256_file(p / "config.json") for p in (*found.members, *asked.others)},
             **found.digests,
         },
-        costs=[adapter_size(config), *found.costs()],
-        commands=list(commands),
-        notes=found.notes,
+        costs=(adapter_size(config), *found.costs()),
+        commands=tuple(commands),
+        notes=tuple(found.notes),
         environment=environment(),
         extra=found.extra,
     )
@@ -180,7 +180,7 @@ class _Found:
         self.loaded: dict[str, Collection] = {}
         self.ranked: dict[str, Ranked] = {}
         self.notes: list[str] = []
-        self.extra: dict[str, Any] = {}
+        self.extra = Extra()
         self.seconds = 0.0
 
     def measure(self, name: str) -> None:
@@ -217,9 +217,8 @@ class _Found:
             self.measured[path].append(one)
         if asked.int8:
             own = self.ranked[collection.name].scored
-            self.extra["int8"] = int8_loss(
-                data, self.adapters, own, asked.measures, seed=asked.seed
-            )
+            losses = int8_loss(data, self.adapters, own, asked.measures, seed=asked.seed)
+            self.extra = Extra(int8=losses)
 
     def _foreign(self, collection: Collection, data: HeldOut) -> dict[str, Scored]:
         """Runs of other systems as rows."""
@@ -247,7 +246,7 @@ class _Found:
         fits[0] = fits[0]._replace(seconds={**fits[0].seconds, "evaluate": self.seconds})
         return fits
 
-    def costs(self) -> list[dict[str, str]]:
+    def costs(self) -> tuple[Fact, ...]:
         """Rows that were read instead of encoded."""
         aligned = self.config.alignment_documents or 0
         return rows_read(list(self.loaded.values()), self.encoders, aligned)

@@ -67,7 +67,7 @@ def at_home(head: Head, fit: Fit, measured: Measured) -> bool:
     if head.protocol == "each":
         return fit.trained_on == measured.collection
     if head.protocol == "domain-specific":
-        return bool(fit.trained_on == head.collections[measured.collection]["domain"])
+        return fit.trained_on == head.collections[measured.collection].domain
     return True
 
 
@@ -153,13 +153,13 @@ def matrix_of(
         queries and seeds with NaN where nothing was measured, and (columns,) the baseline's.
     """
     fits = [fit for fit in results.fits if fit.labels == labels]
-    domains = list(dict.fromkeys(str(e["domain"]) for e in results.head.collections.values()))
+    domains = list(dict.fromkeys(e.domain for e in results.head.collections.values()))
     trained = list(dict.fromkeys(fit.trained_on for fit in fits))
     trained.sort(key=lambda name: domains.index(name) if name in domains else len(domains))
     cells: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for fit in fits:
         for one in fit.measured:
-            domain = str(results.head.collections[one.collection]["domain"])
+            domain = results.head.collections[one.collection].domain
             shipped = one.values[one.candidates.index(fit.chosen), measure].mean()
             base = np.nan
             if BASELINE in one.candidates:

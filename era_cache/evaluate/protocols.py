@@ -23,13 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import InputError
 from era_cache.evaluate.evaluate_adapter import measured_values
 from era_cache.evaluate.recorded import collection_entry, rows_read
-from era_cache.evaluate.results import Fit, Head, MadeBy, Results, job_name
+from era_cache.evaluate.results import Extra, Fit, Head, MadeBy, Results, job_name
 from era_cache.evaluate.results_folder import ResultsFolder
 from era_cache.evaluate.score import Scored, depth_of, score_adapters, score_histogram, score_large
+from era_cache.fitting.adapter_config import NamedEncoder
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates
@@ -218,13 +221,13 @@ class _Run:
             measures=tuple(str(measure) for measure in self._measures),
             primary=str(PRIMARY),
             collections={c.name: collection_entry(c) for c in self.collections},
-            encoders=self._encoders.record(),
+            encoders=msgspec.convert(self._encoders.record(), dict[str, NamedEncoder]),
             configuration={**self._options(), **made_by.configuration},
             costs=rows_read(self.collections, self._encoders, aligned),
-            commands=list(made_by.commands),
-            notes=[f"Protocol {protocol}: {PROTOCOLS[protocol]}."],
+            commands=tuple(made_by.commands),
+            notes=(f"Protocol {protocol}: {PROTOCOLS[protocol]}.",),
             environment=environment(),
-            extra={"planned": list(planned)},
+            extra=Extra(planned=tuple(planned)),
         )
 
     def _options(self) -> dict[str, Any]:

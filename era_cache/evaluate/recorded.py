@@ -11,23 +11,24 @@ from typing import Any
 
 from era_cache.collection.records import Collection
 from era_cache.disk.files import sha256_file
-from era_cache.evaluate.results import Fit, Measured, texts_digest
+from era_cache.evaluate.results import CollectionEntry, Fit, Measured, texts_digest
 from era_cache.fitting.adapter_config import AdapterConfig
 from era_cache.fitting.adapter_folder import load_metrics
 from era_cache.fitting.encoder_pair import Encoders
+from era_cache.report.records import Fact
 
 __all__ = ["adapter_size", "collection_entry", "fit_of", "rows_read", "split_options"]
 
 
-def collection_entry(collection: Collection) -> dict[str, Any]:
+def collection_entry(collection: Collection) -> CollectionEntry:
     """What results say of a collection."""
-    return {
-        "digest": collection.digest,
-        "domain": collection.domain,
-        "query_texts": texts_digest(collection.query_text_keys),
-        "documents": len(collection.doc_ids),
-        "queries": len(collection.query_ids),
-    }
+    return CollectionEntry(
+        collection.digest,
+        collection.domain,
+        len(collection.doc_ids),
+        len(collection.query_ids),
+        texts_digest(collection.query_text_keys),
+    )
 
 
 def fit_of(path: Path, config: AdapterConfig, measured: Sequence[Measured]) -> Fit:
@@ -72,17 +73,17 @@ def split_options(config: AdapterConfig) -> dict[str, Any]:
     }
 
 
-def adapter_size(config: AdapterConfig) -> dict[str, str]:
+def adapter_size(config: AdapterConfig) -> Fact:
     """The size of the chosen candidate, as a cost."""
     chosen = config.candidates[config.chosen]
     kept = sum(table.entries for table in chosen.references)
     references = f", {kept:,} references" if kept else ""
-    return {"what": "adapter", "value": f"{chosen.shape[0]} x {chosen.shape[1]}{references}"}
+    return Fact("adapter", f"{chosen.shape[0]} x {chosen.shape[1]}{references}")
 
 
 def rows_read(
     collections: Sequence[Collection], encoders: Encoders, aligned: int
-) -> list[dict[str, str]]:
+) -> tuple[Fact, ...]:
     """Rows that were taken from the store instead of a model, and their size.
 
     Args:
@@ -94,9 +95,9 @@ def rows_read(
     queries = sum(len(collection.query_ids) for collection in collections)
     small, large = encoders.document.spec, encoders.query.spec
     size = documents * small.dim + queries * (small.dim + large.dim) + aligned * large.dim
-    return [
-        {"what": f"cached rows of {small.name}", "value": f"{documents + queries:,}"},
-        {"what": f"cached rows of {large.name}", "value": f"{queries + aligned:,}"},
-        {"what": "size of these rows in memory, float32", "value": f"{4 * size / 1e6:,.1f} MB"},
-        {"what": "rows encoded again, documents included", "value": "0"},
-    ]
+    return (
+        Fact(f"cached rows of {small.name}", f"{documents + queries:,}"),
+        Fact(f"cached rows of {large.name}", f"{queries + aligned:,}"),
+        Fact("size of these rows in memory, float32", f"{4 * size / 1e6:,.1f} MB"),
+        Fact("rows encoded again, documents included", "0"),
+    )

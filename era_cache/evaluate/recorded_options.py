@@ -61,12 +61,10 @@ def recorded_options(
             adapter=(adapter or Path(_text(options["adapter"]))) if measured else None,
             others=[Path(_text(other)) for other in options.get("with", [])],
             runs={name: Path(_text(run)) for name, run in options.get("run", {}).items()},
-            collections=[
-                f"{name}-{entry['digest'][:12]}" for name, entry in head.collections.items()
-            ],
+            collections=[f"{name}-{entry.digest[:12]}" for name, entry in head.collections.items()],
             measures=[parse_measure(name) for name in head.measures],
             device=None if device is None else _text(device),
-            encoders={side: head.encoders[side]["fingerprint"] for side in ("query", "document")},
+            encoders={side: head.encoders[side].fingerprint for side in ("query", "document")},
             split=SplitConfig() if measured else recorded_split(options),
             recipe=FitConfig()
             if measured

@@ -70,15 +70,15 @@ def notes(results: Results, panel: Panel, shown: Sequence[str]) -> list[str]:
 def _measured(results: Results, panel: Panel) -> list[str]:
     """Say what int8 costs, and what is not measured yet."""
     said = []
-    for name, found in results.head.extra.get("int8", {}).items():
+    for name, found in (results.head.extra.int8 or {}).items():
         if name in (BASELINE, panel.fits[0].chosen):
             row = found[results.head.primary]
             said.append(
-                f"Stored as int8, {name} would measure {row['mean']:.4f} {results.head.primary}: "
-                f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, "
-                f"{row['difference_high']:+.4f}]."
+                f"Stored as int8, {name} would measure {row.mean:.4f} {results.head.primary}: "
+                f"{row.difference:+.4f} [{row.difference_low:+.4f}, "
+                f"{row.difference_high:+.4f}]."
             )
-    planned = results.head.extra.get("planned", ())
+    planned = results.head.extra.planned
     left = set(planned) - {job_name(fit.job) for fit in results.fits}
     if left:
         said.append(

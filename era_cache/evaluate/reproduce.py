@@ -196,10 +196,10 @@ def _changed(then: Results, now: Results) -> list[str]:
     found = _versions(then.head.environment, now.head.environment)
     old, new = then.head, now.head
     for name, entry in old.collections.items():
-        if new.collections.get(name, {}).get("digest") != entry["digest"]:
+        if name not in new.collections or new.collections[name].digest != entry.digest:
             found.append(f"collection {name}")
-    for side, entry in old.encoders.items():
-        if new.encoders.get(side, {}).get("fingerprint") != entry.get("fingerprint"):
+    for side, encoder in old.encoders.items():
+        if side not in new.encoders or new.encoders[side].fingerprint != encoder.fingerprint:
             found.append(f"{side.replace('_', ' ')} encoder")
     aligned = [head.configuration.get("aligned_on") for head in (old, new)]
     if aligned[0] != aligned[1]:

@@ -8,34 +8,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
-from era_cache.disk.json_files import json_digest
+from era_cache.disk.json_files import Record, json_digest
+from era_cache.fitting.adapter_config import NamedEncoder
+from era_cache.report.records import Fact, Stored
 from era_cache.types import FloatArray, IntArray, Keys
 
 __all__ = [
     "EDGES",
-    "FIT_FORMAT",
-    "FORMAT",
     "SHIPPED",
-    "VERSION",
+    "CollectionEntry",
+    "Count",
+    "Extra",
     "Fit",
     "Head",
     "Histogram",
     "MadeBy",
     "Measured",
     "Results",
+    "check_plain",
     "in_order",
     "job_name",
     "texts_digest",
 ]
-
-FORMAT, VERSION = "era-results", 1
-
-
-FIT_FORMAT = "era-fit-results"
 
 SHIPPED = "shipped"
 """What reports call the candidate that held-out labels chose in each fit; no candidate's name."""
@@ -43,6 +43,13 @@ SHIPPED = "shipped"
 
 EDGES = np.linspace(-1.0, 1.0, 81)
 """Bounds of the bins that scores (cosines) are counted in."""
+
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A part of ``results.json``."""
 
 
 class Histogram(NamedTuple):
@@ -91,28 +98,55 @@ class Fit(NamedTuple):
     measured: tuple[Measured, ...]
 
 
-class Head(NamedTuple):
-    """What all fits of a folder share (all JSON).
+class CollectionEntry(_Part, frozen=True):
+    """A collection: its digest (hex), and the digest of the texts of all its queries."""
 
-    ``collections`` maps a name to ``digest``, ``domain``, ``documents`` and ``queries``;
-    ``adapters`` maps what was measured, where adapter folders were, to digests. ``configuration``
-    holds every option; ``costs`` and ``notes`` are shown as they are. ``extra`` may have ``int8``,
-    as ``evaluate.int8_loss`` gives it, and ``planned``, the names of the jobs that shall be there.
+    digest: str
+    domain: str
+    documents: Count
+    queries: Count
+    query_texts: str | None = None
+
+
+class Extra(_Part, frozen=True):
+    """What some protocols add: int8 losses by candidate and measure, names of the jobs to come."""
+
+    int8: dict[str, dict[str, Stored]] | None = None
+    planned: tuple[str, ...] = ()
+
+
+class Head(Record, frozen=True, omit_defaults=True):
+    """What all fits of a folder share: ``results.json``.
+
+    ``adapters`` maps what was measured, where adapter folders or runs were, to digests;
+    ``configuration`` holds every option; ``costs`` and ``notes`` are shown as they are.
     """
+
+    FORMAT: ClassVar[str] = "era-results"
+    VERSION: ClassVar[int] = 1
 
     protocol: str
     title: str
     measures: tuple[str, ...]
     primary: str
-    collections: Mapping[str, Mapping[str, Any]]
-    encoders: Mapping[str, Any]
-    configuration: Mapping[str, Any]
-    adapters: Mapping[str, str] = {}
-    costs: Sequence[Mapping[str, str]] = ()
-    commands: Sequence[str] = ()
-    notes: Sequence[str] = ()
-    environment: Mapping[str, str] = {}
-    extra: Mapping[str, Any] = {}
+    collections: Annotated[dict[str, CollectionEntry], Meta(min_length=1)]
+    encoders: dict[str, NamedEncoder]
+    configuration: dict[str, Any]
+    adapters: dict[str, str] = msgspec.field(default_factory=dict)
+    costs: tuple[Fact, ...] = ()
+    commands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
+    extra: Extra = Extra()
+
+    def __post_init__(self) -> None:
+        """Refuse measures that do not name the primary one, or name one twice."""
+        check_plain(self.configuration)
+        if self.primary not in self.measures or len(set(self.measures)) != len(self.measures):
+            raise ValueError("no primary measure, or the same measure twice")
+        for candidate, stored in (self.extra.int8 or {}).items():
+            if self.primary not in stored:
+                raise ValueError(f"no {self.primary} of {candidate} as int8")
 
 
 class MadeBy(NamedTuple):
@@ -128,6 +162,15 @@ class Results(NamedTuple):
     head: Head
     query_ids: Mapping[str, Sequence[str]]
     fits: Sequence[Fit]
+
+
+def check_plain(value: Any, levels: int = 20) -> None:
+    """Refuse free JSON (ValueError) that might not be written again: too deep, or huge numbers."""
+    if not levels or (isinstance(value, int | float) and not abs(value) < 2**63):
+        raise ValueError("nested too deeply, or a number that is too large")
+    inner = value.values() if isinstance(value, dict) else value
+    for one in inner if isinstance(value, dict | list | tuple) else ():
+        check_plain(one, levels - 1)
 
 
 def texts_digest(query_text_keys: Keys) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from era_cache.disk.files import (
     TEMPORARY_PREFIX,
@@ -28,13 +29,16 @@ from era_cache.disk.files import (
     sha256_file,
     write_bytes,
 )
-from era_cache.disk.json_files import canonical_json, write_json
+from era_cache.disk.json_files import canonical_json, read_record, write_record
 from era_cache.errors import FormatError, InputError, NewerError
-from era_cache.evaluate.read_results import read_fit, read_head, read_results
+from era_cache.evaluate.read_results import (
+    FitRecord,
+    MeasuredRecord,
+    QueryIds,
+    read_fit,
+    read_results,
+)
 from era_cache.evaluate.results import (
-    FIT_FORMAT,
-    FORMAT,
-    VERSION,
     Fit,
     Head,
     Results,
@@ -94,16 +98,13 @@ class ResultsFolder:
                 for path in (folder / "fits").iterdir():
                     if re.fullmatch(r"[0-9a-f]{24}\.(json|safetensors)", path.name):
                         path.unlink()
-        ids = {"format": "era-queries", "version": 1, "ids": self._ids}
-        write_json(folder / "queries.json", ids)
+        write_record(folder / "queries.json", QueryIds(ids=self._ids))
         self.write_head(self.head)
 
     def write_head(self, head: Head) -> None:
         """Replace the head: its costs and notes may grow with the fits."""
         self.head = head
-        # The order of collections is kept: bootstrap draws follow it.
-        record = {"format": FORMAT, "version": VERSION, **head._asdict()}
-        write_json(self.folder / "results.json", record)
+        write_record(self.folder / "results.json", head)
 
     def get(self, job: Mapping[str, Any]) -> Fit | None:
         """The fit of a job, None where nobody has added it.
@@ -134,23 +135,21 @@ class ResultsFolder:
             for i, one in enumerate(fit.measured)
         }
         write_bytes(values, save(tensors))
-        record = fit._asdict()
-        record["measured"] = [
-            {
-                "collection": one.collection,
-                "candidates": list(one.candidates),
-                "query_rows": one.query_rows.tolist(),
-                "scores": {
-                    candidate: {part: counts.tolist() for part, counts in found._asdict().items()}
+        measured = tuple(
+            MeasuredRecord(
+                one.collection,
+                tuple(one.candidates),
+                tuple(one.query_rows.tolist()),
+                {
+                    candidate: {part: tuple(counts.tolist()) for part, counts in parts.items()}
                     for candidate, found in one.scores.items()
+                    for parts in [found._asdict()]
                 },
-            }
+            )
             for one in fit.measured
-        ]
-        write_json(
-            self.folder / "fits" / f"{name}.json",
-            {"format": FIT_FORMAT, "version": 1, "sha256": sha256_file(values), **record},
         )
+        record = FitRecord(**{**fit._asdict(), "sha256": sha256_file(values), "measured": measured})
+        write_record(self.folder / "fits" / f"{name}.json", record)
         self._fits[name] = fit
 
     def results(self) -> Results:
@@ -180,7 +179,7 @@ def _check_replaceable(folder: Path, head: Head) -> None:
     if not (folder / "results.json").is_file():
         return
     try:
-        old = read_head(folder / "results.json")
+        old = read_record(folder / "results.json", Head)
     except NewerError:
         raise
     except FormatError:
@@ -194,7 +193,7 @@ def _check_replaceable(folder: Path, head: Head) -> None:
 
 def _grown(old: Head, new: Head) -> Head:
     """The new head, with what the old one says was run and is to be there."""
-    commands = list(dict.fromkeys([*old.commands, *new.commands]))
+    commands = tuple(dict.fromkeys([*old.commands, *new.commands]))
     environment = {
         # Fits of other versions stay: both are named.
         name: value
@@ -202,18 +201,19 @@ def _grown(old: Head, new: Head) -> Head:
         else f"{old.environment[name]}, {value}"
         for name, value in new.environment.items()
     }
-    planned = dict.fromkeys([*old.extra.get("planned", ()), *new.extra.get("planned", ())])
-    extra = {**new.extra, "planned": list(planned)}
-    return new._replace(commands=commands, environment=environment, extra=extra)
+    planned = tuple(dict.fromkeys([*old.extra.planned, *new.extra.planned]))
+    extra = replace(new.extra, planned=planned)
+    return replace(new, commands=commands, environment=environment, extra=extra)
 
 
 def _check_same(folder: Path, old: Head, new: Head) -> None:
-    parts = [(part, getattr(old, part), getattr(new, part)) for part in _IDENTITY]
-    parts += [
-        (part.replace("_", " "), old.configuration.get(part), new.configuration.get(part))
+    differing = [part for part in _IDENTITY if getattr(old, part) != getattr(new, part)]
+    options = [old.configuration, new.configuration]
+    differing += [  # as JSON has them: its lists may be tuples here
+        part.replace("_", " ")
         for part in _FIXED
+        if len({canonical_json(one.get(part)) for one in options}) > 1
     ]
-    differing = [part for part, a, b in parts if canonical_json(a) != canonical_json(b)]
     if differing:
         raise InputError(
             f"{folder}: holds results of another {', '.join(differing)}. Give a new folder, or the "

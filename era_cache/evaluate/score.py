@@ -18,6 +18,7 @@ from era_cache.fitting.tensors import HeldOut
 from era_cache.rank.approximate import ApproximateIndex
 from era_cache.rank.measures import Measure, Ranking, evaluate, mean, parse_measure
 from era_cache.rank.search import search
+from era_cache.report.records import Stored
 from era_cache.store.precision import check_vectors
 from era_cache.types import FloatArray
 
@@ -168,24 +169,21 @@ def int8_loss(
     measures: Sequence[Measure],
     *,
     seed: int,
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, Stored]]:
     """What each adapter would measure on int8 rows, and the difference to the rows as stored.
 
     Returns:
-        candidate -> measure -> ``mean``, ``difference`` with its 95 % bootstrap interval
-        (``difference_low``, ``difference_high``) and ``p`` of the paired randomisation test.
+        candidate -> measure -> mean, difference with its 95 % bootstrap interval, and p of the
+        paired randomisation test.
     """
     lossy = score_adapters(as_int8(data), adapters, measures)
-    table: dict[str, dict[str, dict[str, float]]] = {name: {} for name in lossy}
+    table: dict[str, dict[str, Stored]] = {name: {} for name in lossy}
     for name, one in lossy.items():
         for measure in measures:
             values, before = one.values[measure], scored[name].values[measure]
             lost = bootstrap_interval(values - before, seed=seed)
-            table[name][str(measure)] = {
-                "mean": mean(values),
-                "difference": mean(values - before),
-                "difference_low": lost.low,
-                "difference_high": lost.high,
-                "p": paired_randomisation_test(values, before, seed=seed),
-            }
+            p = paired_randomisation_test(values, before, seed=seed)
+            table[name][str(measure)] = Stored(
+                mean(values), mean(values - before), lost.low, lost.high, p
+            )
     return table

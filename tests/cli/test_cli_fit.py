@@ -253,7 +253,7 @@ def test_era_fit_tells_of_its_other_forms() -> None:
     assert "`era-fit sweep`" in " ".join(_done(_fit("--help")).stdout.split())
 
 
-@pytest.mark.parametrize("name", ["sweep", "curve"])
+@pytest.mark.parametrize("name", ["sweep", "curve", "align"])
 def test_a_store_named_like_another_form_is_given_with_its_folder(
     built, tmp_path, monkeypatch, name
 ) -> None:

@@ -349,7 +349,7 @@ def test_an_approximate_index_searches_and_says_what_it_found(store, built, kind
     (note,) = near.results.head.notes
     assert note.startswith(f"planted was searched through an approximate index ({kind}, ")
     assert "of the exact top 10" in note
-    assert exact.results.head.notes == []
+    assert exact.results.head.notes == ()
     one, two = (e.ranked["planted"].scored["era"].ranking for e in (exact, near))
     # Some of what is found first by searching all is found by the index, too.
     assert np.mean(one.doc_rows[:, 0] == two.doc_rows[:, 0]) > 0.5

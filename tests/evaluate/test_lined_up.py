@@ -24,7 +24,7 @@ def _value(fit: Fit, collection: str, candidate: str, measure: int, row: int) ->
 
 def _serves(results: Results, fit: Fit, collection: str) -> bool:
     if results.head.protocol == "domain-specific":
-        return fit.trained_on == results.head.collections[collection]["domain"]
+        return fit.trained_on == results.head.collections[collection].domain
     return True
 
 

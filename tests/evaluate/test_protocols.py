@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -182,14 +183,14 @@ def test_results_say_what_was_fitted_and_measured(store, tmp_path, seen, protoco
             assert one.scores["small"].positives.sum() == positives
     assert len(seen.results) == len(tasks)
     _compare_heads(results, read_results(tmp_path / "a"))
-    assert results.head.commands == ["era-eval x"]
+    assert results.head.commands == ("era-eval x",)
     record = record_of(results)
     json.dumps(record, allow_nan=False)
     assert not any("Unfinished" in note for note in record["notes"])
 
 
 def _compare_heads(one: Results, two: Results) -> None:
-    assert json.dumps(one.head._asdict()) == json.dumps(two.head._asdict())
+    assert msgspec.json.encode(one.head) == msgspec.json.encode(two.head)
     assert _values(one) == _values(two)
 
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from made_results import made_results
+from msgspec import structs
 from report_pages import record_of
 from safetensors.numpy import load_file, save
 
@@ -25,7 +26,7 @@ from era_cache.disk.json_files import json_digest
 from era_cache.errors import EraError, FormatError, InputError, NewerError, StoreError
 from era_cache.evaluate import read_results as read_module
 from era_cache.evaluate.read_results import read_results
-from era_cache.evaluate.results import Fit, Results, job_name
+from era_cache.evaluate.results import Extra, Fit, Results, job_name
 from era_cache.evaluate.results_folder import ResultsFolder
 
 
@@ -52,8 +53,7 @@ def _plain(fit: Fit) -> Any:
 
 
 def _same(one: Results, two: Results) -> None:
-    assert one.head._replace(measures=()) == two.head._replace(measures=())
-    assert tuple(one.head.measures) == tuple(two.head.measures)
+    assert one.head == two.head
     assert list(one.head.collections) == list(two.head.collections)
     assert one.query_ids == two.query_ids
     assert sorted(map(_plain, one.fits), key=str) == sorted(map(_plain, two.fits), key=str)
@@ -259,19 +259,19 @@ def test_anew_does_not_clear_away_the_fits_of_another_protocol(folder, results) 
 
 def _changed_head(results: Results, part: str) -> Any:
     head = results.head
-    entry = head.collections["alpha"]
-    return {
-        "protocol": head._replace(protocol="general"),
-        "measures": head._replace(measures=(*head.measures, "RR")),
-        "collections": head._replace(
-            collections={**head.collections, "alpha": {**entry, "digest": "f" * 64}}
-        ),
-        "encoders": head._replace(encoders={}),
-        "adapters": head._replace(adapters={"a": "b"}),
-        "recipe": head._replace(configuration={**head.configuration, "recipe": {"seed": 1}}),
-        "split": head._replace(configuration={**head.configuration, "split": "source"}),
-        "label count": head._replace(configuration={**head.configuration, "label_count": 5}),
-    }[part]
+    alpha = structs.replace(head.collections["alpha"], digest="f" * 64)
+    options = head.configuration
+    fields = {
+        "protocol": {"protocol": "general"},
+        "measures": {"measures": (*head.measures, "RR")},
+        "collections": {"collections": {**head.collections, "alpha": alpha}},
+        "encoders": {"encoders": {}},
+        "adapters": {"adapters": {"a": "b"}},
+        "recipe": {"configuration": {**options, "recipe": {"seed": 1}}},
+        "split": {"configuration": {**options, "split": "source"}},
+        "label count": {"configuration": {**options, "label_count": 5}},
+    }
+    return structs.replace(head, **fields[part])
 
 
 @pytest.mark.parametrize(
@@ -290,14 +290,15 @@ def test_results_of_something_else_are_not_added_to(folder, results, part) -> No
 
 
 def test_what_does_not_change_a_fit_may_differ(folder, results) -> None:
-    head = results.head._replace(
+    head = structs.replace(
+        results.head,
         title="another",
-        commands=["era-eval y"],
-        notes=[],
+        commands=("era-eval y",),
+        notes=(),
         environment={"numpy": "3"},
         configuration={**results.head.configuration, "labels": [0.4]},
         collections=dict(reversed(results.head.collections.items())),
-        extra={"planned": ["new"]},
+        extra=Extra(planned=("new",)),
     )
     kept = ResultsFolder(folder, head, results.query_ids)
     found = read_results(folder).head
@@ -305,8 +306,8 @@ def test_what_does_not_change_a_fit_may_differ(folder, results) -> None:
     assert found.title == "another"
     assert list(found.collections) == ["gamma", "beta", "alpha"]
     # What the folder has is still planned to be there, and was run.
-    assert found.extra["planned"] == [*results.head.extra["planned"], "new"]
-    assert found.commands == ["era-eval x", "era-eval y"]
+    assert found.extra.planned == (*results.head.extra.planned, "new")
+    assert found.commands == ("era-eval x", "era-eval y")
     assert len(kept.results().fits) == len(results.fits)
 
 
@@ -376,6 +377,7 @@ DEEP = json.loads("[" * 60 + "]" * 60)
         lambda r: r.update(commands="era-eval"),
         lambda r: r.update(notes=[None]),
         lambda r: r.update(extra={"planned": 6}),
+        lambda r: r["extra"].update(candidates=[]),
         lambda r: r.update(extra={"planned": [6]}),
         lambda r: r.update(extra={"int8": []}),
         lambda r: r.update(extra={"int8": {"small": {"AP": {}}}}),

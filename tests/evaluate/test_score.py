@@ -231,6 +231,6 @@ def test_the_loss_of_int8_is_the_difference_of_two_evaluations(tmp_path):
     lossy = score_adapters(as_int8(data), adapters, measures)
     before = scored["small"].values[measures[0]].mean()
     after = lossy["small"].values[measures[0]].mean()
-    assert row["mean"] == pytest.approx(after, abs=1e-12)
-    assert row["difference"] == pytest.approx(after - before, abs=1e-12)
-    assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+    assert row.mean == pytest.approx(after, abs=1e-12)
+    assert row.difference == pytest.approx(after - before, abs=1e-12)
+    assert row.difference_low <= row.difference <= row.difference_high
