@@ -6,7 +6,8 @@ space, measures itself, and is saved as an adapter folder (docs/format.md).
 
 Labels (``qrels``) may be
 - a dict, query -> {document: grade} or query -> relevant document or documents,
-- a list of tuples, or an array (k, 2) or (k, 3): query row, document row, and the grade if not 1,
+- a list of tuples, or an array (k, 2) or (k, 3): query row, document row, and the grade if not 1
+  (an array with as many rows as there are queries is refused: it could be the next form),
 - a list or array with an entry for each query: the row or rows of its relevant documents,
 - ``types.Qrels``,
 - ``LabelsById``, any of these with ids of the queries or documents.

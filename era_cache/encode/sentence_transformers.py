@@ -77,6 +77,7 @@ class SentenceTransformerEncoder:
         self.truncated = 0
         self._settings, self._batch_tokens = settings, settings.batch_tokens
         self._model: Any = None
+        self._refuse_unused_width(model_width(self.folder))
 
     @property
     def width(self) -> int | None:
@@ -113,6 +114,7 @@ class SentenceTransformerEncoder:
                 pending[:0] = [rows[:half], rows[half:]]
                 self._batch_tokens = max(512, self._batch_tokens // 2)
                 continue
+            self._refuse_unused_width(vectors.shape[1])
             yield rows, np.asarray(vectors, dtype=np.float32)
 
     def provenance(self) -> dict[str, Any]:
@@ -134,7 +136,7 @@ class SentenceTransformerEncoder:
         if self._model is None:
             model = _load_model(self.folder, self._settings)
             if self._settings.max_seq_length is not None:
-                model.max_seq_length = self._settings.max_seq_length
+                self._limit_length(model, self._settings.max_seq_length)
             # The fingerprint was taken when this run began, perhaps long ago.
             if hash_model(self.folder) != self.spec.identity["files"]:
                 raise EncoderError(
@@ -144,6 +146,24 @@ class SentenceTransformerEncoder:
             self._refuse_unsupported(model)
             self._model = model
         return self._model
+
+    def _refuse_unused_width(self, width: int | None) -> None:
+        """A width that cuts nothing off would make another encoder of the same vectors."""
+        wanted = self._settings.truncate_dim
+        if width is not None and wanted is not None and wanted > width:
+            raise InputError(
+                f"{self.spec.name} makes vectors of {width} dimensions, so that a truncate-dim of "
+                f"{wanted} would cut nothing off. Give at most {width}, or leave it out."
+            )
+
+    def _limit_length(self, model: Any, limit: int) -> None:
+        with contextlib.suppress(AttributeError):  # of models that read texts of any length
+            model.max_seq_length = limit
+        if model.max_seq_length != limit:
+            raise InputError(
+                f"{self.spec.name} has no maximum length to set: it would read texts whole, "
+                f"whatever max-seq-length says ({limit}). Leave it out."
+            )
 
     def _refuse_unsupported(self, model: Any) -> None:
         prompted = any(template != "{text}" for template in self.spec.templates.values())

@@ -6,7 +6,7 @@ In: dicts, lists or arrays of labels, with or without ids. Out: ``Qrels``; error
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -132,6 +132,8 @@ def _judgements(labels: Any, n_queries: int) -> Iterator[tuple[Any, Any, Any]]:
         labels = list(zip(*(column.tolist() for column in labels), strict=True))
     elif hasattr(labels, "tolist"):  # numpy or torch
         matrix = labels.ndim == 2
+        if matrix and len(labels) == n_queries and labels.shape[1] in (2, 3):
+            _refuse_ambiguous(labels.shape)
         labels = [tuple(row) if matrix else row for row in labels.tolist()]
     if not isinstance(labels, list | tuple):
         raise InputError(
@@ -155,6 +157,16 @@ def _judgements(labels: Any, n_queries: int) -> Iterator[tuple[Any, Any, Any]]:
         )
     for query, documents in enumerate(labels):
         yield from ((query, doc, 1) for doc in _several(documents))
+
+
+def _refuse_ambiguous(shape: Sequence[int]) -> NoReturn:
+    """An array with a row for each query could be judgements, or each query's documents."""
+    one = "(query, document)" if shape[1] == 2 else "(query, document, grade)"
+    raise InputError(
+        f"qrels: an array of shape ({shape[0]}, {shape[1]}) for {shape[0]} queries could hold a "
+        f"judgement {one} in each row, or each query's {shape[1]} relevant documents. Pass "
+        "[tuple(row) for row in labels.tolist()] for judgements, labels.tolist() for documents."
+    )
 
 
 def _several(documents: Any) -> list[Any]:

@@ -275,6 +275,25 @@ def test_a_tiny_model_gives_the_means_of_its_rows(tiny):
     assert encoder.provenance()["device"] == "cpu"
 
 
+def test_a_width_that_would_cut_nothing_off_is_refused_before_the_model_is_loaded(tiny):
+    assert open_model(tiny, truncate_dim=4).width == 4
+    with pytest.raises(InputError, match=r"of 4 dimensions.* truncate-dim of 5 would cut nothing"):
+        open_model(tiny, truncate_dim=5)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_width_that_no_file_tells_is_refused_with_the_first_vectors(tiny, monkeypatch):
+    monkeypatch.setattr(sentence_transformers, "model_width", lambda *_: None)
+    with pytest.raises(InputError, match="of 4 dimensions"):
+        list(open_model(tiny, truncate_dim=5, device="cpu").encode(["a"], Role.QUERY))
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_length_that_the_model_has_no_use_for_is_refused(tiny):
+    with pytest.raises(InputError, match=r"no maximum length to set.*max-seq-length says \(7\)"):
+        list(open_model(tiny, max_seq_length=7, device="cpu").encode(["a"], Role.QUERY))
+
+
 @pytest.mark.usefixtures("offline")
 def test_out_of_memory_halves_the_batch_and_loses_no_row(tiny, monkeypatch):
     encoder = open_model(tiny, device="cpu")

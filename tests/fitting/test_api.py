@@ -196,9 +196,9 @@ FORMS = {
     "pairs": PAIRS,
     "triples in another order": [(q, d, 1) for q, d in reversed(PAIRS)],
     "a pair twice": PAIRS + PAIRS[:3],
-    "array of pairs": np.array(PAIRS),
-    "array of floats": np.array([(q, d, 1.0) for q, d in PAIRS]),
-    "tensor": torch.tensor(PAIRS),
+    "array of pairs": np.array(PAIRS + PAIRS[:1]),
+    "array of floats": np.array([(q, d, 1.0) for q, d in PAIRS + PAIRS[:1]]),
+    "tensor": torch.tensor(PAIRS + PAIRS[:1]),
     "lists": [[d] for _, d in PAIRS],
     "arrays": [np.array([d]) for _, d in PAIRS],
     "dict of dicts": {q: {d: True} for q, d in PAIRS},
@@ -230,6 +230,19 @@ FORMS["whole numbers as ids"] = LabelsById(NUMBERED, range(100, 130), range(N_DO
 def test_every_form_of_labels_gives_the_same_adapter_bit_for_bit(problem, fitted, form) -> None:
     assert problem.relevant[TRAIN].tolist() == [d for _, d in PAIRS]
     assert_same(fitted, problem.fit(form))
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, lambda rows: by_id(np.array(rows))])
+@pytest.mark.parametrize(("grade", "judgement"), [((), "document"), ((1,), "document, grade")])
+def test_an_array_with_a_row_for_each_query_is_ambiguous(problem, kind, grade, judgement) -> None:
+    """Both spellings that the message names give what each of the two meant."""
+    rows = [(q, d, *grade) for q, d in PAIRS]
+    with pytest.raises(InputError, match=rf"judgement \(query, {judgement}\) in each row, or"):
+        problem.fit(kind(rows))
+    array = np.array(rows)
+    assert_same(problem.fit(PAIRS), problem.fit([tuple(row) for row in array.tolist()]))
+    several = {q: set(map(int, row)) for q, row in enumerate(array)}
+    assert_same(problem.fit(several), problem.fit(array.tolist()))
 
 
 def test_grades_weigh_and_zero_is_no_positive(problem) -> None:
