@@ -53,7 +53,13 @@ def collection_options(command: Command) -> Command:
     all_queries = click.option(
         "--all-queries", is_flag=True, help="Also take queries that no judgement names."
     )
-    return name(all_queries(how_to_read(command)))
+    own = click.option(
+        "--ignore-identical-ids/--keep-identical-ids",
+        default=None,
+        help="Whether a query's own document, that of the same id, is no result for it: for "
+        "queries that are documents.  [default: from meta.json, else kept]",
+    )
+    return name(all_queries(own(how_to_read(command))))
 
 
 def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
@@ -70,4 +76,32 @@ def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
     )
     for message in texts.dropped.messages():
         note(f"{texts.name}: {message}.")
+    if "ignore_identical_ids" not in options:
+        return texts
+    chosen = options["ignore_identical_ids"]
+    if chosen is not None:
+        return texts._replace(ignore_identical_ids=chosen)
+    if not texts.ignore_identical_ids:
+        _mention_own_documents(texts)
     return texts
+
+
+def _mention_own_documents(texts: TextCollection) -> None:
+    """Say that queries seem to be documents: each would find itself first, as a miss."""
+    rows = {doc_id: row for row, doc_id in enumerate(texts.doc_ids)}
+    asked = zip(texts.query_ids, texts.query_texts, strict=True)
+    # A document has its title in front, a query may have none.
+    own = [(text, texts.doc_texts[rows[one]]) for one, text in asked if one in rows]
+    same = sum(
+        document.split()[-len(words) :] == words
+        for text, document in own
+        for words in [text.split()]
+    )
+    if own:
+        note(
+            f"{texts.name}: {len(own):,} of {len(texts.query_ids):,} queries have the id of a "
+            f"document, {same:,} of them its text. If queries are documents here (as in ArguAna "
+            "or Quora), each finds itself first, and measures are far too low: add "
+            '--ignore-identical-ids, or "ignore_identical_ids": true to meta.json. If the ids '
+            "agree by chance, add --keep-identical-ids."
+        )

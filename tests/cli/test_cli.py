@@ -120,6 +120,35 @@ def test_embed_skips_bad_rows_where_asked_and_counts_them(tmp_path, hash_encoder
     assert "2 bad rows skipped" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "meta", "ignored", "said"),
+    [
+        ([], None, False, True),
+        ([], '{"ignore_identical_ids": true}', True, False),
+        (["--ignore-identical-ids"], None, True, False),
+        (["--keep-identical-ids"], '{"ignore_identical_ids": true}', False, False),
+    ],
+)
+def test_embed_tells_where_queries_are_documents(
+    tmp_path, hash_encoders, options, meta, ignored, said
+) -> None:
+    queries = [
+        {"_id": "d1", "text": "first  text"},  # without its title, other white space
+        {"_id": "d2", "text": "something else"},
+        {"_id": "q3", "text": "third text"},
+    ]
+    collection = beir(tmp_path, queries=queries, qrels="d1\td2\t1\nd2\td3\t1\nq3\td1\t1\n")
+    if meta:
+        (collection / "meta.json").write_text(meta)
+    result = run(embed.main, collection, *MODELS, "--store", tmp_path / "store", *options)
+    assert result.exit_code == 0, result.output
+    words = "2 of 3 queries have the id of a document, 1 of them its text"
+    assert (words in result.stderr) is said
+    assert ("--ignore-identical-ids" in result.stderr) is said
+    stored = Store.open(tmp_path / "store").collection("beir")
+    assert stored.ignore_identical_ids is ignored
+
+
 # era-embed: models and stores
 
 
