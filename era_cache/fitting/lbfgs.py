@@ -72,7 +72,7 @@ def minimise(
         curvature = (differences * changes).sum(1)
         usable = curvature > 1e-10 * changes.square().sum(1).clamp(min=1e-30)
         rho = torch.where(usable, 1 / curvature.where(usable, torch.ones_like(curvature)), 0.0)
-        history = [*history[-(MEMORY - 1) :], (differences, changes, rho)]
+        history = [*history, (differences, changes, rho)][-MEMORY:]
         going = taken & (loss - new_loss > tolerance * loss.abs().clamp(min=1e-12))
         x, loss, gradient = moved, new_loss, new_gradient
         best[members] = x

@@ -50,7 +50,7 @@ class Reading(NamedTuple):
 def environment() -> dict[str, str]:
     """Versions that can change a number."""
     found = {"era_cache": era_cache.__version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "h5py"):
+    for package in ("torch", "numpy", "h5py", "faiss-cpu"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

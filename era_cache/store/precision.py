@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from era_cache.errors import EncoderError
 from era_cache.types import Array, FloatArray, IntArray
@@ -29,6 +30,9 @@ _STORE_EXACTLY = {
     "float16": "Store with --dtype float32.",
     "float32": "No stored form holds it; look at that text.",
 }
+
+
+_LEAST_COSINE = 0.999
 
 
 class StoredRows(NamedTuple):
@@ -96,7 +100,7 @@ def check_vectors(
         n rows in their stored form.
 
     Raises:
-        EncoderError: a row is not finite (also: too large for float16), or all zero.
+        EncoderError: a row is not finite, all zero, or too large or too small for float16.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         stored = _quantised(vectors) if dtype == "int8" else _converted(vectors, dtype)
@@ -104,7 +108,7 @@ def check_vectors(
             finite = np.atleast_1d(np.isfinite(stored.values).all(axis=1))
         else:
             finite = np.isfinite(vectors).all(axis=1) & (stored.scales <= LARGEST_SCALE)
-        bad = np.flatnonzero(~finite | ~stored.values.any(axis=1))
+        bad = np.flatnonzero(~finite | ~stored.values.any(axis=1) | _bent(vectors, stored.values))
     if not len(bad):
         return stored
     row = int(bad[0])
@@ -118,6 +122,21 @@ def check_vectors(
     else:
         what, mend = "a vector of zeros", "No direction can be compared; remove or mend that text."
     raise EncoderError(f"{encoder} returned {what} for {name_of(row)}{others}. {mend}")
+
+
+def _bent(vectors: FloatArray, values: Array) -> NDArray[np.bool_]:
+    """Which rows float16 has too few digits for: their cosine to the original is below 0.999.
+
+    Below 2**-14 float16 has steps of 2**-24. Rows of which a value is 2**-10 lose less than that
+    at any width in use, so that only the others, which hardly ever are there, are compared.
+    """
+    bent = np.zeros(len(vectors), dtype=bool)
+    if values.dtype == np.float16 and vectors.shape[1]:
+        small = np.flatnonzero(np.abs(vectors).max(axis=1) < 2.0**-10)
+        one, other = vectors[small].astype(np.float64), values[small].astype(np.float64)
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        bent[small] = (one * other).sum(axis=1) < _LEAST_COSINE * lengths
+    return bent
 
 
 def _converted(vectors: FloatArray, dtype: str) -> StoredRows:

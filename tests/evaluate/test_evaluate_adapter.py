@@ -92,7 +92,7 @@ def test_the_folder_says_what_it_was_fitted_on(store, built) -> None:
     assert config["recipe"]["name"] == "era"
     assert config["recipe"]["strengths"] == [8.0]
     assert config["environment"] == environment()
-    assert set(environment()) >= {"era_cache", "python", "torch", "numpy", "h5py"}
+    assert set(environment()) >= {"era_cache", "python", "torch", "numpy", "h5py", "faiss-cpu"}
 
 
 def test_metrics_and_card_show_every_candidate(built) -> None:

@@ -37,6 +37,23 @@ def test_a_bad_vector_names_its_row(bad, message):
         check([[1, 2], bad, [3, 4]], "float16")
 
 
+@given(
+    exponent=st.integers(-40, 10),
+    row=hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-1, 1, width=32)),
+)
+def test_float16_keeps_the_direction_of_a_row_or_refuses_it(exponent, row) -> None:
+    row = np.append(row, np.float32(1)) * np.float32(2.0**exponent)
+    exact = row.astype("f8")
+    rounded = row.astype("f2").astype("f8")
+    lengths = np.linalg.norm(exact) * np.linalg.norm(rounded)
+    if lengths and exact @ rounded / lengths >= 0.999:
+        assert check([row], "float16").values.tolist() == [rounded.tolist()]
+    else:
+        with pytest.raises(EncoderError, match=r"values too small for float16.*--dtype float32"):
+            check([row], "float16")
+    assert check([row]).values.tolist() == [row.tolist()]
+
+
 def test_a_large_value_is_fine_in_float32():
     assert check([[70000, 1]]).values.tolist() == [[70000, 1]]
 
