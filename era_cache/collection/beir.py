@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.disk.files import os_errors, safe_name
+from era_cache.disk.files import is_companion, os_errors, safe_name
 from era_cache.disk.json_files import loads_json
 from era_cache.errors import FormatError, InputError
 from era_cache.types import Qrels
@@ -234,7 +234,7 @@ def _read_qrels(
     empty: Container[str],
     problems: _Problems,
 ) -> tuple[dict[str, Qrels], int]:
-    paths = sorted(folder.glob("*.tsv")) if folder.is_dir() else []
+    paths = sorted(path for path in folder.glob("*.tsv") if not is_companion(path.name))
     if not paths:
         raise InputError(f"{folder}: no judgements; expected qrels/<split>.tsv in it.")
     if len(paths) > 255:

@@ -24,6 +24,7 @@ from era_cache.errors import FormatError, InputError, StoreError
 
 __all__ = [
     "TEMPORARY_PREFIX",
+    "is_companion",
     "make_folder",
     "os_errors",
     "regular_file",
@@ -201,6 +202,16 @@ def write_bytes(path: Path, data: bytes) -> None:
     with staged(path.parent, path.suffix) as (temporary, commit):
         temporary.write_bytes(data)
         commit(path.name)
+
+
+_COMPANIONS = frozenset(
+    {".DS_Store", ".localized", "@eaDir", "#recycle", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
+)
+
+
+def is_companion(name: str) -> bool:
+    """Whether macOS, Windows or a NAS put this beside people's files: no data, and no one's own."""
+    return name in _COMPANIONS or name.startswith("._")
 
 
 def remove_stale_temporaries(folder: Path) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from era_cache.disk.files import os_errors, sha256_file
+from era_cache.disk.files import is_companion, os_errors, sha256_file
 from era_cache.errors import EncoderError
 
 __all__ = ["hash_model", "locate_model", "model_config", "model_name", "model_width"]
@@ -72,10 +73,14 @@ def hash_model(folder: Path) -> dict[str, str]:
     with os_errors("reading the model", folder):
         names = _model_files(folder)
         safe = {Path(name).parent for name in names if Path(name).name in _SAFE_WEIGHTS}
+        modules = _module_folders(folder)
+        configs = [folder / name for name in names if name.endswith("config.json")]
+        if sum(_chooses_weights(path) for path in configs):  # a sum reads all of them
+            safe = set()
         files = {
             name: sha256_file(folder / name)
             for name in names
-            if not _IGNORED_FILES.search(name)
+            if not _ignored(name, modules)
             # A pickled twin of safetensors weights is never loaded.
             and not (_PICKLED_TWIN.search(name) and Path(name).parent in safe)
         }
@@ -92,6 +97,40 @@ def hash_model(folder: Path) -> dict[str, str]:
             "change would go unnoticed. Merge the adapter into its base model and save the whole."
         )
     return files
+
+
+def _module_folders(folder: Path) -> list[str]:
+    """Folders below the model's that ``modules.json`` names, each with a slash behind it."""
+    try:
+        modules = json.loads((folder / "modules.json").read_bytes())
+        places = [str(module["path"]) for module in modules if module["path"]]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return []  # without one, or one that does not load
+    for place in places:
+        if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+            raise EncoderError(
+                f"{folder}: modules.json names {place!r}, which leads outside the model's folder, "
+                "where a change would go unnoticed. Copy it into the folder."
+            )
+    return [f"{PurePosixPath(place)}/" for place in places]
+
+
+def _ignored(name: str, modules: Sequence[str]) -> bool:
+    """Whether loading never reads a file; a module's folder may have any name."""
+    inside = max((place for place in modules if name.startswith(place)), key=len, default="")
+    rest = name.removeprefix(inside)
+    return bool(_IGNORED_FILES.search(rest)) or any(map(is_companion, rest.split("/")))
+
+
+def _chooses_weights(path: Path) -> bool:
+    """Whether a configuration says which form of the weights is loaded; none may lead elsewhere."""
+    text = path.read_bytes()
+    if re.search(rb'"(tokenizer_name_or_path|processor_name)"\s*:\s*"', text):
+        raise EncoderError(
+            f"{path}: takes its tokenizer from elsewhere (tokenizer_name_or_path), where a change "
+            "would go unnoticed. Copy the tokenizer's files into the model's folder, and remove it."
+        )
+    return b"use_safetensors" in text
 
 
 def _model_files(folder: Path) -> list[str]:

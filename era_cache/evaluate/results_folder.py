@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from era_cache.disk.files import (
     TEMPORARY_PREFIX,
+    is_companion,
     make_folder,
     os_errors,
     remove_stale_temporaries,
@@ -168,7 +169,9 @@ def _check_free(folder: Path) -> None:
     others = [
         path.name
         for path in paths
-        if path.name not in ("fits", "queries.json") and not path.name.startswith(TEMPORARY_PREFIX)
+        if path.name not in ("fits", "queries.json")
+        and not path.name.startswith(TEMPORARY_PREFIX)
+        and not is_companion(path.name)
     ]
     if others:
         raise InputError(f"{folder}: holds other files ({min(others)}). Give a new folder.")

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from era_cache.disk.files import os_errors, sha256_file, write_bytes
+from era_cache.disk.files import is_companion, os_errors, sha256_file, write_bytes
 from era_cache.disk.json_files import from_plain, read_json, write_json
 from era_cache.disk.tensors import read_tensors
 from era_cache.errors import (
@@ -124,7 +124,7 @@ def check_target(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: this is a file; an adapter is a folder.")
     with os_errors("reading", folder):
-        names = sorted(path.name for path in folder.iterdir())
+        names = sorted(path.name for path in folder.iterdir() if not is_companion(path.name))
     if not names:
         return
     try:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from era_cache.disk.files import os_errors, write_bytes
+from era_cache.disk.files import is_companion, os_errors, write_bytes
 from era_cache.disk.json_files import json_digest, loads_json
 from era_cache.errors import FormatError, InputError
 
@@ -41,7 +41,9 @@ class FinishedRows:
         self._found: dict[str, dict[str, Any]] = {}
         with os_errors("creating", folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if not self._path.exists() and any(folder.iterdir()):
+            if not self._path.exists() and not all(
+                is_companion(path.name) for path in folder.iterdir()
+            ):
                 raise InputError(f"{folder}: holds other files. Give a new folder.")
             data = self._path.read_bytes() if self._path.exists() else b""
         *lines, torn = data.split(b"\n")  # what follows the last newline was cut short

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from era_cache.disk.files import os_errors
+from era_cache.disk.files import is_companion, os_errors
 from era_cache.errors import FormatError, StoreError
 from era_cache.types import Role
 
@@ -65,7 +65,11 @@ def refuse_strangers(where: Path | str, names: Iterable[str]) -> None:
         StoreError: one of them is none that a store has.
     """
     known = {*STORE_FOLDERS, "store.json"}
-    strangers = sorted(name for name in names if name not in known and not name.startswith("."))
+    strangers = sorted(
+        name
+        for name in names
+        if name not in known and not name.startswith(".") and not is_companion(name)
+    )
     if strangers:
         raise StoreError(
             f"{where}: holds other files ({strangers[0]}, …) and is not a store. "

@@ -149,6 +149,26 @@ def test_embed_tells_where_queries_are_documents(
     assert stored.ignore_identical_ids is ignored
 
 
+def test_what_file_managers_leave_is_neither_data_nor_in_the_way(
+    collection, tmp_path, hash_encoders, built_hash_store
+) -> None:
+    folders = [tmp_path / name for name in ("store", "adapter", "swept", "results")]
+    for folder in (*folders, collection / "qrels"):
+        (folder / "@eaDir").mkdir(parents=True)
+        for name in ("._test.tsv", ".DS_Store", "Thumbs.db", "desktop.ini"):
+            (folder / name).write_bytes(b"\xff\0")
+    quick = ["--labels", "40", "--set", "folds=2", "--set", "iterations=2"]
+    for command, *words in (
+        (embed.main, collection, *MODELS, "--store", folders[0]),
+        (fit.main, built_hash_store, "toy", "--out", folders[1], *quick),
+        (fit.main, "sweep", built_hash_store, "toy", "--out", folders[2], "--grid", "scales=1"),
+        (evaluate.main, "each", built_hash_store, "toy", "--out", folders[3], *quick),
+    ):
+        result = run(command, *words)
+        assert result.exit_code == 0, result.output
+    assert all((folder / "._test.tsv").read_bytes() == b"\xff\0" for folder in folders)
+
+
 # era-embed: models and stores
 
 

@@ -104,6 +104,9 @@ def test_a_new_file_that_loading_could_read_changes_both_fingerprints(tiny, name
         ".cache/huggingface/download/a.metadata",
         ".git/index",
         "eval/scores.csv",
+        "Thumbs.db",
+        "@eaDir/model.safetensors",
+        "1_Pooling/._config.json",
     ],
 )
 def test_a_file_that_no_vector_depends_on_changes_nothing(tiny, name):
@@ -382,6 +385,45 @@ def test_files_behind_links_are_part_of_the_model(tmp_path):
     assert spaces[0] == spaces[1]
     (tmp_path / "elsewhere" / "1_Pooling" / "config.json").write_text("cls")
     assert open_model(linked).spec.space != spaces[0]
+
+
+@pytest.mark.parametrize("place", [".pool", "eval", "onnx", "openvino", "@eaDir", "a/.b"])
+def test_files_of_a_module_count_whatever_its_folder_is_called(tmp_path, place) -> None:
+    modules = json.dumps([{"idx": 0, "path": ""}, {"idx": 1, "path": place}])
+    folder = _folder(tmp_path / "m", **{"modules.json": modules, f"{place}/config.json": "mean"})
+    before = fingerprints(folder)
+    (folder / place / "config.json").write_text("cls")
+    assert not set(before) & set(fingerprints(folder))
+    counted = fingerprints(folder)
+    (folder / place / "README.md").write_text("anything")
+    (folder / place / ".DS_Store").write_text("anything")
+    assert fingerprints(folder) == counted
+
+
+@pytest.mark.parametrize("place", ["../other", "/other", "a/../../other"])
+def test_a_module_outside_the_folder_is_refused(tmp_path, place) -> None:
+    folder = _folder(tmp_path / "m", **{"modules.json": json.dumps([{"path": place}])})
+    with pytest.raises(EncoderError, match=r"modules\.json names .* leads outside"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_name_or_path", "processor_name"])
+def test_a_tokenizer_from_elsewhere_is_refused(tmp_path, name) -> None:
+    config = json.dumps({name: "../tokenizer"})
+    folder = _folder(tmp_path / "m", **{"sentence_bert_config.json": config})
+    with pytest.raises(EncoderError, match=r"sentence_bert_config\.json: takes its tokenizer"):
+        open_model(folder)
+
+
+def test_pickled_weights_count_where_a_configuration_may_ask_for_them(tmp_path) -> None:
+    config = json.dumps({"model_args": {"use_safetensors": False}})
+    folder = _folder(
+        tmp_path / "m",
+        **{"sentence_bert_config.json": config, "model.safetensors": "a", "pytorch_model.bin": "b"},
+    )
+    before = fingerprints(folder)
+    (folder / "pytorch_model.bin").write_text("c")
+    assert not set(before) & set(fingerprints(folder))
 
 
 def test_a_model_folder_that_contains_itself_is_refused(tmp_path):
