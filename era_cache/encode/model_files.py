@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -124,13 +124,26 @@ def _ignored(name: str, modules: Sequence[str]) -> bool:
 
 def _chooses_weights(path: Path) -> bool:
     """Whether a configuration says which form of the weights is loaded; none may lead elsewhere."""
-    text = path.read_bytes()
-    if re.search(rb'"(tokenizer_name_or_path|processor_name)"\s*:\s*"', text):
-        raise EncoderError(
-            f"{path}: takes its tokenizer from elsewhere (tokenizer_name_or_path), where a change "
-            "would go unnoticed. Copy the tokenizer's files into the model's folder, and remove it."
-        )
-    return b"use_safetensors" in text
+    try:
+        settings = list(_settings(json.loads(path.read_bytes())))
+    except (ValueError, RecursionError, TypeError):
+        return False  # nor can it be loaded
+    for name, value in settings:
+        if value and name in ("tokenizer_name_or_path", "processor_name"):
+            raise EncoderError(
+                f"{path}: takes its tokenizer from elsewhere ({name}), where a change would go "
+                "unnoticed. Copy the tokenizer's files into the model's folder, and remove it."
+            )
+    return any(name == "use_safetensors" for name, _ in settings)
+
+
+def _settings(value: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of a configuration at any depth."""
+    if isinstance(value, dict):
+        yield from value.items()
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, dict | list):
+            yield from _settings(inner)
 
 
 def _model_files(folder: Path) -> list[str]:

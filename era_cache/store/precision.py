@@ -30,8 +30,6 @@ _STORE_EXACTLY = {
     "float16": "Store with --dtype float32.",
     "float32": "No stored form holds it; look at that text.",
 }
-
-
 _LEAST_COSINE = 0.999
 
 
@@ -132,7 +130,8 @@ def _bent(vectors: FloatArray, values: Array) -> NDArray[np.bool_]:
     """
     bent = np.zeros(len(vectors), dtype=bool)
     if values.dtype == np.float16 and vectors.shape[1]:
-        small = np.flatnonzero(np.abs(vectors).max(axis=1) < 2.0**-10)
+        largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))  # without a copy of all
+        small = np.flatnonzero(largest < 2.0**-10)
         one, other = vectors[small].astype(np.float64), values[small].astype(np.float64)
         lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
         bent[small] = (one * other).sum(axis=1) < _LEAST_COSINE * lengths

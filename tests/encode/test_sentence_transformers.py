@@ -407,16 +407,18 @@ def test_a_module_outside_the_folder_is_refused(tmp_path, place) -> None:
         open_model(folder)
 
 
-@pytest.mark.parametrize("name", ["tokenizer_name_or_path", "processor_name"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer_name_or_path", "processor_name", r"\u0074okenizer_name_or_path"]
+)
 def test_a_tokenizer_from_elsewhere_is_refused(tmp_path, name) -> None:
-    config = json.dumps({name: "../tokenizer"})
+    config = f'{{"{name}": "../tokenizer", "deeper": {{"{name}": null}}}}'
     folder = _folder(tmp_path / "m", **{"sentence_bert_config.json": config})
     with pytest.raises(EncoderError, match=r"sentence_bert_config\.json: takes its tokenizer"):
         open_model(folder)
 
 
 def test_pickled_weights_count_where_a_configuration_may_ask_for_them(tmp_path) -> None:
-    config = json.dumps({"model_args": {"use_safetensors": False}})
+    config = r'{"x": [1], "model_args": {"\u0075se_safetensors": false}}'
     folder = _folder(
         tmp_path / "m",
         **{"sentence_bert_config.json": config, "model.safetensors": "a", "pytorch_model.bin": "b"},
