@@ -33,17 +33,15 @@ from era_cache.fitting.adapter_folder import load_adapter, load_config, load_met
 from era_cache.fitting.arrays import (
     Given,
     checked_arrays,
-    has_width,
     parts_that_judge,
     recipe_for,
     record_of,
-    rows_of,
-    same_count,
 )
 from era_cache.fitting.candidates import VIEWS_READ
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.label_forms import LabelsById, judgements, usable_queries
 from era_cache.fitting.recipes import FitResult, fit_candidates
+from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.settings import checked
 from era_cache.fitting.tensors import resolve_device
 from era_cache.rank.measures import Ranking, evaluate, mean, parse_measure

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,14 @@ __all__ = ["chromium", "watch"]  # fixtures of browser.py, for every test
 # The same examples on each run, and no failure because a machine is busy.
 settings.register_profile("era", deadline=None, derandomize=True)
 settings.load_profile("era")
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 @pytest.fixture(scope="session")

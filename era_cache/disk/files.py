@@ -24,7 +24,9 @@ from era_cache.errors import FormatError, InputError, StoreError
 
 __all__ = [
     "TEMPORARY_PREFIX",
+    "fsync_folder",
     "is_companion",
+    "is_left_behind",
     "make_folder",
     "os_errors",
     "regular_file",
@@ -32,6 +34,7 @@ __all__ = [
     "safe_name",
     "sha256_file",
     "staged",
+    "temporary_name",
     "write_bytes",
 ]
 
@@ -107,7 +110,8 @@ def regular_file(path: Path, access: int = os.O_RDONLY) -> Iterator[tuple[int, i
         os.close(descriptor)
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where its file system can. Raises ``OSError``."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -141,10 +145,11 @@ def make_folder(folder: Path, *, may_be_link: bool = False) -> None:
             return
         make_folder(folder.parent, may_be_link=True)
         folder.mkdir(exist_ok=True)
-        _fsync_folder(folder.parent)
+        fsync_folder(folder.parent)
 
 
-def _temporary_name(suffix: str) -> str:
+def temporary_name(suffix: str) -> str:
+    """A name that no other writer uses, and that says who wrote: see ``is_left_behind``."""
     return f"{TEMPORARY_PREFIX}{_process_space()}-{os.getpid()}-{uuid.uuid4().hex[:12]}{suffix}"
 
 
@@ -175,7 +180,7 @@ def staged(folder: Path, suffix: str = "") -> Iterator[tuple[Path, Any]]:
     Raises:
         StoreError: any OS error on the way.
     """
-    temporary = folder / _temporary_name(suffix)
+    temporary = folder / temporary_name(suffix)
 
     def commit(name: str) -> Path:
         final = folder / name
@@ -186,7 +191,7 @@ def staged(folder: Path, suffix: str = "") -> Iterator[tuple[Path, Any]]:
             finally:
                 os.close(descriptor)
             temporary.replace(final)
-            _fsync_folder(folder)
+            fsync_folder(folder)
         return final
 
     try:
@@ -215,21 +220,29 @@ def is_companion(name: str) -> bool:
 
 
 def remove_stale_temporaries(folder: Path) -> int:
-    """Delete temporary files that a killed writer left in ``folder``.
-
-    A file goes when its process is gone, or when it is a day old (processes of another host or
-    container cannot be seen). Returns how many went.
-    """
+    """Delete temporary files that killed writers left in ``folder``. Returns how many went."""
     removed = 0
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        parts = path.name[len(TEMPORARY_PREFIX) :].split("-")
         with contextlib.suppress(OSError):
-            ours = len(parts) >= 3 and parts[0] == _process_space() and parts[1].isdecimal()
-            dead = ours and not _process_lives(int(parts[1]))
-            if dead or time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            if is_left_behind(path):
                 path.unlink()
                 removed += 1
     return removed
+
+
+def is_left_behind(path: Path) -> bool:
+    """Whether the writer of a temporary file or folder is gone.
+
+    It is when its process is, or when it is a day old (processes of another host or container
+    cannot be seen). What cannot be looked at is not.
+    """
+    parts = path.name[len(TEMPORARY_PREFIX) :].split("-")
+    ours = len(parts) >= 3 and parts[0] == _process_space() and parts[1].isdecimal()
+    if ours and not _process_lives(int(parts[1])):
+        return True
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime > _STALE_SECONDS
+    return False
 
 
 def _process_lives(pid: int) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from era_cache.errors import FingerprintError
+from era_cache.errors import FingerprintError, InputError
+from era_cache.fitting.rows import rows_of, same_count
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,8 @@ __all__ = ["VIEWS", "Adapter", "Hidden", "References", "unit"]
 VIEWS = ("large", "small")
 _BLOCK_ELEMENTS = 1 << 22
 """Similarities to references held at a time: 16 MiB."""
+_HALF = 0.5
+"""Between the lengths of a row that has a direction, 1, and of one that has none, 0 or NaN."""
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
@@ -144,13 +147,43 @@ class Adapter(NamedTuple):
         """Map queries.
 
         Args:
-            queries: view name to (n, d_view) float32; rows are scaled to unit length here.
+            queries: view name to (n, d_view) of any float dtype on any device; rows are scaled to
+                unit length here.
 
         Returns:
-            (n, d_out) float32, unit rows.
+            (n, d_out) float32, unit rows, on the adapter's device.
 
         Raises:
+            InputError: rows cannot be used, or the adapter maps one to no direction.
             FingerprintError: a view is missing or has another dimension than the adapter expects.
+        """
+        rows = {
+            view: rows_of(vectors, f"queries['{view}']", self.weight.device)
+            for view, vectors in queries.items()
+            if view in self.views
+        }
+        if len(rows) == 2:
+            same_count(rows["small"], "queries['small']", rows["large"], "queries['large']")
+        mapped = self.mapped(rows)
+        lost = (~(mapped.norm(dim=1) > _HALF)).nonzero()  # NaN is not above it either
+        if len(lost):
+            raise InputError(
+                f"The adapter maps {len(lost)} of {len(mapped)} queries to no direction, row "
+                f"{int(lost[0])} first; they could find nothing. Fit it again."
+            )
+        return mapped
+
+    def mapped(self, queries: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Map queries that are known to be sound, as ``apply`` does.
+
+        Args:
+            queries: view name to (n, d_view) float32 on the adapter's device.
+
+        Returns:
+            (n, d_out) float32, unit rows; one that the adapter maps to no direction is zero or NaN.
+
+        Raises:
+            FingerprintError: as ``apply``.
         """
         import torch
 

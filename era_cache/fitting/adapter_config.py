@@ -40,8 +40,8 @@ class Table(_Part, frozen=True, kw_only=True):
 
     view: str
     entries: Annotated[int, Meta(ge=1)]
-    temperature: Annotated[float, Meta(gt=0)]
-    step: Annotated[float, Meta(ge=0)]
+    temperature: Annotated[float, Meta(ge=1e-6, le=1e6)]
+    step: Annotated[float, Meta(ge=0, le=1e6)]
     steps: Annotated[int, Meta(ge=1, le=100)]
     contrast: bool
 

@@ -5,8 +5,6 @@ In: fitted adapters, or a folder that may come from anyone. Out: a folder, or ch
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from era_cache.disk.files import is_companion, os_errors, sha256_file, write_bytes
+from era_cache.disk.files import is_companion, make_folder, os_errors, sha256_file, write_bytes
+from era_cache.disk.folders import exchanged, restore
 from era_cache.disk.json_files import from_plain, read_json, write_json
 from era_cache.disk.tensors import read_tensors
 from era_cache.errors import (
@@ -44,6 +43,9 @@ _OWN_FILES = frozenset(
     | {"held-out.safetensors", "metrics.json"}
 )
 _HELD_OUT = "held-out.safetensors"
+_LARGEST = 1e9
+"""Of a weight; unit rows times it, squared and summed, stay far below what float32 holds."""
+_LONGEST_REFERENCE = 1.001
 _MOVES = ("view", "temperature", "step", "steps", "contrast")
 """What a reference table is beside its vectors."""
 
@@ -100,17 +102,10 @@ def save_adapters(
         StoreError: a file cannot be written.
     """
     check_target(folder)
-    folder = folder.resolve()  # behind a link, the folder is exchanged and not the link
-    staging = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
-    with os_errors("creating", staging):
-        shutil.rmtree(staging, ignore_errors=True)
-        (staging / "candidates").mkdir(parents=True)
-    try:
+    with exchanged(folder, _OWN_FILES) as staging:
+        make_folder(staging / "candidates")
         _write_adapters(staging, adapters, config, metrics, held_out or {})
         write_bytes(staging / "README.md", card.encode("utf-8"))
-        _put_in_place(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_target(folder: Path) -> None:
@@ -119,11 +114,12 @@ def check_target(folder: Path) -> None:
     Raises:
         InputError: it is a file, or a folder that holds other things.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: this is a file; an adapter is a folder.")
     with os_errors("reading", folder):
+        restore(folder)
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise InputError(f"{folder}: this is a file; an adapter is a folder.")
         names = sorted(path.name for path in folder.iterdir() if not is_companion(path.name))
     if not names:
         return
@@ -136,28 +132,6 @@ def check_target(folder: Path) -> None:
             f"{folder}: holds other files ({names[0]}, …). Give a new folder, or one that "
             "holds an adapter to replace."
         ) from error
-
-
-def _put_in_place(staging: Path, folder: Path) -> None:
-    """Exchange an older adapter for the new one; files that are not ours stay where they were.
-
-    Nothing of the old folder is deleted, and nobody's files are moved, before the new one stands.
-    """
-    old = staging.with_name(staging.name + "-old")
-    with os_errors("replacing", folder):
-        if not folder.exists():
-            staging.replace(folder)
-            return
-        folder.replace(old)
-        try:
-            staging.replace(folder)
-        except BaseException:
-            old.replace(folder)
-            raise
-        for path in old.iterdir():
-            if path.name not in _OWN_FILES:
-                path.replace(folder / path.name)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_adapters(
@@ -196,8 +170,12 @@ def load_config(folder: Path) -> AdapterConfig:
         StoreError: it cannot be read.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        raise FormatError(f"{folder}: not an adapter folder (no config.json). era-fit makes one.")
+    with os_errors("reading", path):
+        restore(folder)
+        if not path.is_file():
+            raise FormatError(
+                f"{folder}: not an adapter folder (no config.json). era-fit makes one."
+            )
     return from_plain(read_json(path, FORMAT, VERSION), AdapterConfig, str(path))
 
 
@@ -254,15 +232,13 @@ def load_adapter(folder: Path, name: str | None = None) -> Adapter:
         raise FormatError(f"{folder}: no candidate '{name}'; it has {sorted(config.candidates)}.")
     chosen = name == config.chosen
     path = folder / ("adapter.safetensors" if chosen else f"candidates/{_plain(name)}.safetensors")
-    with os_errors("reading", path):
-        if sha256_file(path) != entry.sha256:
-            raise FormatError(f"{path}: content and config.json differ; damaged. Fit it again.")
     names = {"weight"} | ({"bias"} if entry.bias else set())
     names |= {f"hidden.{part}" for part in Hidden._fields} if entry.hidden else set()
     tables = range(len(entry.references))
     names |= {f"references.{i}.{part}" for i in tables for part in ("keys", "values")}
-    tensors = read_tensors(path, names)
+    tensors = read_tensors(path, names, entry.sha256)
     _check_shapes(path, tensors, entry)
+    _check_values(path, tensors)
     return _assembled(tensors, entry)
 
 
@@ -283,6 +259,18 @@ def _check_shapes(path: Path, tensors: Mapping[str, FloatArray], entry: Candidat
             expected[f"references.{number}.values"] = (table.entries, d_out)
     if weight.ndim != 2 or any(t.shape != expected[name] for name, t in tensors.items()):
         raise FormatError(f"{path}: shapes differ from config.json.")
+
+
+def _check_values(path: Path, tensors: Mapping[str, FloatArray]) -> None:
+    """Refuse numbers that no fit gives, and with which float32 would overflow or say nothing."""
+    for name, tensor in tensors.items():
+        if name.startswith("references."):
+            if np.linalg.norm(tensor, axis=1).max(initial=0) > _LONGEST_REFERENCE:
+                raise FormatError(f"{path}: tensor '{name}' has rows longer than 1.")
+        elif np.abs(tensor).max(initial=0) > _LARGEST:
+            raise FormatError(f"{path}: tensor '{name}' holds numbers above {_LARGEST:g}.")
+    if not any(tensor.any() for name, tensor in tensors.items() if "references" not in name):
+        raise FormatError(f"{path}: all weights are zero; it would map every query to nothing.")
 
 
 def _assembled(tensors: Mapping[str, FloatArray], entry: CandidateRecord) -> Adapter:

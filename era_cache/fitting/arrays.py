@@ -15,6 +15,7 @@ from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_config import AdapterConfig, NamedCollection, Parts
+from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import same_vectors
@@ -29,16 +30,11 @@ __all__ = [
     "Arrays",
     "Given",
     "checked_arrays",
-    "has_width",
     "parts_that_judge",
     "recipe_for",
     "record_of",
-    "rows_of",
-    "same_count",
 ]
 
-_SHORTEST = 1e-12
-"""Rows below this length have no direction in float32."""
 _SAME = 1e-6
 
 
@@ -115,46 +111,6 @@ def checked_arrays(given: Given, device: str) -> Arrays:
     return Arrays(large, small, corpus, align_large, align_small)
 
 
-def rows_of(vectors: Vectors, name: str, device: torch.device | str) -> torch.Tensor:
-    """Rows of an argument as float32, finite and not zero, as long as they were given.
-
-    Raises:
-        InputError: it is no matrix of floating-point numbers, or a row cannot be used.
-    """
-    import torch
-
-    tensor = vectors if isinstance(vectors, torch.Tensor) else _tensor(vectors, name)
-    if not tensor.is_floating_point():
-        raise InputError(f"{name} holds {tensor.dtype}; floating-point vectors are expected.")
-    if tensor.ndim != 2 or not tensor.shape[1]:
-        raise InputError(
-            f"{name} has the shape {tuple(tensor.shape)}; (rows, dimensions) is expected."
-        )
-    tensor = tensor.detach().to(device=device, dtype=torch.float32)
-    lengths = tensor.norm(dim=1)
-    for wrong, what in (
-        (~lengths.isfinite(), "holds NaN, infinity or numbers too large for float32"),
-        (lengths < _SHORTEST, "is zero, which has no direction"),
-    ):
-        bad = wrong.nonzero()
-        if len(bad):
-            raise InputError(f"{name}: row {int(bad[0])} {what} ({len(bad)} such rows).")
-    return tensor
-
-
-def _tensor(vectors: Any, name: str) -> torch.Tensor:
-    import torch
-
-    try:
-        array = np.asarray(vectors)
-    except ValueError as error:
-        raise InputError(f"{name} is no matrix: {error}.") from error
-    if array.dtype.kind != "f":
-        raise InputError(f"{name} holds {array.dtype}; floating-point vectors are expected.")
-    with np.errstate(over="ignore"):  # infinity is reported with its row
-        return torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
-
-
 def _varied(vectors: Vectors, name: str, device: str) -> torch.Tensor:
     """Unit rows that are not all the same."""
     rows = unit(rows_of(vectors, name, device))
@@ -165,31 +121,6 @@ def _varied(vectors: Vectors, name: str, device: str) -> torch.Tensor:
             f"{name}: all {len(rows)} rows point the same way; nothing tells them apart."
         )
     return rows
-
-
-def same_count(one: torch.Tensor, name: str, other: torch.Tensor, other_name: str) -> None:
-    """Refuse two arguments that cannot be of the same texts.
-
-    Raises:
-        InputError: they differ in their number of rows.
-    """
-    if len(one) != len(other):
-        raise InputError(
-            f"{name} has {len(one)} rows, but {other_name} has {len(other)}; they must be the same "
-            "texts in the same order."
-        )
-
-
-def has_width(rows: torch.Tensor, name: str, width: int, whose: str) -> None:
-    """Refuse vectors of another space.
-
-    Raises:
-        InputError: they have another number of dimensions.
-    """
-    if rows.shape[1] != width:
-        raise InputError(
-            f"{name} has {rows.shape[1]} dimensions; {width} are expected, as of {whose}."
-        )
 
 
 def recipe_for(config: FitConfig, vectors: Arrays, fixed_judges: bool) -> FitConfig:

@@ -32,7 +32,7 @@ def paper_triples(
         FitError: no negatives can be mined.
     """
     return mine_triples(
-        teacher.apply(queries.views),
+        teacher.mapped(queries.views),
         queries.qrels,
         data.corpus,
         Mining(config.strategy, config.negatives, config.mine_top, config.positive_share),
@@ -118,7 +118,7 @@ def train_paper_at(
         "epochs_run": epoch,
     }
     rows = np.arange(len(data.validation.ids))
-    values = values_of(adapter.apply(data.validation.views), data.validation, rows, data)
+    values = values_of(adapter.mapped(data.validation.views), data.validation, rows, data)
     return Fitted(adapter, (values,), options)
 
 

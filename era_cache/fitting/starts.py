@@ -37,7 +37,7 @@ def untrained(
     for part in parts:
         queries, rows = part.labels.queries, part.labels.judges
         views = {name: vectors[rows] for name, vectors in queries.views.items()}
-        values.append(values_of(adapter.apply(views), queries, rows, part.data))
+        values.append(values_of(adapter.mapped(views), queries, rows, part.data))
     return Fitted(adapter, tuple(values), {})
 
 

@@ -6,8 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -220,17 +218,11 @@ def test_threads_that_write_one_name_leave_one_whole_file(tmp_path):
 # Temporaries of dead writers
 
 
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_only_temporaries_of_dead_or_day_old_writers_go(tmp_path):
-    own = files._temporary_name(".h5")
+def test_only_temporaries_of_dead_or_day_old_writers_go(tmp_path, dead_pid):
+    own = files.temporary_name(".h5")
     host = own[len(files.TEMPORARY_PREFIX) :].split("-")[0]
-    dead = own.replace(f"-{os.getpid()}-", f"-{dead_pid()}-")
-    elsewhere = f".tmp-another{host}-{dead_pid()}-abc.h5"
+    dead = own.replace(f"-{os.getpid()}-", f"-{dead_pid}-")
+    elsewhere = f".tmp-another{host}-{dead_pid}-abc.h5"
     old = ".tmp-another-1-abc.h5"
     strange = [".tmp-", ".tmp-x", f".tmp-{host}-²-abc", f".tmp-{host}-99999999999999999999-abc"]
     for name in (own, dead, elsewhere, old, "kept.h5", *strange):

@@ -513,7 +513,7 @@ def test_a_killed_writers_temporary_file_is_ignored_then_removed(store):
     folder = store.encoder(small.spec.fingerprint(Role.DOCUMENT)).folder / "segments"
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    own = files._temporary_name(".h5")
+    own = files.temporary_name(".h5")
     left = [
         folder / own.replace(f"-{os.getpid()}-", f"-{dead.pid}-"),
         store.path / "collections" / own.replace(f"-{os.getpid()}-", f"-{dead.pid}-"),

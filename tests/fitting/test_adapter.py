@@ -9,7 +9,7 @@ import pytest
 import torch
 from planted import normal
 
-from era_cache.errors import FingerprintError
+from era_cache.errors import FingerprintError, InputError
 from era_cache.fitting import adapter as maps
 from era_cache.fitting.adapter import Adapter, Hidden, References, unit
 
@@ -79,6 +79,38 @@ BOTH = Adapter(("small", "large"), normal(3, 8))
 def test_views_that_do_not_fit_are_refused(adapter, dims, message) -> None:
     with pytest.raises(FingerprintError, match=message):
         adapter.apply({view: torch.ones(1, dim) for view, dim in dims.items()})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_rows_of_any_float_dtype_are_mapped(dtype) -> None:
+    views = {"small": normal(4, 3).to(dtype), "large": normal(4, 5).to(dtype)}
+    expected = BOTH.mapped({view: rows.float() for view, rows in views.items()})
+    assert torch.equal(BOTH.apply(views), expected)
+    if dtype != torch.bfloat16:  # numpy has none
+        arrays = {view: rows.numpy() for view, rows in views.items()}
+        assert torch.equal(BOTH.apply(arrays), expected)
+
+
+@pytest.mark.parametrize(
+    ("large", "message"),
+    [
+        (torch.ones(2, 5, dtype=torch.int64), r"queries\['large'\] holds torch.int64"),
+        (torch.ones(5), r"queries\['large'\] has the shape \(5,\)"),
+        (torch.tensor([[1.0] * 5, [torch.nan] * 5]), r"\['large'\]: row 1 holds NaN"),
+        (torch.full((2, 5), 1e300, dtype=torch.float64), r"row 0 holds .* too large for float32"),
+        (torch.zeros(2, 5), r"\['large'\]: row 0 is zero"),
+        (torch.ones(3, 5), r"queries\['small'\] has 2 rows, but queries\['large'\] has 3"),
+    ],
+)
+def test_rows_that_cannot_be_mapped_are_refused_by_view_and_row(large, message) -> None:
+    with pytest.raises(InputError, match=message):
+        BOTH.apply({"small": torch.ones(2, 3), "large": large})
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(2, 3), torch.full((2, 3), 3e38)])
+def test_a_query_that_is_mapped_to_no_direction_is_an_error(weight) -> None:
+    with pytest.raises(InputError, match="maps 2 of 2 queries to no direction, row 0 first"):
+        Adapter(("large",), weight).apply({"large": torch.ones(2, 3)})
 
 
 # References

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import operator
+import os
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -18,13 +20,15 @@ from planted import config_of, normal, read_json
 from safetensors.numpy import load, save
 
 from era_cache.config import SplitConfig
-from era_cache.disk.files import sha256_file
+from era_cache.disk import folders
+from era_cache.disk.files import sha256_file, temporary_name
 from era_cache.disk.tensors import read_tensors
 from era_cache.errors import FingerprintError, FormatError, InputError, StoreError
 from era_cache.fitting.adapter import Adapter, Hidden, References, unit
 from era_cache.fitting.adapter_config import AdapterConfig, Metrics, NamedEncoder, Table
 from era_cache.fitting.adapter_folder import (
     check_fingerprints,
+    check_target,
     load_adapter,
     load_config,
     load_held_out,
@@ -172,22 +176,14 @@ def test_a_new_adapter_outdates_curve_and_evaluation_and_leaves_other_files(fold
     assert load_config(folder).chosen == "small"
 
 
-@pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt()])
-def test_an_exchange_that_fails_leaves_the_old_folder_with_everything_in_it(
-    folder, monkeypatch, error
-) -> None:
-    (folder / "notes.txt").write_text("mine")
-    before, rename = _files(folder), Path.replace
-
-    def fail(path: Path, target: Path) -> Path:
-        # Only the step that puts the new folder in place.
-        if target == folder and not path.name.endswith("-old"):
-            raise error
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises((StoreError, KeyboardInterrupt)):
-        _save(folder, _adapters(), "small")
+def test_an_adapter_that_a_killed_run_took_away_is_found_and_comes_back(folder) -> None:
+    before = _files(folder)
+    away = folder.with_name(temporary_name(folders._ending(folder, "old")))
+    folder.rename(away)
+    assert load_config(folder).chosen == "era-dual"
+    assert _files(folder) == before
+    folder.rename(away)
+    check_target(folder)
     assert _files(folder) == before
 
 
@@ -353,8 +349,12 @@ def test_a_folder_without_configuration_is_no_adapter(tmp_path) -> None:
 
 
 NO_TABLES = [None, 2, [None, None], {"view": "large"}]
-DAMAGED = {"entries": [-7, 0, None], "temperature": [0, -0.05, 10**400], "view": [None]}
-DAMAGED |= {"step": [-0.5, "big"], "steps": [0, -1, 10**9]}
+DAMAGED = {
+    "entries": [-7, 0, None],
+    "temperature": [0, -0.05, 1e-39, 1e39, 10**400],
+    "view": [None],
+}
+DAMAGED |= {"step": [-0.5, "big", 1e30], "steps": [0, -1, 10**9]}
 
 
 @pytest.mark.parametrize(
@@ -435,6 +435,22 @@ def _holding(value: float, *shape: int) -> np.ndarray:
         ("not finite", {"weight": _holding(np.nan, 3, 8)}),
         ("not finite", {"weight": _holding(np.inf, 3, 8)}),
         ("not finite", {"references.0.keys": _holding(np.nan, 7, 5)}),
+        ("'weight' holds numbers above 1e\\+09", {"weight": _holding(-3e38, 3, 8)}),
+        ("'hidden.output' holds numbers above", {"hidden.output": _holding(1e10, 3, 6)}),
+        ("'references.1.values' has rows longer than 1", {"references.1.values": _ones(4, 3)}),
+        (
+            "all weights are zero",
+            {
+                name: 0 * _ones(*shape)
+                for name, shape in {
+                    "weight": (3, 8),
+                    "bias": (3,),
+                    "hidden.weight": (6, 8),
+                    "hidden.bias": (6,),
+                    "hidden.output": (3, 6),
+                }.items()
+            },
+        ),
         *(
             ("shapes differ", {name: _ones(*shape)})
             for name, shapes in {
@@ -456,6 +472,26 @@ def test_other_tensors_than_described_are_refused(full, message, changes) -> Non
     _replace_chosen(full, {name: t for name, t in tensors.items() if t is not None})
     with pytest.raises(FormatError, match=message):
         load_adapter(full)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "adapter.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "sparse", "folder"])
+def test_what_is_no_plain_file_of_sane_size_is_refused_before_it_is_read(
+    folder, name, kind
+) -> None:
+    path = folder / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.touch()
+        os.truncate(path, 200 << 30)
+    with pytest.raises((FormatError, StoreError), match=re.escape(str(folder))):
+        (load_metrics if name == "metrics.json" else load_adapter)(folder)
 
 
 @pytest.mark.parametrize("name", ["../../secret", "a/b", "/etc/x", ".."])

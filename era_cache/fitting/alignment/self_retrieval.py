@@ -72,7 +72,7 @@ def self_retrieval(
     ranks, cosines = [], []
     n_rows = max(1, _BLOCK_BYTES // (4 * len(documents)))
     for x, y in zip(large.split(n_rows), small.split(n_rows), strict=True):
-        mapped = adapter.apply({"large": x})
+        mapped = adapter.mapped({"large": x})
         own = (mapped * unit(y)).sum(dim=1)
         better = mapped @ documents.T > own[:, None] + _EQUAL
         lost = mapped.norm(dim=1) < 0.5  # ties with every document

@@ -65,7 +65,7 @@ def test_self_retrieval_equals_a_naive_loop_with_ties(n, d, seed) -> None:
 
     small, extra, large = whole(n, d), whole(5, d), whole(n, 3)
     adapter = Adapter(("large",), whole(d, 3), torch.full((d,), 0.5))  # never 0
-    mapped, corpus = adapter.apply({"large": large}), torch.cat([small, extra])
+    mapped, corpus = adapter.mapped({"large": large}), torch.cat([small, extra])
     for documents in (small, corpus):
         found = self_retrieval(adapter, large, small, documents)
         expected = _naive(*(t.double() for t in (mapped, unit(small), unit(documents))))
