@@ -33,7 +33,7 @@ from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.store import sync as transfer
 from era_cache.store.encoder_record import write_encoder_record
 from era_cache.store.store import Store
-from era_cache.store.sync import merge, places, pull, push
+from era_cache.store.sync import merge, pack, places, pull, push
 from era_cache.store.sync import plan as transfer_plan
 from era_cache.store.sync.places import Entry, LocalPlace, kind_of, list_store
 from era_cache.store.sync.remote import RemotePlace
@@ -331,6 +331,21 @@ def test_a_file_that_is_no_segment_is_refused_although_its_digest_is_right(sourc
     with pytest.raises(RefusedError, match="not an HDF5 file"):
         merge(into, [source])
     assert len(segments_of(into)) == 5
+
+
+@pytest.mark.parametrize("gigabytes", [50, 300])
+@pytest.mark.parametrize("kept", [0, 8, None])
+def test_a_huge_sparse_segment_is_refused_before_it_is_copied(source, into, gigabytes, kept):
+    path = segments_of(source)[0]
+    path.write_bytes(path.read_bytes()[:kept])
+    os.truncate(path, gigabytes << 30)
+    start = time.monotonic()
+    with pytest.raises(RefusedError, match=f"{path}: "):
+        merge(into, [source])
+    assert len(segments_of(into)) == 4
+    with pytest.raises(RefusedError, match=f"{path}: "):
+        pack(source, into.parent / "sparse.erapack")
+    assert time.monotonic() - start < 10
 
 
 def test_a_damaged_or_renamed_collection_is_refused(source, into):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -150,6 +151,16 @@ def test_a_segment_under_a_wrong_name_is_found(encoder, store):
     path = write(encoder, 1)
     wrong = path.rename(path.with_name("a" * 64 + ".h5"))
     assert list(found(store)) == [name_in(store, wrong)]
+
+
+@pytest.mark.parametrize("kept", [0, 8, None])
+def test_a_huge_sparse_segment_is_damage_that_nobody_waits_for(encoder, store, kept):
+    path = write(encoder, 1)
+    path.write_bytes(path.read_bytes()[:kept])
+    os.truncate(path, 300 << 30)
+    start = time.monotonic()
+    assert list(found(store)) == [name_in(store, path)]
+    assert time.monotonic() - start < 10
 
 
 BAD_VALUES = [

@@ -158,6 +158,8 @@ def _superblock(descriptor: int, data: bytes, size: int) -> tuple[_Source, int]:
     end, root = fields.uint(8), fields.uint(8)
     if end > size:
         raise NotOursError(f"it is cut off: {size} of {end} bytes")
+    if end < size:
+        raise NotOursError(f"{size - end} bytes follow after its end")
     source = _Source(descriptor, end)
     source.spans.append((0, _SUPERBLOCK_SIZE))
     return source, root

@@ -21,7 +21,7 @@ from era_cache.store.encoder_record import StoredSpec, read_encoder_record
 from era_cache.store.names import FOLDER, encoder_folder_name
 from era_cache.store.read_rows import read_blocks, repeats_a_key
 from era_cache.store.records import StoreRecord, read_pair, read_stored_collection
-from era_cache.store.segment import open_segment
+from era_cache.store.segment import Segment, open_segment
 from era_cache.store.sync.places import LIMITS, Check, Listing, Place, kind_of, limited
 
 __all__ = ["Plan", "Step", "list_source", "plan_transfer", "shown_as"]
@@ -37,6 +37,8 @@ class Step(NamedTuple):
     target: str
     size: int
     check: Check
+    look: Callable[[Path], object] | None = None
+    """At what a file on a disk shows before all of it is read: it may claim any size."""
 
 
 class Plan(NamedTuple):
@@ -166,7 +168,8 @@ class _Planner:
                 self._plan.counts["segment", "replaced"] += 1
                 return
         target = f"encoders/{home.folders[0]}/segments/{base}"
-        self._copy(Step("segment", name, target, size, _check_segment(base, home.spec)))
+        check, look = _check_segment(base, home.spec)
+        self._copy(Step("segment", name, target, size, check, look))
 
     def _copy(self, step: Step) -> None:
         if step.target in self._planned:  # two folders of one encoder hold the same
@@ -234,13 +237,16 @@ def _check_of(kind: str, name: str) -> Check:
     return lambda path, _digest: readers[kind](path)
 
 
-def _check_segment(base: str, spec: StoredSpec) -> Check:
-    """The check of a segment.
+def _check_segment(base: str, spec: StoredSpec) -> tuple[Check, Callable[[Path], object]]:
+    """The check of a segment, and the part of it that reads only its structure.
 
     Args:
         base: its file name.
         spec: of its encoder.
     """
+
+    def look(path: Path) -> Segment:
+        return open_segment(path, spec.fingerprint, spec.dim)
 
     def check(path: Path, digest: str) -> None:
         if f"{digest}.h5" != base:
@@ -248,7 +254,7 @@ def _check_segment(base: str, spec: StoredSpec) -> Check:
                 f"{path}: the content's SHA-256 is {digest[:12]}…, the name says {base[:12]}…; "
                 "damaged, or cut off."
             )
-        segment = open_segment(path, spec.fingerprint, spec.dim)
+        segment = look(path)
         for _, rows in read_blocks(segment):
             if not rows.values.any(axis=1).all():
                 raise FormatError(f"{path}: holds a row of zeros, which no encoder here stores.")
@@ -256,7 +262,7 @@ def _check_segment(base: str, spec: StoredSpec) -> Check:
             if repeats_a_key(segment, reader):
                 raise FormatError(f"{path}: holds a key twice.")
 
-    return check
+    return check, look
 
 
 @contextlib.contextmanager

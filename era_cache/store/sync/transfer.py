@@ -220,6 +220,9 @@ def bring(source: Place, store: LocalPlace, step: Step) -> int:
     names = [step.name, _retired(step)] if step.kind == "segment" else [step.name]
     for name in names:
         try:
+            if isinstance(source, LocalPlace) and step.look is not None:
+                with shown_as(source.path(name), shown):
+                    step.look(source.path(name))
             return store.receive(step.target, limited(source.chunks(name), limit, shown), check)
         except StoreError as error:
             if not has_vanished(error):
@@ -237,6 +240,8 @@ def send(store: LocalPlace, sink: _Sink, step: Step) -> int:
         path = store.path(_retired(step))
     if not path.is_file():
         raise _gone(str(path))
+    if step.look is not None:
+        step.look(path)
     with os_errors("reading", path):
         digest = sha256_file(path) if step.kind == "segment" else ""
     step.check(path, digest)
