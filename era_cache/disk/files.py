@@ -23,10 +23,12 @@ from typing import Any
 from era_cache.errors import FormatError, InputError, StoreError
 
 __all__ = [
+    "POINTER",
     "TEMPORARY_PREFIX",
     "fsync_folder",
     "is_companion",
     "is_left_behind",
+    "is_pointer",
     "make_folder",
     "os_errors",
     "regular_file",
@@ -79,6 +81,16 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+POINTER = "a pointer of Git LFS, not the file itself. Get the file: git lfs pull"
+_POINTER_START = b"version https://git-lfs.github.com/spec/"
+_POINTER_SIZE = len(_POINTER_START)
+
+
+def is_pointer(head: bytes) -> bool:
+    """Whether a file that begins like this stands for one that Git LFS has not brought yet."""
+    return head.startswith(_POINTER_START)
+
+
 @contextlib.contextmanager
 def regular_file(path: Path, access: int = os.O_RDONLY) -> Iterator[tuple[int, int]]:
     """Open a regular file from a stranger: a link is not followed, a pipe not waited for.
@@ -87,7 +99,7 @@ def regular_file(path: Path, access: int = os.O_RDONLY) -> Iterator[tuple[int, i
         Its descriptor, and its size in bytes.
 
     Raises:
-        FormatError: it is a link, a pipe or a device.
+        FormatError: it is a link, a pipe, a device, or a pointer of Git LFS.
         OSError: it cannot be opened.
     """
     try:
@@ -105,6 +117,8 @@ def regular_file(path: Path, access: int = os.O_RDONLY) -> Iterator[tuple[int, i
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(status.st_mode):
             raise FormatError(f"{path}: not a regular file.")
+        if access == os.O_RDONLY and is_pointer(os.pread(descriptor, _POINTER_SIZE, 0)):
+            raise FormatError(f"{path}: {POINTER}")
         yield descriptor, status.st_size
     finally:
         os.close(descriptor)

@@ -29,6 +29,7 @@ from era_cache.disk.files import (
     os_errors,
     temporary_name,
 )
+from era_cache.errors import StoreError
 
 __all__ = ["exchanged", "restore"]
 
@@ -60,6 +61,8 @@ def exchanged(folder: Path, own: Collection[str]) -> Iterator[Path]:
         yield new
         with os_errors("replacing", folder):
             _put_in_place(new, folder, own)
+    except StoreError as error:
+        raise StoreError(str(error).replace(str(new), str(folder))) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

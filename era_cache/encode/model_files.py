@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from era_cache.disk.files import is_companion, os_errors, sha256_file
+from era_cache.disk.files import POINTER, is_companion, is_pointer, os_errors, sha256_file
 from era_cache.errors import EncoderError
 
 __all__ = ["hash_model", "locate_model", "model_config", "model_name", "model_width"]
@@ -78,7 +78,7 @@ def hash_model(folder: Path) -> dict[str, str]:
         if sum(_chooses_weights(path) for path in configs):  # a sum reads all of them
             safe = set()
         files = {
-            name: sha256_file(folder / name)
+            name: _digest(folder / name)
             for name in names
             if not _ignored(name, modules)
             # A pickled twin of safetensors weights is never loaded.
@@ -97,6 +97,13 @@ def hash_model(folder: Path) -> dict[str, str]:
             "change would go unnoticed. Merge the adapter into its base model and save the whole."
         )
     return files
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        if is_pointer(file.read(64)):
+            raise EncoderError(f"{path}: {POINTER}")
+    return sha256_file(path)
 
 
 def _module_folders(folder: Path) -> list[str]:

@@ -23,11 +23,11 @@ from era_cache.evaluate.text_columns import (
 )
 from era_cache.types import Array
 
-__all__ = ["JSON_FORM", "looks_like_json", "read_json_run"]
+__all__ = ["JSON_FORM", "LARGEST_GRADE", "looks_like_json", "read_json_run"]
 
 JSON_FORM = "JSON {query_id: {document_id: score}}"
 _LARGEST = 1 << 29
-_LARGEST_GRADE = 10
+LARGEST_GRADE = 10
 
 
 def looks_like_json(head: bytes) -> bool:
@@ -68,10 +68,10 @@ def read_json_run(path: Path, blocks: Iterable[bytes]) -> Columns:
         lengths.append(len(ids))
         docs += map(doc_index.__getitem__, ids)
     found = np.concatenate(values) if values else np.empty(0)
-    if whole and found.size and found.min() >= 0 and found.max() <= _LARGEST_GRADE:
+    if whole and found.size and found.min() >= 0 and found.max() <= LARGEST_GRADE:
         raise InputError(
             f"{path}: looks like judgements, where a run must be: all its numbers are whole and "
-            f"from 0 to {_LARGEST_GRADE}. If it is a run, write its scores with a decimal point "
+            f"from 0 to {LARGEST_GRADE}. If it is a run, write its scores with a decimal point "
             "(1.0)."
         )
     query_ids, doc_ids = [query for query, _ in queries], list(doc_index)

@@ -4,6 +4,8 @@ In: a file, plain or packed with gzip. The content tells its form, names and end
 
     ``{`` first, then ``"``           JSON {query_id: {document_id: score}}
     6 columns on the first line       TREC run
+    a first line that names query,    such columns, in any order, among others
+    document and score
 
 Out: a ranking in trec_eval's order, as any candidate has one, and counts of what did not fit.
 """
@@ -17,11 +19,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from era_cache.collection.judgements import ROLE_NAMES, unquoted
 from era_cache.collection.text_files import read_blocks
 from era_cache.errors import InputError
-from era_cache.evaluate.run_json import JSON_FORM, looks_like_json, read_json_run
+from era_cache.evaluate.run_json import (
+    JSON_FORM,
+    LARGEST_GRADE,
+    looks_like_json,
+    read_json_run,
+)
 from era_cache.evaluate.run_order import rank_results
-from era_cache.evaluate.text_columns import Columns, read_columns
+from era_cache.evaluate.text_columns import Columns, Form, read_columns
 from era_cache.evaluate.trec import RUN_FORM
 from era_cache.rank.measures import Ranking
 from era_cache.types import IntArray
@@ -30,6 +38,8 @@ __all__ = ["PlacedRun", "load_run", "place_run"]
 
 _EXPECTED = f"{len(RUN_FORM.names)} columns ({' '.join(RUN_FORM.names)}), or {JSON_FORM}"
 _NAMED = 3
+_NAMES = (ROLE_NAMES["query"], ROLE_NAMES["document"], {"score", "scores", "sim", "similarity"})
+"""Of the three columns that count, where a first line names them."""
 
 
 class PlacedRun(NamedTuple):
@@ -76,14 +86,44 @@ def load_run(path: Path) -> Columns:
     if looks_like_json(first):
         found = read_json_run(path, content)
     else:
-        columns = len(first.lstrip().partition(b"\n")[0].split())
-        if b"\0" in first or columns != len(RUN_FORM.names):
-            what = "it is binary" if b"\0" in first else f"its first line has {columns} columns"
+        line = first.partition(b"\n")[0].rstrip(b"\r")
+        form = _named_form(path, line)
+        columns = [len(line.split()), len(line.split(b"\t"))]
+        if b"\0" in first or (form is None and len(RUN_FORM.names) not in columns):
+            what = "it is binary" if b"\0" in first else f"its first line has {columns[0]} columns"
             raise InputError(f"{path}: no run; {what}. Expected: {_EXPECTED}.")
-        found = read_columns(path, content, RUN_FORM)
+        found = read_columns(path, content, form or RUN_FORM, head=form is not None)
+        grades = set(range(LARGEST_GRADE + 1))
+        if form is not None and found.values.size and grades.issuperset(found.values.tolist()):
+            raise InputError(
+                f"{path}: looks like judgements, where a run must be: all its scores are whole and "
+                f"from 0 to {LARGEST_GRADE}. If it is a run, write it in the columns of TREC."
+            )
     if not found.values.size:
         raise InputError(f"{path}: a run without any result; nothing can be measured.")
     return found
+
+
+def _named_form(path: Path, line: bytes) -> Form | None:
+    """The columns that a first line names; None where it names none.
+
+    Raises:
+        InputError: It does not say which columns are query, document and score.
+    """
+    cells = line.decode("utf-8", "replace").split("\t" if b"\t" in line else None)
+    names = tuple(unquoted(cell.strip()).lower() for cell in cells)
+    places = [[at for at, name in enumerate(names) if name in asked] for asked in _NAMES]
+    if not any(places[:2]):
+        return None
+    if any(len(found) != 1 for found in places):
+        what = "has no scores: ranks alone cannot be ordered and cut like other runs"
+        raise InputError(
+            f"{path}: its first line ({', '.join(names)}) "
+            f"{what if not places[2] else 'does not name one query, document and score each'}. "
+            f"Expected: {_EXPECTED}; or a first line with query_id, doc_id and score."
+        )
+    query, document, score = (found[0] for found in places)
+    return Form("a run with named columns", names, query, document, score, scores=True)
 
 
 def place_run(

@@ -1,4 +1,4 @@
-"""White-space columns, which runs and judgements are made of, read in blocks.
+"""Columns between white space or tabs, which runs and judgements are made of, read in blocks.
 
 In: blocks of a file. Out: ids in order of appearance, and arrays of row numbers and values. A block
 is held at a time, and no Python code runs for a line that is sound; only a block with something
@@ -63,21 +63,29 @@ class Columns(NamedTuple):
     values: Array
 
 
-def read_columns(path: Path, blocks: Iterable[bytes], form: Form) -> Columns:
-    """Read lines of one form. Columns part at ASCII white space only; ids are UTF-8.
+def read_columns(path: Path, blocks: Iterable[bytes], form: Form, *, head: bool = False) -> Columns:
+    """Read lines of one form; ids are UTF-8.
+
+    Columns part at tabs where these make as many columns as expected (ids may then hold blanks),
+    else at ASCII white space.
 
     Args:
         path: What to call the file in errors.
         blocks: Its content.
         form: Of the lines.
+        head: whether the first line names the columns.
 
     Raises:
-        InputError: A line has a wrong number of columns, an id that is not UTF-8, or a value that
-            is no finite float32 or no whole number; or a query has a document twice.
+        InputError: A line has a wrong number of columns, an id that is empty or not UTF-8, or a
+            value that is no finite float32 or no whole number; or a query has a document twice.
     """
     ids = (_Numbered(), _Numbered())
     parts: list[tuple[IntArray, IntArray, Array]] = []
-    for first, block in whole_lines(path, blocks):
+    skipped = int(head)
+    for start, whole in whole_lines(path, blocks):
+        first, block = start, whole
+        if start <= skipped:
+            first, block = start + 1, whole.partition(b"\n")[2]
         part = _parse(block, form, ids)
         if part is None:
             _explain(path, first, block, form)
@@ -86,7 +94,7 @@ def read_columns(path: Path, blocks: Iterable[bytes], form: Form) -> Columns:
     if not parts:
         parts.append(_empty(form))
     query_rows, doc_rows, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    _check_distinct(path, query_rows, doc_rows, len(ids[1].texts))
+    _check_distinct(path, query_rows, doc_rows, len(ids[1].texts), 1 + skipped)
     return Columns(ids[0].texts, ids[1].texts, query_rows, doc_rows, values)
 
 
@@ -110,7 +118,9 @@ class _Numbered:
         self.texts: list[str] = []
 
     def numbers(self, fields: list[bytes]) -> IntArray:
-        """Number some fields. ValueError where one is not UTF-8."""
+        """Number some fields. ValueError where one is empty or not UTF-8."""
+        if b"" in fields:
+            raise ValueError
         found = np.fromiter(map(self.rows.__getitem__, fields), np.int64, len(fields))
         # A dict is in order of insertion: the new ones are its last.
         latest = itertools.islice(reversed(self.rows), len(self.rows) - len(self.texts))
@@ -122,11 +132,9 @@ def _parse(
     block: bytes, form: Form, ids: tuple[_Numbered, _Numbered]
 ) -> tuple[IntArray, IntArray, Array] | None:
     """Read some whole lines; None where there is something wrong with one."""
-    n = block.count(b"\n")
-    # A NUL at each line's end makes one flat list of fields show whether each line has its number.
     step = len(form.names) + 1
-    fields = block.replace(b"\n", b" \0 ").split()
-    if b"\0" in block or len(fields) != n * step or fields[step - 1 :: step].count(b"\0") != n:
+    fields = _fields(block, step)
+    if fields is None:
         return None
     try:
         query_rows = ids[0].numbers(fields[form.query :: step])
@@ -137,12 +145,48 @@ def _parse(
     return query_rows, doc_rows, values
 
 
+def _fields(block: bytes, step: int) -> list[bytes] | None:
+    """Cut whole lines into ``step - 1`` columns each, and a NUL; None where a line has others."""
+    if b"\0" in block:
+        return None
+    n = block.count(b"\n")
+    # A NUL at each line's end makes one flat list of fields show whether each line has its number.
+    marked = block.replace(b"\n", b"\t\0\t").split(b"\t")[:-1] if b"\t" in block else block
+    if isinstance(marked, list):
+        fields = [*map(bytes.strip, marked)]
+        if not _even(fields, n, step):  # some lines part at tabs, others at blanks
+            cut = [_cut(line, step - 1) for line in block.split(b"\n")[:-1]]
+            fields = [field for line in cut for field in (*line, b"\0")]
+    else:
+        fields = block.replace(b"\n", b" \0 ").split()
+    return fields if _even(fields, n, step) else None
+
+
+def _even(fields: list[bytes], n: int, step: int) -> bool:
+    return len(fields) == n * step and fields[step - 1 :: step].count(b"\0") == n
+
+
+def _cut(line: bytes, expected: int) -> list[bytes]:
+    """One line at its tabs, where this gives the columns expected, or all but one; else at blanks.
+
+    With one column too few at tabs, blanks inside of another must not make up for it.
+    """
+    tabs = [field.strip() for field in line.split(b"\t")]
+    return tabs if len(tabs) in (expected - 1, expected) else line.split()
+
+
 def _numbers(fields: list[bytes], form: Form) -> Array:
     """Read scores or grades. ValueError or OverflowError where one is none."""
     if b"_" in b"".join(fields):  # Python takes 1_000 for a number
         raise ValueError
     if not form.scores:
-        grades = np.fromiter(map(int, fields), np.int64, len(fields))
+        try:
+            grades = np.fromiter(map(int, fields), np.int64, len(fields))
+        except ValueError:  # 1.0 is a whole number, too
+            numbers = np.fromiter(map(float, fields), np.float64, len(fields))
+            if not np.all((numbers == np.trunc(numbers)) & (np.abs(numbers) <= MAX_RELEVANCE)):
+                raise
+            grades = numbers.astype(np.int64)
         if np.any((grades > MAX_RELEVANCE) | (grades < -MAX_RELEVANCE)):
             raise ValueError
         return grades
@@ -158,7 +202,7 @@ def _explain(path: Path, first: int, block: bytes, form: Form) -> None:
         where = f"{path} line {number}"
         if b"\0" in line:
             raise InputError(f"{where}: a NUL byte. This is no text; check that it is the file.")
-        fields = line.split()
+        fields = _cut(line, len(form.names))
         if len(fields) != len(form.names):
             raise InputError(
                 f"{where}: {len(fields)} columns where {len(form.names)} are expected "
@@ -183,6 +227,8 @@ def _explain(path: Path, first: int, block: bytes, form: Form) -> None:
 
 
 def _check_id(field: bytes, what: str, where: str) -> None:
+    if not field:
+        raise InputError(f"{where}: the {what} id is empty. Mend or remove the line.")
     try:
         field.decode("utf-8")
     except UnicodeDecodeError:
@@ -191,7 +237,9 @@ def _check_id(field: bytes, what: str, where: str) -> None:
         ) from None
 
 
-def _check_distinct(path: Path, query_rows: IntArray, doc_rows: IntArray, n_docs: int) -> None:
+def _check_distinct(
+    path: Path, query_rows: IntArray, doc_rows: IntArray, n_docs: int, start: int
+) -> None:
     """Refuse a second line for the same query and document."""
     pairs = query_rows * n_docs + doc_rows
     in_order = np.sort(pairs)
@@ -201,8 +249,8 @@ def _check_distinct(path: Path, query_rows: IntArray, doc_rows: IntArray, n_docs
     second = int(order[1:][pairs[order[1:]] == pairs[order[:-1]]].min())
     first = int(np.flatnonzero(pairs == pairs[second])[0])
     raise InputError(
-        f"{path} line {1 + second}: the same query and document as on line "
-        f"{1 + first}. Remove one of them."
+        f"{path} line {start + second}: the same query and document as on line "
+        f"{start + first}. Remove one of them."
     )
 
 

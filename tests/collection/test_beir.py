@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 import shutil
 
 import pytest
@@ -94,16 +96,29 @@ def test_blank_lines_crlf_a_byte_order_mark_and_numbers_as_ids_are_read(tmp_path
     [
         ({"corpus": [*CORPUS[:1], "{oops\n"]}, r"corpus\.jsonl line 2: not valid JSON"),
         ({"corpus": [*CORPUS, "\n", "[" * 99_999 + "\n"]}, r"corpus\.jsonl line 5: not valid JSON"),
-        ({"corpus": [*CORPUS, "[1]\n"]}, r"corpus\.jsonl line 4: expected a JSON object"),
+        ({"corpus": [*CORPUS, "1\n"]}, r"corpus\.jsonl line 4: expected a JSON object"),
+        ({"corpus": ["[\n", *CORPUS]}, r"corpus\.jsonl line 1: not valid JSON"),
+        ({"corpus": ["[{}]\n"]}, r"line 1: a JSON list, .* Convert it: jq -c '\.\[\]' corpus"),
+        (
+            {"corpus": ['{"_id": "a", "title": NaN}\n']},
+            "'title' must be text, found NaN, which pandas",
+        ),
         ({"corpus": [*CORPUS, CORPUS[0]]}, r"corpus\.jsonl line 4: id 'd1' occurs a second time"),
         ({"corpus": [{"text": "x"}]}, r"corpus\.jsonl line 1: field '_id' .* found nothing"),
         (
             {"corpus": [{"_id": True}]},
             r"corpus\.jsonl line 1: field '_id' must be text, found bool",
         ),
-        ({"corpus": [{"_id": ""}]}, r"corpus\.jsonl line 1: id '' is empty or has white space"),
-        ({"corpus": [{"_id": "a b"}]}, r"corpus\.jsonl line 1: id 'a b' is empty or has white"),
-        ({"corpus": [{"_id": "a\u00a0b"}]}, r"corpus\.jsonl line 1: id .* white space"),
+        (
+            {"corpus": [{"_id": ""}]},
+            r"corpus\.jsonl line 1: id '' is empty, or begins or ends with",
+        ),
+        ({"corpus": [{"_id": "a "}]}, r"corpus\.jsonl line 1: id 'a ' is empty, or begins or ends"),
+        ({"corpus": [{"_id": "\u00a0a"}]}, r"line 1: id .* begins or ends with white space"),
+        *(
+            ({"corpus": [{"_id": f"a{sign}b"}]}, "line 1: id .* has a tab, a line end or a NUL")
+            for sign in "\t\n\r\v\f\0"
+        ),
         ({"corpus": [{"_id": "a", "text": 5}]}, r"line 1: field 'text' must be text, found int"),
         ({"corpus": [{"_id": "a", "title": ["x"]}]}, "line 1: field 'title' must be text, found l"),
         ({"corpus": ['{"_id": "a", "text": "\\ud800"}\n']}, "line 1: .*'text' .*lone surrogate"),
@@ -134,6 +149,160 @@ def test_blank_lines_crlf_a_byte_order_mark_and_numbers_as_ids_are_read(tmp_path
 def test_every_wrong_row_is_an_error_that_names_it(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         read_beir(beir(tmp_path, **change))
+
+
+NAMES = {
+    "corpus": [{"id": "Ada Lovelace", "text": "a"}, {"_id": "d\u00a02", "id": "x", "text": "b"}],
+    "queries": [{"id": 1, "text": "who"}, {"id": "q 2", "text": "what"}],
+}
+NAMED = [("1", "Ada Lovelace", 1), ("q 2", "d\u00a02", 2)]
+HEAD = "query-id\tcorpus-id\tscore\n"
+
+
+@pytest.mark.parametrize(
+    "qrels",
+    [
+        "1\tAda Lovelace\t1\nq 2\td\u00a02\t2\n",
+        HEAD + "1\tAda Lovelace\t1.0\nq 2\td\u00a02\t+2.\n\n \n",
+        "1\t0\tAda Lovelace\t1\nq 2 \t Q0\td\u00a02 \t2 \r\n",
+        '"query-id"\t"corpus-id"\t"score"\n"1"\t"Ada Lovelace"\t"1"\nq 2\t"d\u00a02"\t2\n',
+        "corpus-id\tscore\tquery-id\nAda Lovelace\t1\t1\nd\u00a02\t2\tq 2\n",
+        "score\tnotes\tDocID\tother\tQID\n1\tx\tAda Lovelace\t\t1\n2\ty z\td\u00a02\t\tq 2\n",
+    ],
+)
+def test_ids_with_blanks_and_columns_that_a_head_names_are_read(tmp_path, qrels):
+    assert triples(read_beir(beir(tmp_path, **NAMES, qrels=qrels))) == NAMED
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_judgements_as_json_lines_are_read_and_joined_with_those_in_columns(tmp_path, packed):
+    folder = beir(tmp_path, **NAMES, qrels="1\tAda Lovelace\t1\n", train=None)
+    rows = [
+        {"query-id": 1, "corpus-id": "Ada Lovelace", "score": 1.0},
+        {"score": "2", "query-id": "q 2", "corpus-id": "d\u00a02"},
+    ]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path = folder / "qrels" / ("test.jsonl.gz" if packed else "test.jsonl")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    texts = read_beir(folder)
+    assert triples(texts) == NAMED
+    assert texts.dropped == Dropped(repeated_judgements=1)
+    # Alone, at the top, as some exports have it.
+    path.rename(folder / path.name.replace("test", "qrels"))
+    shutil.rmtree(folder / "qrels")
+    assert triples(read_beir(folder), "qrels") == NAMED
+
+
+def _compared(texts):
+    return texts._replace(splits=triples(texts))
+
+
+def test_files_packed_with_gzip_are_read_by_their_content(tmp_path):
+    folder = beir(tmp_path, qrels=gzip.compress(QRELS.encode()))
+    plain = _compared(read_beir(beir(tmp_path / "plain")))
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(gzip.compress(b"\xef\xbb\xbf" + data))
+    assert _compared(read_beir(folder)) == plain
+    (folder / "corpus.jsonl").rename(folder / "corpus.jsonl.gz")
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "test.tsv.gz")
+    assert _compared(read_beir(folder)) == plain
+    (folder / "corpus.jsonl").write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"has corpus\.jsonl and corpus\.jsonl\.gz, which may diff"
+    ):
+        read_beir(folder)
+
+
+TWO = [{"_id": i, "text": "x"} for i in ("d1", "0 d1", '"d1"')]
+
+
+@pytest.mark.parametrize(
+    ("qrels", "message"),
+    [
+        # Three columns between tabs, or four between blanks; both documents exist.
+        ("q1\t0 d1\t1\n", r"line 1: could mean \('q1', '0 d1'\) or \('q1', 'd1'\)\. Put tabs"),
+        ('q1\t"d1"\t1\n', r"""line 1: could mean \('q1', '"d1"'\) or \('q1', 'd1'\)"""),
+        ("corpus\tquery-id\tscore\nd1\tq1\t1\n", r"line 1: the head .* Name them query-id"),
+        ("query-id\tnotes\tcorpus-id\tx\tscore2\n", r"line 1: 5 columns"),
+        ("query-id\tdocid\tpid\tscore\n", r"line 1: the head .* does not say which"),
+        (HEAD + "q1\tx\td1\t1\n", "line 2: 4 columns, expected query-id, corpus-id and score"),
+        ("q1\td1\ttrue\n", "line 1: score 'true' is not a whole number"),
+        ("q1\td1\t1e3\n", "line 1: score '1e3' is not a whole number"),
+        ("q1\td1\tnan\n", "line 1: score 'nan' is not a whole number"),
+        ("q1\td1\t1_0\n", "line 1: score '1_0' is not a whole number"),
+        ("q1,d1,1\n", "line 1: 1 columns, expected query-id"),
+        ("q1\t\t1\n", r"line 1: 2 columns|document '' is not"),
+    ],
+)
+def test_lines_that_could_mean_two_things_or_nothing_are_refused(tmp_path, qrels, message):
+    with pytest.raises(InputError, match=rf"test\.tsv {message}"):
+        read_beir(beir(tmp_path, corpus=TWO, queries=QUERIES, qrels=qrels))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"query-id": "q1", "score": 1}, "no fields say which document it is"),
+        (
+            {"query-id": "q1", "qid": "q2", "corpus-id": "d1", "score": 1},
+            "2 fields say which query",
+        ),
+        ({"query-id": "q1", "corpus-id": "d1", "score": True}, "score 'True' is not a whole"),
+        ({"query-id": "q1", "corpus-id": "d1", "score": 0.5}, "score '0.5' is not a whole"),
+        ({"query-id": "q1", "corpus-id": "d1", "score": math.nan}, "score 'nan' is not a whole"),
+        ({"query-id": "q1", "corpus-id": "d1", "score": None}, "score 'None' is not a whole"),
+        (
+            {"query-id": 1.5, "corpus-id": "d1", "score": 1},
+            "field 'query-id' must be text, found fl",
+        ),
+        ({"query-id": "q1", "corpus-id": "d9", "score": 1}, "document 'd9' is not in corpus"),
+    ],
+)
+def test_a_wrong_object_of_judgements_is_named(tmp_path, row, message):
+    folder = beir(tmp_path, train=None)
+    (folder / "qrels" / "more.jsonl").write_text("\n" + json.dumps(row))
+    with pytest.raises(InputError, match=rf"more\.jsonl line 2: {message}"):
+        read_beir(folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("\ufeff{}".encode("utf-16-le"), "UTF-16 text. Convert it: iconv -f UTF-16 -t UTF-8"),
+        (json.dumps(CORPUS[0]).encode("utf-16-le"), "UTF-16 text"),
+        (json.dumps(CORPUS[0]).encode("utf-16-be"), "UTF-16 text"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "a pointer of Git LFS.* git lfs",
+        ),
+        (b"PAR1\x15\x04", "a Parquet file. Convert it: pandas.read_parquet"),
+        (b"PK\x03\x04", "a zip archive. Unpack it"),
+        (b"\x28\xb5\x2f\xfd\0", "packed with zstd. Unpack it"),
+        (b"BZh91AY", "packed with bzip2"),
+        (b"\xfd7zXZ\0\0", "packed with xz"),
+        (gzip.compress(b"PAR1"), "a Parquet file"),
+        (gzip.compress(b"x" * 99)[:-9], "damaged gzip"),
+    ],
+)
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_a_file_of_another_kind_is_named_with_the_remedy(tmp_path, name, data, message):
+    folder = beir(tmp_path)
+    (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=rf"{name}: {message}"):
+        read_beir(folder)
+
+
+def test_a_missing_file_whose_like_is_there_is_told_how_to_convert(tmp_path):
+    folder = beir(tmp_path)
+    (folder / "corpus.jsonl").rename(folder / "corpus-00000.parquet")
+    with pytest.raises(InputError, match=r"There is corpus-00000\.parquet\. .*to_json\('corpus"):
+        read_beir(folder)
+    other = beir(tmp_path / "other")
+    (other / "qrels" / "test.tsv").rename(other / "qrels" / "test.parquet")
+    (other / "qrels" / ".DS_Store").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no judgements; .*There is test\.parquet, of another"):
+        read_beir(other)
 
 
 def test_an_id_is_unique_among_empty_documents_too(tmp_path):

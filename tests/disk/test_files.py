@@ -22,8 +22,12 @@ from era_cache.disk.files import (
     staged,
     write_bytes,
 )
+from era_cache.disk.hdf5 import open_plain
 from era_cache.disk.json_files import canonical_json, json_digest, loads_json, read_json, write_json
-from era_cache.errors import FormatError, InputError, StoreError
+from era_cache.disk.tensors import read_tensors
+from era_cache.encode.model_files import hash_model
+from era_cache.errors import EncoderError, FormatError, InputError, StoreError
+from era_cache.store.exchange.blocks import require_file
 
 
 def listing(folder: Path) -> list[str]:
@@ -213,6 +217,23 @@ def test_threads_that_write_one_name_leave_one_whole_file(tmp_path):
         thread.join()
     assert (tmp_path / "x").read_bytes() in contents
     assert listing(tmp_path) == ["x"]
+
+
+def test_a_pointer_of_git_lfs_is_named_whatever_it_stands_for(tmp_path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+    for name, read in {
+        "a.json": lambda path: read_json(path, "era-store", 1),
+        "a.h5": lambda path: open_plain(path, "era-segment", 1),
+        "a.safetensors": lambda path: read_tensors(path, set()),
+    }.items():
+        (tmp_path / name).write_bytes(pointer)
+        with pytest.raises(FormatError, match=f"{name}: a pointer of Git LFS.* git lfs pull"):
+            read(tmp_path / name)
+    with pytest.raises(InputError, match=r"a\.h5: a pointer of Git LFS"):
+        require_file(tmp_path / "a.h5")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(EncoderError, match=r"a\.\w+: a pointer of Git LFS"):
+        hash_model(tmp_path)
 
 
 # Temporaries of dead writers

@@ -174,7 +174,17 @@ def test_a_run_on_something_else_is_refused(
         ("", "the file is empty. Expected: 6 columns"),
         (" \n", "the file is empty"),
         ("q1 0 d1 1\n", "no run; its first line has 4 columns. Expected: 6 columns"),
-        ("query-id\tcorpus-id\tscore\n", "its first line has 3 columns"),
+        ("q1\td1\t1\n", "no run; its first line has 3 columns"),
+        ("query-id\tcorpus-id\tscore\n", "a run without any result"),
+        ("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td2\t0\n", "looks like judgements"),
+        ("qid\tpid\trank\nq1\td1\t1\n", "first line .qid, pid, rank. has no scores: ranks alone"),
+        ("qid\tscore\nq1\t1\n", "does not name one query, document and score each"),
+        ("qid\tdocid\tpid\tscore\n", "does not name one query, document and score each"),
+        ("qid\tdocid\tscore\nq1\td1\n", "line 2: 2 columns where 3 are expected .qid docid score"),
+        ("qid\tdocid\tscore\nq\td\t1.5\nq\td\t2\n", "line 3: the same .* as on line 2"),
+        ("q1\0", "it is binary"),
+        (b"PAR1", "a Parquet file"),
+        ("q1 Q0 d1 1 2 t".encode("utf-16"), "UTF-16 text"),
         (b"\0\1\2", "it is binary"),
         ("q1 Q0 d1 1 x t\n", "line 1: the score 'x' is not a finite"),
         ("q1 Q0 d1 1 2 t\nq1 Q0 d1 2 1 t\n", "line 2: the same query and document as on line 1"),
@@ -212,6 +222,19 @@ def test_wrong_json_runs_are_named(tmp_path: Path, text: str, message: str) -> N
     with pytest.raises(InputError, match=message) as caught:
         load_run(path)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "query_id\tdoc_id\tscore\nq 1\td 1\t2.5\nq 1\td2\t1\n",
+        '"score"\t"DocNo"\trank\tQID\n2.5\td 1\t7\tq 1\n1\td2\t8\tq 1\n\n',
+    ],
+)
+def test_columns_that_the_first_line_names_are_read_as_named(tmp_path: Path, text: str) -> None:
+    found = load_run(put(tmp_path / "run", text))
+    assert (found.query_ids, found.doc_ids) == (["q 1"], ["d 1", "d2"])
+    assert found.values.tolist() == [2.5, 1.0]
 
 
 def test_whole_scores_beyond_grades_are_a_run(tmp_path: Path) -> None:

@@ -167,7 +167,12 @@ def test_wrong_run_lines_are_named(tmp_path: Path, line: str | bytes, message: s
         ("q1 d2 1", "3 columns where 4 are expected"),
         ("q9 0 d2 1", "query 'q9'"),
         ("q1 0 d99 1", "document 'd99'"),
-        ("q1 0 d2 1.0", "relevance '1.0'"),
+        ("q1 0 d2 1.5", "relevance '1.5'"),
+        ("q1 0 d2 nan", "relevance 'nan'"),
+        ("q1 0 d2 inf", "relevance 'inf'"),
+        ("q1 0 d2 1e99", "relevance '1e99'"),
+        ("q1\td2 x\t1", "3 columns where 4 are expected"),
+        ("q1\t0\t \t1", "the document id is empty"),
         ("q1 0 d2 1_0", "relevance '1_0'"),
         ("q1 0 d2 -", "relevance '-'"),
         ("q1 0 d2 99999999999999999999", "relevance '9999"),
@@ -326,6 +331,19 @@ def test_a_line_without_end_is_refused_before_the_file_is_read(tmp_path: Path) -
         file.truncate(1 << 33)
     with pytest.raises(InputError, match="line 2: more than 65536 bytes"):
         read_qrels(path, QUERIES, DOCS)
+
+
+def test_ids_with_blanks_whole_floats_and_blank_last_lines_are_read(tmp_path: Path) -> None:
+    docs = {"Ada Lovelace": 0, "d 2": 1, "d3": 2}
+    path = write(tmp_path, "q 1\t0\tAda Lovelace\t1.0\r\nq 1\t0\t d 2\t-2\nq3 0\td3 1\n\n \n\t\n")
+    found = read_qrels(path, {"q 1": 0, "q3": 1}, docs)
+    assert [column.tolist() for column in found] == [[0, 0, 1], [0, 1, 2], [1, -2, 1]]
+    path = write(tmp_path, "q1\tQ0\tAda Lovelace\t1\t2.5\ttag\nq1 Q0 d3 2 1.5 tag\n\n\n")
+    assert read_run(path, QUERIES, docs).doc_rows[0].tolist() == [0, 2]
+    # Without a tag, blanks inside an id must not make up for it.
+    path = write(tmp_path, "q1\tQ0\tAda 7\t1\t2.5\n")
+    with pytest.raises(InputError, match="line 1: 5 columns where 6 are expected"):
+        read_run(path, QUERIES, docs)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path: Path) -> None:

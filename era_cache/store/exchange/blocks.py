@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from era_cache.disk.files import os_errors
+from era_cache.disk.files import POINTER, is_pointer, os_errors
 from era_cache.errors import InputError
 from era_cache.types import Array, FloatArray
 
@@ -93,13 +93,15 @@ def require_file(path: Path) -> None:
     """Refuse what is no ordinary file: a pipe or a device may never come to an end.
 
     Raises:
-        InputError: it is of another kind.
+        InputError: it is of another kind, or a pointer of Git LFS.
         StoreError: it is missing or may not be read.
     """
     with os_errors("reading", path):
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path}: not an ordinary file. Save it as one first.")
-        path.open("rb").close()
+        with path.open("rb") as file:
+            if is_pointer(file.read(64)):
+                raise InputError(f"{path}: {POINTER}")
 
 
 def check_shape(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from era_cache.collection.text_files import read_blocks
 from era_cache.disk.files import os_errors, write_bytes
 from era_cache.disk.json_files import loads_json
 from era_cache.errors import FormatError, InputError
@@ -58,17 +59,16 @@ def read_ids(path: Path) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    with os_errors("reading", path):
-        data = path.read_bytes()
+    data = b"".join(read_blocks(path))
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Ids are a text file "
             "with one id in each line, an .npy of strings or a .json list."
         ) from error
     # Not splitlines: an id may hold one of the characters that it takes for an end of line.
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    lines = [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
     empty = next((n for n, line in enumerate(lines, start=1) if not line), None)
     if empty is not None:
         raise InputError(f"{path} line {empty}: empty; each line must hold the id of one row.")

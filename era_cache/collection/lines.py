@@ -1,0 +1,123 @@
+"""Lines of a file that people made: numbered, so that every error names its place.
+
+In: a path. Out: lines as bytes, parsed rows, ids; each checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from era_cache.collection.text_files import read_blocks, whole_lines
+from era_cache.errors import InputError
+
+__all__ = ["Line", "Problems", "lines_of"]
+
+_NOT_IN_IDS = frozenset("\t\n\v\f\r\0")
+"""An id with one of these could stand in no file of columns or lines."""
+
+
+class Line(NamedTuple):
+    """One line of a file, and where it is."""
+
+    path: Path
+    number: int
+    data: bytes
+
+    def wrong(self, what: str) -> InputError:
+        """An error that names the place."""
+        return InputError(f"{self.path} line {self.number}: {what}")
+
+    def decoded(self) -> str:
+        """The line as text, without its end."""
+        try:
+            return self.data.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise self.wrong(f"not UTF-8 text ({error.reason}).") from error
+
+    def row(self) -> dict[str, Any]:
+        """The JSON object of this line."""
+        try:
+            value = json.loads(self.data)
+        except (ValueError, RecursionError) as error:
+            raise self.wrong(
+                f"not valid JSON: {error}. Each line must hold one JSON object."
+            ) from error
+        if isinstance(value, list):
+            raise self.wrong(
+                "a JSON list, where each line must hold one JSON object. Convert it: "
+                f"jq -c '.[]' {self.path.name}"
+            )
+        if not isinstance(value, dict):
+            raise self.wrong(f"expected a JSON object, found {self.data[:40]!r}.")
+        return value
+
+    def text(self, row: Mapping[str, Any], name: str, default: str | None = "") -> str:
+        """A field of the row as text; None as default means that it must be there."""
+        value = row.get(name, default)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str):
+            found = "nothing" if value is None else type(value).__name__
+            if isinstance(value, float) and math.isnan(value):
+                found = "NaN, which pandas writes for what is missing; write null or an empty text"
+            raise self.wrong(f"field '{name}' must be text, found {found}.")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise self.wrong(f"field '{name}' is not valid Unicode (a lone surrogate).") from error
+        return value
+
+    def id_of(self, row: Mapping[str, Any], *names: str) -> str:
+        """The id in the first of some fields that the row has; a whole number is taken as text."""
+        name = next((one for one in names if one in row), names[0])
+        value = row.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return self.text(row, name, None)
+
+    def new_id(self, row: Mapping[str, Any], *seen: Container[str]) -> str:
+        """The row's own id (``_id``, else ``id``), which must not have been seen."""
+        record_id = self.id_of(row, "_id", "id")
+        if not record_id or record_id != record_id.strip():
+            raise self.wrong(f"id {record_id!r} is empty, or begins or ends with white space.")
+        if not _NOT_IN_IDS.isdisjoint(record_id):
+            raise self.wrong(f"id {record_id!r} has a tab, a line end or a NUL in it.")
+        if any(record_id in ids for ids in seen):
+            raise self.wrong(
+                f"id '{record_id}' occurs a second time. Ids must be unique; --skip-bad-rows keeps "
+                "the first."
+            )
+        return record_id
+
+
+class Problems:
+    """Raises the first bad row, or counts it where the user asked to skip them."""
+
+    def __init__(self, skip: bool) -> None:
+        self.skip = skip
+        self.count = 0
+
+    def __enter__(self) -> Problems:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> bool:
+        if self.skip and isinstance(error, InputError):
+            self.count += 1
+            return True
+        return False
+
+
+def lines_of(path: Path) -> Iterator[Line]:
+    """Yield the lines of a file, packed with gzip or not; blank ones are passed over.
+
+    Raises:
+        InputError: it cannot be read, or is no text in UTF-8.
+    """
+    for first, block in whole_lines(path, read_blocks(path), longest=None):
+        for number, data in enumerate(block[:-1].split(b"\n"), start=first):
+            if data.strip():
+                yield Line(path, number, data)
