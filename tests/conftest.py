@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from browser import chromium, watch
+from click.testing import CliRunner
 from demo_models import build_large, build_small, demo_models_dir
 from hash_encoder import HashEncoder
 from hypothesis import settings
 
+from era_cache.cli import fit
 from era_cache.collection.beir import read_beir
 from era_cache.collection.records import TextCollection
 from era_cache.config import EmbedConfig
@@ -57,6 +59,16 @@ def built_hash_store(toy_texts: TextCollection, tmp_path_factory: pytest.TempPat
         config=EmbedConfig(),
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def built_adapter(built_hash_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that was fitted on ``built_hash_store``."""
+    folder = tmp_path_factory.mktemp("built") / "adapter"
+    words = [str(built_hash_store), "toy", "--out", str(folder), "--labels", "40"]
+    result = CliRunner().invoke(fit.main, words)
+    assert result.exit_code == 0, result.output
+    return folder
 
 
 @pytest.fixture

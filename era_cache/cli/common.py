@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from era_cache import __version__
+from era_cache.disk.shown import escaped
 from era_cache.errors import EraError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ __all__ = [
     "note",
     "percent",
     "progress",
+    "say",
     "seed_number",
     "version_option",
 ]
@@ -47,17 +50,24 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 INTERRUPTED = "Interrupted. What was committed is kept; the same command goes on from there."
 
 
-def _guarded(invoke: Callable[[], Any]) -> Any:
-    """Run a command; errors of ours and Ctrl-C become one message and exit code 1."""
+_LONGEST_MESSAGE = 4000
+
+
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """Turn errors of ours and Ctrl-C into one message and exit code 1."""
     warnings.simplefilter("ignore")  # other libraries' deprecations are not the user's business
     try:
-        return invoke()
+        yield
+    except click.ClickException as error:
+        error.message = escaped(error.message, _LONGEST_MESSAGE)  # type: ignore[misc]
+        raise
     except EraError as error:
-        raise click.ClickException(str(error)) from error
+        raise _failure(str(error)) from error
     except KeyboardInterrupt as error:
-        raise click.ClickException(INTERRUPTED) from error
+        raise _failure(INTERRUPTED) from error
     except MemoryError as error:
-        raise click.ClickException(
+        raise _failure(
             "Out of memory. Use a machine with more, or a smaller collection."
         ) from error
     except BrokenPipeError:
@@ -66,18 +76,53 @@ def _guarded(invoke: Callable[[], Any]) -> Any:
         sys.exit(0)
     except OSError as error:
         what = error.filename or "standard output"
-        raise click.ClickException(f"{what}: {error.strerror}.") from error
+        raise _failure(f"{what}: {error.strerror}.") from error
 
 
-class EraCommand(click.Command):
-    """A command whose known errors are shown without a traceback."""
+def _failure(message: str) -> click.ClickException:
+    return click.ClickException(escaped(message, _LONGEST_MESSAGE))
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse what is no text before any work: it could not be written down at the work's end.
+
+    Raises:
+        click.UsageError: an argument has bytes that the system's encoding does not know.
+    """
+    for argument in arguments:
+        if "\0" in argument or any("\ud800" <= char <= "\udfff" for char in argument):
+            raise click.UsageError(
+                f"{argument!r} is no text in UTF-8. Rename the file or folder, or write the option "
+                "anew; where the name is in another encoding, convmv converts it."
+            )
+
+
+class _Safe(click.Command):
+    """A command that obeys no escape sequence of what it shows, and shows errors in a sentence."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> click.Context:
+        """Read the arguments."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # What the encoding lacks, such as 'é' in ASCII, is shown as \\xe9.
+                stream.reconfigure(errors="backslashreplace")
+        with _guarded():
+            _check_arguments(args)
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command's function."""
-        return _guarded(lambda: super(EraCommand, self).invoke(ctx))
+        with _guarded():
+            return super().invoke(ctx)
 
 
-class EraGroup(click.Group):
+class EraCommand(_Safe):
+    """A command whose known errors are shown without a traceback."""
+
+
+class EraGroup(_Safe, click.Group):
     """A group of such commands."""
 
     command_class = EraCommand
@@ -138,14 +183,24 @@ def finite(_context: Any, _parameter: Any, value: float) -> float:
     return value
 
 
+def say(text: str = "", *, styled: bool = False) -> None:
+    """Print a result for people on stdout; control characters and direction marks are escaped.
+
+    Args:
+        text: one or several lines.
+        styled: whether all texts in it have been made printable, and escapes in it are ours.
+    """
+    click.echo(text if styled else escaped(text))
+
+
 def note(text: str) -> None:
     """Tell the user something on stderr."""
-    click.echo(text, err=True)
+    click.echo(escaped(text), err=True)
 
 
 def echo_json(value: Any) -> None:
-    """Print a result for machines on stdout."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    """Print a result for machines on stdout, in ASCII: texts stay what they are, unobeyed."""
+    click.echo(json.dumps(value, indent=1, default=str))
 
 
 def echo_table(header: list[str], rows: list[list[str]]) -> None:
@@ -153,7 +208,7 @@ def echo_table(header: list[str], rows: list[list[str]]) -> None:
     from era_cache.report.terminal import table_lines
 
     right = [i for i in range(1, len(header)) if all(_numeric(row[i]) for row in rows)]
-    click.echo("\n".join(table_lines([header, *rows], right=right)))
+    say("\n".join(table_lines([header, *rows], right=right)))
 
 
 def _numeric(cell: str) -> bool:

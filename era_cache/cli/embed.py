@@ -20,6 +20,7 @@ from era_cache.cli.common import (
     json_option,
     note,
     progress,
+    say,
     version_option,
 )
 from era_cache.cli.text_options import Command, collection_options, read_texts
@@ -232,7 +233,7 @@ def _render(store_path: Path, stored: Collection, reports: list[EncodedRows]) ->
     echo_table(header, rows)
     if not any(report.encoded for report in reports):
         total = sum(report.rows for report in reports)
-        click.echo(f"Nothing to encode: all {total:,} texts were in the store already.")
-    click.echo(f"Collection {stored.name}-{stored.version} is in {store_path}.")
+        say(f"Nothing to encode: all {total:,} texts were in the store already.")
+    say(f"Collection {stored.name}-{stored.version} is in {store_path}.")
     out = f"adapters/{stored.name}"
-    click.echo(f"Next: era-fit {quote(str(store_path))} {stored.name} --out {out}")
+    say(f"Next: era-fit {quote(str(store_path))} {stored.name} --out {out}")

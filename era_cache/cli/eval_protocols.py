@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from era_cache.cli.common import EraCommand, PathArgument, echo_json, json_option, note
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    echo_json,
+    json_option,
+    note,
+    say,
+)
 from era_cache.cli.eval_options import (
     check_report_options,
     measures_of,
@@ -170,8 +177,8 @@ def _run(
     if as_json:
         echo_json(found.plain())
         return
-    click.echo(render_text(found, brief=True))
-    click.echo(f"Report: {options['out'] / 'report.html'}")
+    say(render_text(found, brief=True))
+    say(f"Report: {options['out'] / 'report.html'}")
 
 
 PROTOCOL_COMMANDS = {name: _command(name, name, "20") for name in _WHAT if name != "curve"}

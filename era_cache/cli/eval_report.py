@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from era_cache.cli.common import EraCommand, PathArgument, echo_json, json_option
+from era_cache.cli.common import (
+    EraCommand,
+    PathArgument,
+    echo_json,
+    json_option,
+    say,
+)
 from era_cache.cli.eval_options import (
     check_report_options,
     labels_shown_option,
@@ -51,8 +57,8 @@ def report(folders: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     if as_json:
         echo_json(found.plain())
         return
-    click.echo(render_text(found, brief=True))
-    click.echo(f"Report: {out / 'report.html'}")
+    say(render_text(found, brief=True))
+    say(f"Report: {out / 'report.html'}")
 
 
 def _place(folder: Path) -> Path:

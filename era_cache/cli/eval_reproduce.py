@@ -16,6 +16,7 @@ from era_cache.cli.common import (
     finite,
     json_option,
     note,
+    say,
 )
 
 __all__ = ["reproduce"]
@@ -69,11 +70,11 @@ def reproduce(file: Path, as_json: bool, **options: Any) -> None:
         ]
         echo_table(["what", "candidate", "then", "now", "largest difference"], rows_shown)
         if found.changed:
-            click.echo(f"Changed since: {', '.join(found.changed)}.")
+            say(f"Changed since: {', '.join(found.changed)}.")
         for choice in found.choices:
-            click.echo(f"Another candidate ships: {choice}.")
+            say(f"Another candidate ships: {choice}.")
         worst = max((abs(one.then - one.now) for one in found.differences), default=0.0)
         verdict = "Reproduced" if same else "NOT reproduced"
-        click.echo(f"{verdict}: means differ by {worst:.1e} at most.")
+        say(f"{verdict}: means differ by {worst:.1e} at most.")
     if not same:
         click.get_current_context().exit(1)

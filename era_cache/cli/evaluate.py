@@ -17,6 +17,7 @@ from era_cache.cli.common import (
     echo_json,
     json_option,
     note,
+    say,
     version_option,
 )
 from era_cache.cli.eval_options import (
@@ -154,15 +155,15 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     if as_json:
         echo_json(found.plain())
         return
-    click.echo(render_text(found, brief=True))
+    say(render_text(found, brief=True))
     told = (
         "Stored as int8",
         *(f"{name} {what} " for name in foreign for what in ("lacks", "ranks")),
     )
     for line in found.notes:
         if line.startswith(told):
-            click.echo(line)
-    click.echo(f"Report: {out / 'report.html'}")
+            say(line)
+    say(f"Report: {out / 'report.html'}")
 
 
 def _named_runs(texts: tuple[str, ...]) -> dict[str, Path]:

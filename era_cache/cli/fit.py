@@ -17,6 +17,7 @@ from era_cache.cli.common import (
     json_option,
     note,
     percent,
+    say,
     version_option,
 )
 from era_cache.cli.eval_protocols import CURVE_COMMAND
@@ -208,7 +209,7 @@ def _summary(report: FitReport) -> dict[str, Any]:
 
 def _render(store_path: Path, out: Path, report: FitReport) -> None:
     result, queries = report.result, report.queries()
-    click.echo(
+    say(
         f"{queries['train']} training, {queries['validation']} validation and {queries['test']} "
         f"test queries; queries by {report.encoders.query.spec.name}, documents by "
         f"{report.encoders.document.spec.name}; aligned on {report.alignment_documents:,} "
@@ -216,14 +217,14 @@ def _render(store_path: Path, out: Path, report: FitReport) -> None:
     )
     if report.alignment is not None:
         quality = report.alignment
-        click.echo(
+        say(
             f"Alignment: of {quality.texts:,} documents held out, {quality.recall_at_1:.0%} find "
             f"themselves first and {quality.recall_at_10:.0%} among ten (mean cosine "
             f"{quality.mean_cosine:.2f})."
         )
     for encoder in dict.fromkeys(report.encoders):
         if encoder.spec.template != "{text}":
-            click.echo(f"Prompt of {encoder.spec.label()}: {encoder.spec.template!r}")
+            say(f"Prompt of {encoder.spec.label()}: {encoder.spec.template!r}")
     rows = [
         [
             name,
@@ -234,8 +235,8 @@ def _render(store_path: Path, out: Path, report: FitReport) -> None:
         for name, fit in result.candidates.items()
     ]
     echo_table(["candidate", "held-out nDCG@10", "", "options"], rows)
-    click.echo(f"Chosen: {result.choice.name} ({result.choice.reason}).")
+    say(f"Chosen: {result.choice.name} ({result.choice.reason}).")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
-    click.echo(f"Adapter written to {out} ({spent}, in all {report.seconds:.1f} s).")
+    say(f"Adapter written to {out} ({spent}, in all {report.seconds:.1f} s).")
     which = "" if len(report.splits) == 1 else f" --collection {quote(next(iter(report.splits)))}"
-    click.echo(f"Next: era-eval {quote(str(store_path))} {quote(str(out))}{which}")
+    say(f"Next: era-eval {quote(str(store_path))} {quote(str(out))}{which}")

@@ -16,6 +16,7 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     note,
+    say,
     version_option,
 )
 from era_cache.cli.fit_options import (
@@ -124,8 +125,8 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     shown = [[_text(column, row[column]) for column in columns] for row in rows[:_SHOWN]]
     echo_table(columns, shown)
     if len(rows) > _SHOWN:
-        click.echo(f"… and {len(rows) - _SHOWN:,} more in {options['out'] / 'sweep.html'}")
-    click.echo(f"To fit the best in full: {command}")
+        say(f"… and {len(rows) - _SHOWN:,} more in {options['out'] / 'sweep.html'}")
+    say(f"To fit the best in full: {command}")
 
 
 def _drawn(settings: list[dict[str, Any]], most: int | None, seed: int) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from era_cache.cli.common import (
     check_option,
     device_option,
     note,
+    say,
     seed_number,
     version_option,
 )
@@ -189,7 +190,7 @@ def _serve(lookup: Lookup, shown: list[str], options: dict[str, Any]) -> None:
         if lookup.models:
             note("loading the models …")
             lookup.warm_up()
-        click.echo(f"Open {server.url}")
+        say(f"Open {server.url}")
         note("Ctrl-C ends it.")
         server.serve_forever()
     note("Ended.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -12,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from era_cache.cli.common import note
+from era_cache.cli.common import (
+    echo_json,
+    note,
+    say,
+)
 from era_cache.errors import EraError, InputError
 
 if TYPE_CHECKING:
@@ -37,8 +40,7 @@ def print_answer(answer: Answer, as_json: bool) -> None:
     from era_cache.serve.show import render
 
     if as_json:
-        # ASCII only: ids and texts stay as they are, and no terminal obeys them.
-        click.echo(json.dumps(to_json(answer), indent=1))
+        echo_json(to_json(answer))
         return
     encoding = sys.stdout.encoding or "ascii"
     unicode = encoding.lower().replace("-", "") in ("utf8", "utf16", "utf32")
@@ -48,7 +50,7 @@ def print_answer(answer: Answer, as_json: bool) -> None:
         ascii_only=not unicode,
         emphasise=_bold if _takes_style() else str,
     )
-    click.echo(shown.encode(encoding, "replace").decode(encoding))
+    say(shown, styled=True)
 
 
 def _bold(line: str) -> str:
@@ -108,7 +110,7 @@ def _respond(
     elif word == ":random":
         answer = lookup.find_id(lookup.random_id(generator), depth=depth)
     elif word == ":help":
-        click.echo(HELP)
+        say(HELP)
         return
     else:
         raise InputError(
@@ -116,4 +118,4 @@ def _respond(
             "begins with a colon."
         )
     print_answer(answer, as_json=False)
-    click.echo()
+    say()

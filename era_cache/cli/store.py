@@ -10,6 +10,7 @@ from era_cache.cli.common import (
     EraGroup,
     echo_json,
     json_option,
+    say,
     version_option,
 )
 from era_cache.cli.store_import import import_command
@@ -52,7 +53,7 @@ def ls(store_path: Path, as_json: bool) -> None:
         echo_json(plain({"encoders": encoders, "collections": collections}))
         return
     echo_rows(encoders, "no encoders yet")
-    click.echo()
+    say()
     echo_rows(collections, "no collections yet")
 
 

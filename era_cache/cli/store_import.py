@@ -17,6 +17,7 @@ from era_cache.cli.common import (
     json_option,
     note,
     progress,
+    say,
 )
 from era_cache.cli.store_options import ROLES, store_argument
 from era_cache.cli.text_options import collection_options, read_texts
@@ -223,6 +224,6 @@ def _render_import(report: Any, collection: Path | None) -> None:
     }
     rows = [[what, f"{count:,}"] for what, count in counts.items() if count is not None]
     echo_table(["vectors", "rows"], rows)
-    click.echo(f"Encoder {report.encoder} ({report.role}, fingerprint {report.fingerprint[:12]}).")
+    say(f"Encoder {report.encoder} ({report.role}, fingerprint {report.fingerprint[:12]}).")
     if report.still_missing and collection:
-        click.echo("era-embed with that model encodes what is still missing.")
+        say("era-embed with that model encodes what is still missing.")

@@ -7,7 +7,11 @@ from typing import Any
 
 import click
 
-from era_cache.cli.common import PathArgument, echo_table
+from era_cache.cli.common import (
+    PathArgument,
+    echo_table,
+    say,
+)
 
 __all__ = ["ROLES", "echo_rows", "plain", "role_choice", "store_argument"]
 
@@ -30,7 +34,7 @@ def plain(value: Any) -> Any:
 def echo_rows(rows: Sequence[Any], empty: str) -> None:
     """Print named tuples as a table, a column for each field; whole numbers with commas."""
     if not rows:
-        click.echo(empty)
+        say(empty)
         return
     shown = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in rows]
     echo_table(list(rows[0]._fields), shown)

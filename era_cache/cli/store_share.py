@@ -14,8 +14,10 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     progress,
+    say,
 )
 from era_cache.cli.store_options import plain, store_argument
+from era_cache.disk.shown import printable
 
 if TYPE_CHECKING:
     from era_cache.store.sync.transfer import TransferReport
@@ -133,8 +135,8 @@ def _carry_out(name: str, *places: Any, as_json: bool, **options: bool) -> None:
 def _echo_report(report: TransferReport, dry_run: bool) -> None:
     if dry_run:
         for name in report.files:
-            click.echo(name)
+            say(printable(name))
     header = ["kind", "to copy" if dry_run else "copied", "there", "replaced", "refused"]
     echo_table(header, [[kind, *map(str, counts)] for kind, counts in report.kinds.items()])
     what = "would be copied" if dry_run else f"copied in {report.seconds:.1f} s"
-    click.echo(f"{len(report.files):,} files, {report.bytes / 1e6:,.1f} MB {what}")
+    say(f"{len(report.files):,} files, {report.bytes / 1e6:,.1f} MB {what}")

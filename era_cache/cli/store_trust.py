@@ -15,8 +15,10 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     progress,
+    say,
 )
 from era_cache.cli.store_options import plain, store_argument
+from era_cache.disk.shown import printable
 
 if TYPE_CHECKING:
     from era_cache.store.contents import Difference, Sides
@@ -74,27 +76,27 @@ def verify(store_path: Path, quarantine: bool, as_json: bool) -> None:
 def _echo_report(report: Report) -> None:
     for finding in report.findings:
         done = f" ({finding.done})" if finding.done else ""
-        click.echo(f"{finding.level}{done}: {finding.path}: {finding.message}")
+        say(f"{finding.level}{done}: {printable(finding.path)}: {finding.message}")
     if report.findings:
-        click.echo()
+        say()
     if report.encoders:
         echo_table(
             ["encoder", "role", "fingerprint", "segments", "rows", "MB", "norms", "retired"],
             [_row(state) for state in report.encoders],
         )
-    click.echo(
+    say(
         f"{report.collections} collections, {len(report.pairs)} pairs; "
         f"{report.bytes / 1e6:,.1f} MB of segments read in {report.seconds:.1f} s."
     )
     if report.missing_rows:
-        click.echo(f"{report.missing_rows:,} rows were in damaged segments only.")
+        say(f"{report.missing_rows:,} rows were in damaged segments only.")
     if aside := sum(state.quarantined for state in report.encoders):
-        click.echo(f"{aside} damaged segments lie in quarantine; delete them when you like.")
+        say(f"{aside} damaged segments lie in quarantine; delete them when you like.")
     if report.temporaries:
-        click.echo(f"{report.temporaries} temporary files, of running or killed writers.")
+        say(f"{report.temporaries} temporary files, of running or killed writers.")
     _echo_names("not ours, ignored", report.orphans)
     if report.ok:
-        click.echo("Nothing is damaged.")
+        say("Nothing is damaged.")
 
 
 def _row(state: EncoderState) -> list[str]:
@@ -153,11 +155,11 @@ def _echo_difference(found: Difference) -> None:
         echo_table(["encoder", "role", "fingerprint", *columns], rows)
     _echo_sides("collections", found.collections)
     _echo_sides("pairs", found.pairs)
-    click.echo("Both hold the same." if found.same else "They differ.")
+    say("Both hold the same." if found.same else "They differ.")
 
 
 def _echo_sides(what: str, sides: Sides) -> None:
-    click.echo(f"{what}: {sides.both} in both")
+    say(f"{what}: {sides.both} in both")
     _echo_names(f"{what} only in A", sides.only_a)
     _echo_names(f"{what} only in B", sides.only_b)
 
@@ -165,8 +167,8 @@ def _echo_sides(what: str, sides: Sides) -> None:
 def _echo_names(what: str, names: Sequence[str]) -> None:
     if not names:
         return
-    click.echo(f"{what} ({len(names)}):")
+    say(f"{what} ({len(names)}):")
     for name in names[:_SHOWN]:
-        click.echo(f"  {name}")
+        say(f"  {printable(name)}")
     if len(names) > _SHOWN:
-        click.echo(f"  and {len(names) - _SHOWN} more")
+        say(f"  and {len(names) - _SHOWN} more")

@@ -13,6 +13,7 @@ from era_cache.cli.common import (
     finite,
     json_option,
     progress,
+    say,
 )
 from era_cache.cli.store_options import plain, store_argument
 
@@ -130,4 +131,4 @@ def gc_command(
         echo_json(found._asdict())
         return
     for name, value in found._asdict().items():
-        click.echo(f"{name.replace('_', ' ')}: {value:,}")
+        say(f"{name.replace('_', ' ')}: {value:,}")

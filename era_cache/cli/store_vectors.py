@@ -17,6 +17,7 @@ from era_cache.cli.common import (
     json_option,
     note,
     progress,
+    say,
     seed_number,
 )
 from era_cache.cli.store_options import plain, role_choice, store_argument
@@ -91,7 +92,7 @@ def export_command(
     if report.skipped:
         note(f"{report.skipped:,} texts have no vector and were left out.")
     ids = f", its ids to {report.ids}" if report.ids else ""
-    click.echo(f"{report.rows:,} x {report.dim} {report.dtype} to {report.vectors}{ids}.")
+    say(f"{report.rows:,} x {report.dim} {report.dtype} to {report.vectors}{ids}.")
 
 
 @click.command("probe", cls=EraCommand)
@@ -170,6 +171,6 @@ def _render_probe(report: Any) -> None:
     for origin in report.segments:
         if origin.provenance.get("stated"):
             file = origin.provenance.get("imported_from")
-            click.echo(f"{origin.rows} rows of segment {origin.segment}: imported from {file}")
+            say(f"{origin.rows} rows of segment {origin.segment}: imported from {file}")
         for fact, (then, now) in origin.differs.items():
-            click.echo(f"{origin.rows} rows of segment {origin.segment}: {fact} {then}, now {now}")
+            say(f"{origin.rows} rows of segment {origin.segment}: {fact} {then}, now {now}")

@@ -19,6 +19,7 @@ from era_cache.collection.records import Collection, TextCollection
 from era_cache.disk.files import safe_name, staged
 from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
 from era_cache.disk.json_files import canonical_json, loads_json
+from era_cache.disk.shown import is_name
 from era_cache.errors import FormatError, InputError
 from era_cache.types import Array, IntArray, Qrels, Role
 
@@ -74,9 +75,11 @@ def write_collection(folder: Path, texts: TextCollection) -> Collection:
     """Store a collection's ids, keys and judgements, and return it as a reader will see it.
 
     Raises:
+        InputError: its domain or a split has no printable name.
         StoreError: the folder cannot be written.
     """
     splits = list(texts.splits)
+    _check_names(texts.domain, splits)
     parts = list(texts.splits.values())
     qrels = Qrels(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     split_of = np.repeat(np.arange(len(parts), dtype=np.uint8), [len(p.doc_rows) for p in parts])
@@ -120,6 +123,13 @@ def write_collection(folder: Path, texts: TextCollection) -> Collection:
     return stored
 
 
+def _check_names(domain: str, splits: Sequence[str]) -> None:
+    """Refuse names that a terminal would obey, or that nobody could type. Raises ``InputError``."""
+    for what, name in (("domain", domain or "none"), *(("split", split) for split in splits)):
+        if not is_name(name):
+            raise InputError(f"the {what} {name!r} is no name of 1 to 200 printable characters.")
+
+
 def read_collection(path: Path) -> Collection:
     """Read a stored collection and check all of it.
 
@@ -142,6 +152,7 @@ def read_collection(path: Path) -> Collection:
     try:
         name, splits = safe_name(meta["name"]), [str(split) for split in meta["splits"]]
         domain, ignore = str(meta["domain"]), bool(meta["ignore_identical_ids"])
+        _check_names(domain, splits)
     except (KeyError, TypeError, InputError) as error:
         raise FormatError(f"{path}: metadata is incomplete: {error}") from error
     collection = Collection(

@@ -16,6 +16,7 @@ from era_cache import __version__
 from era_cache.collection.keys import alignment_order, distinct_rows
 from era_cache.collection.records import Collection, RoleTexts, TextCollection
 from era_cache.config import EmbedConfig
+from era_cache.disk.shown import require_unicode
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import EncoderError
 from era_cache.store.encoder_record import render
@@ -70,9 +71,11 @@ def embed_collection(
         The stored collection, and one report for each part.
 
     Raises:
+        InputError: the note is not valid Unicode, or the collection's domain or a split no name.
         EncoderError: a model fails or gives unusable vectors; finished rows are kept.
         StoreError: the store cannot be written; what was committed is kept.
     """
+    require_unicode(config.note, "The note")
     # First, so that an interrupted run shows in `era-store info` as incomplete, not as nothing.
     collection = store.add_collection(texts)
     sides = (

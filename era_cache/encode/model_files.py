@@ -27,6 +27,7 @@ _PICKLED_TWIN = re.compile(r"(^|/)pytorch_model[^/]*\.bin$")
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _MOST_MODEL_FILES = 10_000
 _HEADER_LIMIT = 1 << 24
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@/-]{0,199}")
 
 
 def model_name(model: str) -> str:
@@ -45,12 +46,18 @@ def locate_model(model: str, revision: str | None) -> tuple[Path, dict[str, Any]
         EncoderError: there is no such model.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder, {"model": folder.name}
-    if folder.exists():
-        raise EncoderError(f"{model}: this is a file; a model is a folder or a hub name.")
+    with os_errors("reading the model", folder):
+        if folder.is_dir():
+            if revision:
+                raise EncoderError(f"{model}: a folder has no revision '{revision}'; leave it out.")
+            return folder, {"model": folder.name}
+        if folder.exists():
+            raise EncoderError(f"{model}: this is a file; a model is a folder or a hub name.")
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise EncoderError(f"{model}: no such folder. Give a model folder or a hub name.")
+    if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
+        # The hub's library takes it for a part of a path in its cache.
+        raise EncoderError(f"{model}: {revision!r} is no commit, branch or tag.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

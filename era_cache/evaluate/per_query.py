@@ -15,8 +15,8 @@ import numpy as np
 
 from era_cache.disk.files import staged
 from era_cache.disk.parquet import import_pyarrow, write_parquet_columns
+from era_cache.disk.shown import csv_text
 from era_cache.errors import InputError
-from era_cache.report.cells import csv_text
 from era_cache.types import Array, FloatArray
 
 if TYPE_CHECKING:

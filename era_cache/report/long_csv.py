@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from era_cache.report.cells import csv_text
+from era_cache.disk.shown import csv_text
 from era_cache.report.query_tables import SCORE_PARTS, mass
 from era_cache.report.records import CEILING, Estimate, Report, cleaned
 

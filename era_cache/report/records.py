@@ -15,8 +15,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from era_cache.disk.json_files import Record, from_plain
+from era_cache.disk.shown import clean, printable
 from era_cache.errors import FormatError
-from era_cache.report.cells import clean, printable
 
 __all__ = [
     "BASELINE",

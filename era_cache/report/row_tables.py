@@ -14,7 +14,7 @@ from typing import Any
 
 from era_cache.disk.files import write_bytes
 from era_cache.disk.json_files import write_json
-from era_cache.report.cells import csv_text
+from era_cache.disk.shown import csv_text
 from era_cache.report.page import render_rows_html
 from era_cache.report.tables import Cell, Table
 

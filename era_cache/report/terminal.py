@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from era_cache.report.cells import printable
+from era_cache.disk.shown import printable
 
 if TYPE_CHECKING:
     from rich.style import Style

@@ -14,6 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from era_cache.collection.keys import row_keys
+from era_cache.disk.shown import clean
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import FormatError, InputError
 from era_cache.fitting.adapter import unit
@@ -22,7 +23,6 @@ from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.tensors import resolve_device
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
-from era_cache.report.cells import clean
 from era_cache.serve.answer import Answer, Asked, Searched, Spent
 from era_cache.serve.models import check_model, encode_query, missing_models
 from era_cache.serve.rankings import Rankings

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
-from era_cache.report.cells import clean
+from era_cache.disk.shown import clean
 from era_cache.report.terminal import cut, display_width
 from era_cache.serve.answer import Answer, Column, Hit
 

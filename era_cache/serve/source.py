@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
+from era_cache.disk.shown import clean
 from era_cache.errors import InputError
 from era_cache.fitting.adapter_folder import load_config
 from era_cache.fitting.check_against_store import fitted_on
 from era_cache.fitting.encoder_pair import Encoders
-from era_cache.report.cells import clean
 from era_cache.store.store import Store
 
 __all__ = ["BASELINE", "Source", "default_candidates", "known_candidates", "open_source"]

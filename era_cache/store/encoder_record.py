@@ -16,6 +16,7 @@ from msgspec import Meta, field, to_builtins
 
 from era_cache.disk.files import os_errors, safe_name, staged
 from era_cache.disk.json_files import Record, canonical_json, json_digest, loads_json, read_record
+from era_cache.disk.shown import is_name, require_unicode
 from era_cache.errors import EncoderError, FormatError, InputError
 from era_cache.store.names import encoder_folder_name
 from era_cache.types import Role
@@ -75,6 +76,10 @@ class StoredSpec(Record, frozen=True):
     identity: dict[str, Any]
     template: str
     source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise ValueError(f"{self.name[:40]!r} is no name of 1 to 200 printable characters")
 
     def label(self) -> str:
         """Name and short fingerprint, for messages."""
@@ -204,6 +209,7 @@ def check_template(template: str) -> str:
     Raises:
         InputError: it does not.
     """
+    require_unicode(template, "the prompt template")
     if template.count("{text}") != 1 or template.count("{instruction}") > 1:
         raise InputError(
             f"Prompt template {template!r}: it must contain {{text}} exactly once and "

@@ -65,14 +65,6 @@ def hash_encoders(monkeypatch):
     return pair
 
 
-@pytest.fixture(scope="module")
-def built_adapter(built_hash_store, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("built") / "adapter"
-    result = run(fit.main, built_hash_store, "toy", "--out", folder, "--labels", "40")
-    assert result.exit_code == 0, result.output
-    return folder
-
-
 @pytest.fixture
 def adapter(built_adapter, tmp_path):
     return shutil.copytree(built_adapter, tmp_path / "adapter")

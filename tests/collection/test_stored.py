@@ -14,7 +14,7 @@ from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Dropped
 from era_cache.collection.stored import collection_digest, read_collection, write_collection
-from era_cache.errors import FormatError, StoreError
+from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.types import Role
 
 
@@ -165,11 +165,24 @@ def test_a_forgery_that_contradicts_itself_is_refused(tmp_path, change, message)
         lambda m: {**m, "name": 5},
         lambda m: {**m, "splits": 5},
         lambda m: {k: v for k, v in m.items() if k != "domain"},
+        lambda m: {**m, "domain": "law\x1b]0;owned\x07"},
+        lambda m: {**m, "domain": "x" * 201},
+        lambda m: {**m, "splits": ["te\nst"]},
+        lambda m: {**m, "splits": ["\u202etest"]},
     ],
 )
 def test_metadata_that_are_wrong_are_refused(tmp_path, change):
     with pytest.raises(FormatError, match="metadata is incomplete"):
         read_collection(forge(stored(tmp_path), change_meta=change))
+
+
+@pytest.mark.parametrize("change", [{"domain": "law\ud800"}, {"splits": {"a\tb": None}}])
+def test_names_that_a_terminal_would_obey_are_not_stored(tmp_path, toy_texts, change):
+    if "splits" in change:
+        change = {"splits": dict.fromkeys(change["splits"], toy_texts.splits["test"])}
+    with pytest.raises(InputError, match="is no name of 1 to 200 printable characters"):
+        write_collection(tmp_path, toy_texts._replace(**change))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_and_additional_members_are_refused(tmp_path):

@@ -27,8 +27,8 @@ from report_pages import (
 )
 
 from era_cache.disk.json_files import read_record, write_json, write_record
+from era_cache.disk.shown import csv_text
 from era_cache.errors import FormatError, NewerError
-from era_cache.report.cells import csv_text
 from era_cache.report.records import Estimate, Report, cleaned
 
 RENDERERS = [render_text, render_markdown, render_csv, render_latex, render_html]

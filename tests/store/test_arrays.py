@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 
@@ -335,13 +336,14 @@ def test_ids_of_an_npy(tmp_path, dtype):
 def test_text_ids_may_come_from_windows(tmp_path):
     (tmp_path / "ids.txt").write_bytes("\ufeffd0\r\nd1\r\n".encode())
     assert read_ids(tmp_path / "ids.txt") == ["d0", "d1"]
+    (tmp_path / "ids.gz").write_bytes(gzip.compress(b"d0\nd 1\n\n\r\n"))
+    assert read_ids(tmp_path / "ids.gz") == ["d0", "d 1"]
 
 
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
         ("ids.txt", b"a\n\nb\n", "line 2: empty"),
-        ("ids.txt", b"a\nb\n\n", "line 3: empty"),
         ("ids.txt", b"", "line 1: empty"),
         ("ids.txt", b"a\xff\n", "not UTF-8"),
         ("ids.json", b'{"a": 1}', "JSON list"),

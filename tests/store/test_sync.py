@@ -333,6 +333,15 @@ def test_a_file_that_is_no_segment_is_refused_although_its_digest_is_right(sourc
     assert len(segments_of(into)) == 5
 
 
+@pytest.mark.parametrize("name", ["", "a\x1b[2Jb", "\u202eb", "a\nb", "x" * 201, "\x9bm"])
+def test_an_encoder_whose_name_a_terminal_would_obey_is_refused(source, into, name):
+    record = next(source.glob("encoders/model-*/encoder.json"))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"name": name}))
+    with pytest.raises(RefusedError, match="is no name of 1 to 200 printable") as caught:
+        merge(into, [source])
+    assert not name or name not in str(caught.value)
+
+
 @pytest.mark.parametrize("gigabytes", [50, 300])
 @pytest.mark.parametrize("kept", [0, 8, None])
 def test_a_huge_sparse_segment_is_refused_before_it_is_copied(source, into, gigabytes, kept):

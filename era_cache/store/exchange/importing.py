@@ -17,6 +17,7 @@ from era_cache import __version__
 from era_cache.collection.keys import distinct_rows
 from era_cache.collection.records import TextCollection
 from era_cache.disk.files import os_errors, sha256_file
+from era_cache.disk.shown import require_unicode
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec
 from era_cache.store.exchange.blocks import VectorFile
@@ -88,6 +89,7 @@ def import_vectors(
         StoreError: the store cannot be written; what was committed is kept.
     """
     spec, role, note = claim
+    require_unicode(note, "The note")
     begun, before = time.monotonic(), _state(vectors.path)
     known = store.find_encoder(spec.fingerprint(role))
     if known is not None and known.spec.dim != vectors.dim:
