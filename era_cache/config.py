@@ -25,6 +25,8 @@ class EmbedConfig:
     """Largest amount of vectors held back before they are committed."""
     note: str = ""
     """The user's own words, kept in the provenance of each segment."""
+    skip_bad_rows: bool = False
+    """Whether texts whose vectors cannot be used are left out of the collection, not an error."""
 
 
 @dataclass(frozen=True)

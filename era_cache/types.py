@@ -45,6 +45,10 @@ class Qrels(NamedTuple):
     doc_rows: IntArray
     relevance: IntArray
 
+    def take(self, which: Array) -> Qrels:
+        """Some of the judgements, by a mask or by place."""
+        return Qrels(self.query_rows[which], self.doc_rows[which], self.relevance[which])
+
     def select_queries(self, query_rows: IntArray) -> Qrels:
         """Keep the judgements of ``query_rows`` and renumber queries by position in it.
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DEFAULTS = EmbedConfig()
+_NAMED = 10
 OWN = "  [default: the model's own]"
 
 
@@ -150,6 +151,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
         align_documents=options["align_documents"],
         dtype=options["dtype"],
         note=options["note"],
+        skip_bad_rows=options["skip_bad_rows"],
     )
     with progress() as bars:
         stored, reports = embed_collection(
@@ -161,6 +163,10 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             large_corpus=options["large_corpus"],
             progress=bars,
         )
+    for report in reports:
+        if report.bad:
+            named = "; ".join(report.bad[:_NAMED]) + ("; …" if len(report.bad) > _NAMED else "")
+            note(f"{stored.name}: {len(report.bad)} texts left out (--skip-bad-rows): {named}.")
     if as_json:
         echo_json(
             {

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from era_cache.types import Array, IntArray, Keys, Qrels, Role
 
 __all__ = ["Collection", "Dropped", "RoleTexts", "TextCollection"]
@@ -64,6 +66,35 @@ class TextCollection(NamedTuple):
     instructions: list[str]
     splits: dict[str, Qrels]
     dropped: Dropped
+
+    def without(self, documents: IntArray, queries: IntArray) -> TextCollection:
+        """Leave out some texts, with their judgements; they are counted as bad rows.
+
+        Args:
+            documents: row numbers of documents.
+            queries: row numbers of queries.
+        """
+        kept_docs = np.delete(np.arange(len(self.doc_ids)), documents)
+        kept_queries = np.delete(np.arange(len(self.query_ids)), queries)
+        new_rows = np.full(len(self.doc_ids), -1, dtype=np.int64)
+        new_rows[kept_docs] = np.arange(len(kept_docs))
+
+        def left(part: Qrels) -> Qrels:
+            part = part.select_queries(kept_queries)
+            rows = new_rows[part.doc_rows]
+            return Qrels(part.query_rows, rows, part.relevance).take(rows >= 0)
+
+        docs, asked = self.of(Role.DOCUMENT).take(kept_docs), self.of(Role.QUERY).take(kept_queries)
+        lost = len(documents) + len(queries)
+        return self._replace(
+            doc_ids=list(docs.ids),
+            doc_texts=list(docs.texts),
+            query_ids=list(asked.ids),
+            query_texts=list(asked.texts),
+            instructions=list(asked.instructions or ()),
+            splits={name: left(part) for name, part in self.splits.items()},
+            dropped=self.dropped._replace(bad_rows=self.dropped.bad_rows + lost),
+        )
 
     def of(self, role: Role) -> RoleTexts:
         """The queries with their instructions, or the documents."""

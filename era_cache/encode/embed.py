@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache import __version__
-from era_cache.collection.keys import alignment_order, distinct_rows
+from era_cache.collection.keys import alignment_order, distinct_rows, key_halves
 from era_cache.collection.records import Collection, RoleTexts, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.disk.shown import require_unicode
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import EncoderError
 from era_cache.store.encoder_record import render
-from era_cache.store.precision import StoredRows, check_vectors
+from era_cache.store.precision import StoredRows, sort_out, why_bad
 from era_cache.store.records import ROLES
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
@@ -28,6 +28,10 @@ from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, IntArray, Keys, Progress, Role, silent
 
 __all__ = ["EncodedRows", "embed_collection"]
+
+_SHOWN = 20
+_MOST_BAD = 1000
+"""So many texts have no usable vector only where the model is at fault: all would fail."""
 
 
 class EncodedRows(NamedTuple):
@@ -41,6 +45,18 @@ class EncodedRows(NamedTuple):
     cached: int
     truncated: int
     seconds: float
+    bad: tuple[str, ...] = ()
+    """Texts whose vectors cannot be used, and why."""
+
+    def after(self, first: EncodedRows) -> EncodedRows:
+        """The report of a run in two passes, of which this was the second."""
+        return self._replace(
+            encoded=first.encoded + self.encoded,
+            cached=max(0, self.cached - first.encoded + len(first.bad)),
+            truncated=first.truncated + self.truncated,
+            seconds=first.seconds + self.seconds,
+            bad=first.bad + self.bad,
+        )
 
 
 def embed_collection(
@@ -72,7 +88,8 @@ def embed_collection(
 
     Raises:
         InputError: the note is not valid Unicode, or the collection's domain or a split no name.
-        EncoderError: a model fails or gives unusable vectors; finished rows are kept.
+        EncoderError: a model fails or gives unusable vectors (which are told all at once, or left
+            out where the configuration says so); finished rows are kept.
         StoreError: the store cannot be written; what was committed is kept.
     """
     require_unicode(config.note, "The note")
@@ -100,17 +117,73 @@ def embed_collection(
             Role.DOCUMENT,
             keys[sample],
             documents.take(sample),
+            sample,
         ),
     )
-    reports = []
+    reports: list[EncodedRows] = []
+    bad: list[_Bad] = []
     seen = set()
     for part in parts:
         fingerprint = part.encoder.spec.fingerprint(part.role)
         if fingerprint in seen:  # same model on both sides: already encoded in full
             continue
         seen.add(fingerprint)
-        reports.append(_encode_missing(store, part, config, progress))
-    return collection, reports
+        if bad and part.encoder is not bad[0].encoder and not config.skip_bad_rows:
+            break  # the other model may take hours
+        report, found = _encode_missing(store, part, config, progress)
+        reports.append(report)
+        bad += found
+    if not bad:
+        return collection, reports
+    if not config.skip_bad_rows:
+        raise _unusable(bad)
+    left_out = texts.without(
+        _all_of(bad, Role.DOCUMENT, collection.doc_keys),
+        _all_of(bad, Role.QUERY, collection.query_keys),
+    )
+    # The sample of documents is another without them, so that few may still have to be encoded.
+    collection, second = embed_collection(
+        store,
+        left_out,
+        large=large,
+        small=small,
+        config=config,
+        large_corpus=large_corpus,
+        progress=progress,
+    )
+    return collection, [one.after(first) for first, one in zip(reports, second, strict=True)]
+
+
+class _Bad(NamedTuple):
+    """A text that an encoder has no usable vector for; ``row`` counts in the collection."""
+
+    encoder: Encoder
+    role: Role
+    row: int
+    name: str
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.role.value} '{self.name}': {self.what}"
+
+
+def _all_of(bad: list[_Bad], role: Role, keys: Keys) -> IntArray:
+    """Rows of the collection with the text of a bad one; only the first of equals was encoded."""
+    rows = [one.row for one in bad if one.role is role]
+    halves = key_halves(keys)
+    return np.flatnonzero(np.logical_and(*(np.isin(half, half[rows]) for half in halves)))
+
+
+def _unusable(bad: list[_Bad]) -> EncoderError:
+    first = bad[0]
+    more = f"\n  and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
+    return EncoderError(
+        f"{first.encoder.spec.name} returned {first.what} for {first.role.value} '{first.name}'"
+        + (f" ({len(bad):,} such texts):\n" if len(bad) > 1 else ". ")
+        + ("\n".join(f"  {one}" for one in bad[:_SHOWN]) + more + "\n" if len(bad) > 1 else "")
+        + f"{first.mend} --skip-bad-rows leaves such texts out."
+    )
 
 
 class _Part(NamedTuple):
@@ -124,6 +197,8 @@ class _Part(NamedTuple):
     role: Role
     keys: Keys
     asked: RoleTexts
+    rows: IntArray | None = None
+    """Which rows of the collection they are; None for all of the role."""
 
     def rendered(self, rows: IntArray) -> list[str]:
         """Some of the texts as the model is given them."""
@@ -133,7 +208,7 @@ class _Part(NamedTuple):
 
 def _encode_missing(
     store: Store, part: _Part, config: EmbedConfig, progress: Progress
-) -> EncodedRows:
+) -> tuple[EncodedRows, list[_Bad]]:
     """Encode those texts of a part that the store has not, in groups that are committed one by one.
 
     A killed process loses at most the group in flight; an error or Ctrl-C loses nothing that the
@@ -147,15 +222,15 @@ def _encode_missing(
     distinct = distinct_rows(part.keys)
     missing = _missing_rows(store, part, distinct, config.dtype)
     truncated = getattr(part.encoder, "truncated", 0)
+    job = _Job(store, part, config)
     if len(missing):
-        job = _Job(store, part, config)
         progress(part.what, 0, len(missing))
         done = 0
         for group in job.groups(missing):
             job.encode_group(group, _shifted(progress, part.what, done, len(missing)))
             done += len(group)
         job.finish()
-    return EncodedRows(
+    report = EncodedRows(
         what=part.what,
         encoder=part.encoder.spec.name,
         rows=len(distinct),
@@ -163,7 +238,9 @@ def _encode_missing(
         cached=len(distinct) - len(missing),
         truncated=getattr(part.encoder, "truncated", 0) - truncated,
         seconds=time.monotonic() - start,
+        bad=tuple(map(str, job.bad)),
     )
+    return report, job.bad
 
 
 def _shifted(tell: Progress, what: str, before: int, total: int) -> Callable[[int], None]:
@@ -188,6 +265,7 @@ class _Job:
         self._writer: SegmentWriter | None = None
         self._target: StoredEncoder | None = None
         self._group_rows = 1024
+        self.bad: list[_Bad] = []
 
     def groups(self, rows: IntArray) -> Iterator[IntArray]:
         """Cut rows into groups that take about ``seal_seconds`` each, learning the speed."""
@@ -207,35 +285,44 @@ class _Job:
         """Encode one group and commit it."""
         stored: StoredRows | None = None
         done = np.zeros(len(group), dtype=bool)
+        seen = 0
         try:
             rendered = self._part.rendered(group)
             for rows, batch in self._part.encoder.encode(rendered, self._part.role):
-                checked = self._checked(group, rows, batch)
+                checked, bad = self._checked(group, rows, batch)
                 if stored is None:
                     stored = StoredRows.empty(len(group), batch.shape[1], self._dtype)
                 stored.put(rows, checked)
-                done[rows] = True
-                tell(int(done.sum()))
+                done[np.delete(rows, bad)] = True
+                seen += len(rows)
+                tell(seen)
         finally:
             # Also on the way out of an error or Ctrl-C: finished rows are worth keeping.
             if stored is not None and done.any():
                 self._commit(group[done], stored.take(done))
-        if not done.all():
+        if seen != len(group):
             raise EncoderError(
-                f"{self._part.encoder.spec.name} returned {int(done.sum())} vectors for "
-                f"{len(group)} texts."
+                f"{self._part.encoder.spec.name} returned {seen} vectors for {len(group)} texts."
             )
 
-    def _checked(self, group: IntArray, rows: list[int], batch: FloatArray) -> StoredRows:
-        name = self._part.encoder.spec.name
+    def _checked(
+        self, group: IntArray, rows: list[int], batch: FloatArray
+    ) -> tuple[StoredRows, IntArray]:
+        """The stored form of a batch, and which of its rows must not be stored."""
+        part = self._part
         if batch.ndim != 2 or len(batch) != len(rows):
-            raise EncoderError(f"{name} returned shape {batch.shape} for {len(rows)} texts.")
-        return check_vectors(
-            batch,
-            self._dtype,
-            lambda row: f"{self._part.role.value} '{self._part.asked.ids[group[rows[row]]]}'",
-            name,
-        )
+            raise EncoderError(
+                f"{part.encoder.spec.name} returned shape {batch.shape} for {len(rows)} texts."
+            )
+        stored, bad = sort_out(batch, self._dtype)
+        for at in bad.tolist():
+            row = int(group[rows[at]])
+            place = row if part.rows is None else int(part.rows[row])
+            why = why_bad(batch[at], self._dtype)
+            self.bad.append(_Bad(part.encoder, part.role, place, part.asked.ids[row], *why))
+        if len(self.bad) > _MOST_BAD:
+            raise _unusable(self.bad)
+        return stored, bad
 
     def _commit(self, rows: IntArray, stored: StoredRows) -> None:
         if self._writer is None:

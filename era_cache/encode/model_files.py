@@ -114,19 +114,35 @@ def _digest(path: Path) -> str:
 
 
 def _module_folders(folder: Path) -> list[str]:
-    """Folders below the model's that ``modules.json`` names, each with a slash behind it."""
-    try:
-        modules = json.loads((folder / "modules.json").read_bytes())
-        places = [str(module["path"]) for module in modules if module["path"]]
-    except (OSError, ValueError, RecursionError, TypeError, KeyError):
-        return []  # without one, or one that does not load
-    for place in places:
-        if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+    """Folders below the model's that its modules are in, each with a slash behind it.
+
+    ``modules.json`` names them; inside of a router, ``router_config.json``.
+    """
+    tops = [
+        str(module["path"]) for module in _records(folder / "modules.json") if module.get("path")
+    ]
+    found = [PurePosixPath(place) for place in tops]
+    for inside in (PurePosixPath(), *found[:]):
+        for record in _records(folder / inside / "router_config.json"):
+            routes = record.get("structure")
+            for names in routes.values() if isinstance(routes, dict) else ():
+                found += [inside / str(name) for name in (names if isinstance(names, list) else ())]
+    for place in found:
+        if place.is_absolute() or ".." in place.parts:
             raise EncoderError(
-                f"{folder}: modules.json names {place!r}, which leads outside the model's folder, "
-                "where a change would go unnoticed. Copy it into the folder."
+                f"{folder}: its modules name {str(place)!r}, which leads outside the model's "
+                "folder, where a change would go unnoticed. Copy it into the folder."
             )
-    return [f"{PurePosixPath(place)}/" for place in places]
+    return [f"{place}/" for place in found]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The JSON object or objects of a file; none of a file that is missing or does not load."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
 
 
 def _ignored(name: str, modules: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from era_cache.types import FloatArray, Role
 __all__ = ["SentenceTransformerEncoder"]
 
 PRECISIONS = ("float32", "float16", "bfloat16")
+_CHARACTERS_PER_TOKEN = 16
+"""More than texts have on the average, in any language."""
+_SPARE_TOKENS = 64
 _logger = logging.getLogger(__name__)
 
 
@@ -92,8 +95,9 @@ class SentenceTransformerEncoder:
         """
         model = self._load()
         encode = model.encode_query if role is Role.QUERY else model.encode_document
-        lengths = self._token_counts(texts)
-        pending = list(_batches(lengths, len(texts), self._batch_tokens))
+        texts, lengths = self._measured(texts, role)
+        most = 2048 if lengths is None else 1024  # calls cost static models more than texts
+        pending = list(_batches(lengths, len(texts), self._batch_tokens, most))
         while pending:
             rows = pending.pop(0)
             try:
@@ -104,11 +108,9 @@ class SentenceTransformerEncoder:
                     show_progress_bar=False,
                     convert_to_numpy=True,
                 )
-            except RuntimeError as error:
+            except (RuntimeError, IndexError, ValueError) as error:
                 if "out of memory" not in str(error).lower() or len(rows) == 1:
-                    raise EncoderError(
-                        f"{self.spec.name} failed on a batch of {len(rows)} texts: {error}"
-                    ) from error
+                    raise self._failure(error, texts, lengths, rows, role) from error
                 _logger.warning("out of memory with %d texts in a batch; halving it", len(rows))
                 half = len(rows) // 2
                 pending[:0] = [rows[:half], rows[half:]]
@@ -157,13 +159,15 @@ class SentenceTransformerEncoder:
             )
 
     def _limit_length(self, model: Any, limit: int) -> None:
-        with contextlib.suppress(AttributeError):  # of models that read texts of any length
-            model.max_seq_length = limit
-        if model.max_seq_length != limit:
-            raise InputError(
-                f"{self.spec.name} has no maximum length to set: it would read texts whole, "
-                f"whatever max-seq-length says ({limit}). Leave it out."
-            )
+        for role in Role:
+            reader = _reader(model, role)
+            with contextlib.suppress(AttributeError):  # of models that read texts of any length
+                reader.max_seq_length = limit
+            if getattr(reader, "max_seq_length", None) != limit:
+                raise InputError(
+                    f"{self.spec.name} has no maximum length to set for a {role.value}: it would "
+                    f"read texts whole, whatever max-seq-length says ({limit}). Leave it out."
+                )
 
     def _refuse_unsupported(self, model: Any) -> None:
         prompted = any(template != "{text}" for template in self.spec.templates.values())
@@ -175,23 +179,105 @@ class SentenceTransformerEncoder:
                     "template of both roles, or another model."
                 )
 
-    def _token_counts(self, texts: Sequence[str]) -> list[int] | None:
+    def _measured(self, texts: Sequence[str], role: Role) -> tuple[Sequence[str], list[int] | None]:
         """Tokens of each text as the model will see it, counting the texts that get cut off.
 
-        None for a model that does not attend across tokens (static embeddings): its batches need
-        no budget.
+        Returns:
+            The texts, very long ones without what the model does not read; and their tokens, None
+            for a model that does not attend across tokens (static embeddings): its batches need no
+            budget.
         """
-        tokenizer, limit = self._model.tokenizer, self._model.max_seq_length
+        reader = _reader(self._model, role)
+        tokenizer = getattr(reader, "tokenizer", None)
+        limit = getattr(reader, "max_seq_length", None)
         if tokenizer is None or _knows_no_words(tokenizer):
             raise EncoderError(
-                f"{self.spec.name} has no tokenizer. Add its tokenizer files to {self.folder}."
+                f"{self.spec.name} has no tokenizer for a {role.value}. Add its tokenizer files to "
+                f"{self.folder}."
             )
         if limit is None or math.isinf(limit) or not callable(tokenizer):
-            return None
-        counted = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
-        lengths = [len(ids) for ids in counted["input_ids"]]
+            return texts, None
+
+        def count(some: Sequence[str]) -> list[int]:
+            found = tokenizer(list(some), add_special_tokens=True, truncation=False, verbose=False)
+            return [len(ids) for ids in found["input_ids"]]
+
+        if getattr(tokenizer, "truncation_side", "right") == "right":
+            texts, lengths = _shortened(texts, int(limit), count)
+        else:
+            lengths = count(texts)
         self.truncated += sum(length > limit for length in lengths)
-        return [min(length, limit) for length in lengths]
+        return texts, [min(length, int(limit)) for length in lengths]
+
+    def _failure(
+        self,
+        error: Exception,
+        texts: Sequence[str],
+        lengths: list[int] | None,
+        rows: list[int],
+        role: Role,
+    ) -> EncoderError:
+        """Say what failed: the text that has more tokens than the model has positions, or all."""
+        reader = _reader(self._model, role)
+        configs = (getattr(module, "config", None) for module in reader.modules())
+        tables = (getattr(config, "max_position_embeddings", None) for config in configs)
+        places = min((number for number in tables if number), default=None)
+        row = max(rows, key=lambda row: lengths[row] if lengths else 0)
+        # Some models keep two of their positions for themselves.
+        if lengths is None or places is None or lengths[row] <= places - 2:
+            return EncoderError(f"{self.spec.name} failed on a batch of {len(rows)} texts: {error}")
+        return EncoderError(
+            f"{self.spec.name} failed on the {role.value} {texts[row][:60]!r}…: it has "
+            f"{lengths[row]} tokens of those that the model is set to read "
+            f"({reader.max_seq_length}), but the model has {places} positions. Give "
+            f"--large-max-seq-length or --small-max-seq-length {places - 2}. ({error})"
+        )
+
+
+def _reader(model: Any, role: Role) -> Any:
+    """The module that reads the texts of a role: the first, of a router the first of its route."""
+    module = model[0]
+    while hasattr(module, "sub_modules"):
+        route = module._resolve_route(task=role.value, modality="text")
+        module = module.sub_modules[route][0]
+    return module
+
+
+def _shortened(
+    texts: Sequence[str], limit: int, count: Callable[[Sequence[str]], list[int]]
+) -> tuple[list[str], list[int]]:
+    """Cut from very long texts what lies far behind the limit: it would be tokenised in vain.
+
+    A text is cut at a blank, where tokenizers part words, and only where what is left has many more
+    tokens than the limit; else it is taken twice as long.
+
+    Args:
+        texts: whole.
+        limit: tokens that the model reads.
+        count: tokens of each text.
+
+    Returns:
+        The texts, and their tokens: of a cut one some number above the limit.
+    """
+    kept, enough = list(texts), limit + _SPARE_TOKENS
+    lengths = [0] * len(kept)
+    size = max(1 << 12, _CHARACTERS_PER_TOKEN * limit)
+    pending = list(range(len(kept)))
+    while pending:
+        cut = {}
+        for row in pending:
+            if len(texts[row]) > 2 * size:
+                end = max(texts[row].rfind(blank, 0, size) for blank in " \n\t")
+                if end > size // 2:
+                    cut[row] = texts[row][:end]
+        for row, length in zip(
+            pending, count([cut.get(row, texts[row]) for row in pending]), strict=True
+        ):
+            lengths[row] = length
+            if row in cut and length >= enough:
+                kept[row] = cut.pop(row)
+        pending, size = list(cut), 4 * size
+    return kept, lengths
 
 
 def _knows_no_words(tokenizer: Any) -> bool:
@@ -204,9 +290,7 @@ def _knows_no_words(tokenizer: Any) -> bool:
     return special is not None and len(tokenizer) <= len(special)
 
 
-def _batches(
-    lengths: list[int] | None, count: int, budget: int, most: int = 1024
-) -> Iterator[list[int]]:
+def _batches(lengths: list[int] | None, count: int, budget: int, most: int) -> Iterator[list[int]]:
     """Cut rows, longest first, into batches whose padded size stays within the budget."""
     if lengths is None:
         yield from (list(range(start, min(start + most, count))) for start in range(0, count, most))

@@ -100,6 +100,26 @@ def check_vectors(
     Raises:
         EncoderError: a row is not finite, all zero, or too large or too small for float16.
     """
+    stored, bad = sort_out(vectors, dtype)
+    if not len(bad):
+        return stored
+    row = int(bad[0])
+    others = f" ({len(bad)} such rows in this batch)" if len(bad) > 1 else ""
+    what, mend = why_bad(vectors[row], dtype)
+    raise EncoderError(f"{encoder} returned {what} for {name_of(row)}{others}. {mend}")
+
+
+def sort_out(vectors: FloatArray, dtype: str) -> tuple[StoredRows, IntArray]:
+    """Convert vectors for storage, and find those that must never be stored.
+
+    Args:
+        vectors: (n, d) float32.
+        dtype: one of ``DTYPES``.
+
+    Returns:
+        n rows in their stored form, and (b,) int64 numbers of rows that are not finite, all zero,
+        or too large or too small for that form.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         stored = _quantised(vectors) if dtype == "int8" else _converted(vectors, dtype)
         if stored.scales is None:
@@ -107,19 +127,17 @@ def check_vectors(
         else:
             finite = np.isfinite(vectors).all(axis=1) & (stored.scales <= LARGEST_SCALE)
         bad = np.flatnonzero(~finite | ~stored.values.any(axis=1) | _bent(vectors, stored.values))
-    if not len(bad):
-        return stored
-    row = int(bad[0])
-    others = f" ({len(bad)} such rows in this batch)" if len(bad) > 1 else ""
-    if np.isfinite(vectors[row]).all() and not finite[row]:
-        what, mend = f"values too large for {dtype}", _STORE_EXACTLY[dtype]
-    elif not finite[row]:
-        what, mend = "NaN or infinite values", "Nothing of it is stored. Look at that text."
-    elif vectors[row].any():
-        what, mend = f"values too small for {dtype}", _STORE_EXACTLY[dtype]
-    else:
-        what, mend = "a vector of zeros", "No direction can be compared; remove or mend that text."
-    raise EncoderError(f"{encoder} returned {what} for {name_of(row)}{others}. {mend}")
+    return stored, bad
+
+
+def why_bad(vector: FloatArray, dtype: str) -> tuple[str, str]:
+    """What is wrong with a vector (d,) that ``sort_out`` found, and what to do about it."""
+    if not np.isfinite(vector).all():
+        return "NaN or infinite values", "Nothing of it is stored. Look at that text."
+    if not vector.any():
+        return "a vector of zeros", "No direction can be compared; remove or mend that text."
+    size = "large" if np.abs(vector).max() > 1 else "small"
+    return f"values too {size} for {dtype}", _STORE_EXACTLY[dtype]
 
 
 def _bent(vectors: FloatArray, values: Array) -> NDArray[np.bool_]:

@@ -303,7 +303,57 @@ def test_an_unusable_vector_names_its_text_and_is_not_stored(store, value, messa
         embed(store, collection(documents), small=small)
     index = store.encoder(small.spec.fingerprint(Role.DOCUMENT)).index()
     present = index.positions(row_keys(Role.DOCUMENT, documents)) >= 0
-    assert np.flatnonzero(present).tolist() == [0, 1, 2, 3, 4]
+    assert np.flatnonzero(present).tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+
+
+BAD = [f"doc {n}" if n % 3 else f"bad {n % 2}" for n in range(10)]
+
+
+def test_all_unusable_texts_of_a_model_are_told_at_once(store):
+    small = Replacing(4, 0.0, seed="s")
+    with pytest.raises(EncoderError) as caught:
+        embed(store, collection(BAD, ["find", "bad query"]), small=small)
+    assert "zeros for document 'd0' (3 such texts):" in str(caught.value)
+    for name in ("document 'd0'", "document 'd3'", "query 'q1'"):
+        assert f"  {name}: a vector of zeros\n" in str(caught.value)
+    assert "--skip-bad-rows leaves such texts out" in str(caught.value)
+    # The other model, which may take hours, was not started.
+    assert {one.spec.name for one in store.encoders()} == {small.spec.name}
+
+
+def test_unusable_texts_are_left_out_where_that_is_asked_for(store):
+    judged = Qrels(*np.array([[0, 0, 1, 1], [0, 1, 3, 4], [1, 1, 1, 1]]))
+    texts = collection(BAD, ["find", "seek", "bad query"])._replace(splits={"test": judged})
+    config = EmbedConfig(skip_bad_rows=True, align_documents=3)
+    options = {"small": Replacing(4, np.nan, seed="s"), "config": config}
+    stored, reports, large, small = embed(store, texts, **options)
+    assert stored.doc_ids == ["d1", "d2", "d4", "d5", "d7", "d8"]
+    assert stored.query_ids == ["q0", "q1"]
+    assert [column.tolist() for column in stored.qrels] == [[0, 1], [0, 2], [1, 1]]
+    assert [report.bad for report in reports[:2]] == [
+        ("document 'd0': NaN or infinite values", "document 'd3': NaN or infinite values"),
+        ("query 'q2': NaN or infinite values",),
+    ]
+    for encoder, role, keys in (
+        (small, Role.DOCUMENT, stored.doc_keys),
+        (small, Role.QUERY, stored.query_keys),
+        (large, Role.QUERY, stored.query_keys),
+        (
+            large,
+            Role.DOCUMENT,
+            stored.doc_keys[alignment_order(stored.doc_keys, config.align_seed)[:3]],
+        ),
+    ):
+        assert len(store.vectors(encoder.spec.fingerprint(role), keys)) == len(keys)
+    again = embed(store, texts, **options)
+    assert again[0].digest == stored.digest
+    assert [report.encoded for report in again[1]] == [2, 1, 0, 0]
+
+
+def test_a_model_that_fails_on_everything_is_stopped_early(store):
+    counted = Replacing(4, np.nan, seed="s")
+    with pytest.raises(EncoderError, match=r"\(1,\d{3} such texts\)(.*\n)+  and 9\d\d more|and 1,"):
+        embed(store, collection([f"bad {n}" for n in range(9000)]), small=counted)
 
 
 def test_the_row_that_is_named_is_the_row_in_the_collection_not_in_the_group(store):
