@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from era_cache.errors import InputError
+
 __all__ = ["EmbedConfig", "FitConfig", "PaperConfig", "SplitConfig"]
 
 
@@ -42,6 +44,23 @@ class SplitConfig:
     validation: float = 0.1
     count: int = 0
     """Training queries at most, whatever the share allows; 0 for no such limit."""
+
+    def checked(self) -> SplitConfig:
+        """The same, once it is sure that its shares fit together.
+
+        Raises:
+            InputError: an impossible share of labels.
+        """
+        if not 0 < self.labels <= 1:
+            raise InputError(
+                f"Share of labels {self.labels}: expected more than 0, at most 1 (100 %)."
+            )
+        most = 1 - self.validation - self.test
+        if self.rule == "paper" and self.labels > most + 1e-9:
+            raise InputError(
+                f"Share of labels {self.labels}: at most {most:.0%} under the paper's rule."
+            )
+        return self
 
 
 @dataclass(frozen=True)

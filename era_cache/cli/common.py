@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from era_cache import __version__
+from era_cache.disk.files import check_writable
 from era_cache.disk.shown import escaped
 from era_cache.errors import EraError
 
@@ -26,6 +27,8 @@ __all__ = [
     "EraCommand",
     "EraForms",
     "EraGroup",
+    "OutFile",
+    "OutFolder",
     "PathArgument",
     "check_option",
     "count",
@@ -148,6 +151,31 @@ class EraForms(EraCommand):
 
 
 PathArgument = click.Path(path_type=Path)
+
+
+class OutFolder(click.Path):
+    """A folder that a command will write; that it can is found out before any work."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """Check it."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        check_writable(path)
+        return path
+
+
+class OutFile(OutFolder):
+    """The same for a file, whose folder must exist."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """Check its folder."""
+        path = Path(value)
+        super().convert(path.parent, param, ctx)
+        return path
+
+
 version_option = click.version_option(__version__, prog_name="ERA Cache")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 device_option = click.option(

@@ -12,6 +12,7 @@ import click
 
 from era_cache.cli.common import (
     EraCommand,
+    OutFolder,
     PathArgument,
     count,
     device_option,
@@ -76,7 +77,7 @@ def model_options(side: str) -> Callable[[Command], Command]:
 @click.option(
     "--store",
     "store_path",
-    type=PathArgument,
+    type=OutFolder(),
     required=True,
     help="Folder of the store; made if missing.",
 )

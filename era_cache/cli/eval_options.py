@@ -87,10 +87,12 @@ def check_report_options(options: Mapping[str, Any]) -> None:
     """Refuse at once, not after hours of fitting, what could not be written.
 
     Raises:
-        InputError: ``--per-query`` names no table.
+        InputError: ``--per-query`` names no table, or drawings cannot be made.
     """
     from era_cache.evaluate.per_query import check_per_query_path
+    from era_cache.report.svg import load_matplotlib
 
+    load_matplotlib()
     if options["per_query"]:
         check_per_query_path(options["per_query"])
 

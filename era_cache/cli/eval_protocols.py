@@ -12,7 +12,7 @@ import click
 
 from era_cache.cli.common import (
     EraCommand,
-    PathArgument,
+    OutFolder,
     echo_json,
     json_option,
     note,
@@ -98,7 +98,7 @@ def _command(protocol: str, form: str, labels: str) -> click.Command:
         data_options,
         click.option(
             "--out",
-            type=PathArgument,
+            type=OutFolder(),
             required=True,
             help="Folder for results and report; goes on where it is.",
         ),
@@ -132,12 +132,13 @@ def _run(
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
+    split = split_of(options)
+    check_report_options(options)
     from era_cache.evaluate.protocols import Plan, run_protocol
     from era_cache.evaluate.results import MadeBy
     from era_cache.report import render_text
     from era_cache.store.store import Store
 
-    check_report_options(options)
     store = Store.open(store_path)
     only, holdout = options["only_domain"], options["holdout_domain"]
     named = collections or tuple(store.collection_names())
@@ -145,7 +146,7 @@ def _run(
     plan = Plan(
         protocol=protocol,
         collections=names,
-        split=split_of(options),
+        split=split,
         labels=options["labels"],
         split_seeds=options["split_seeds"],
         recipe=recipe_of(options["settings"], options["seed"]),

@@ -9,6 +9,7 @@ import click
 
 from era_cache.cli.common import (
     EraCommand,
+    OutFolder,
     PathArgument,
     echo_json,
     json_option,
@@ -28,7 +29,7 @@ __all__ = ["report"]
 @click.command(cls=EraCommand)
 @click.argument("folders", metavar="RESULTS…", nargs=-1, required=True, type=PathArgument)
 @click.option(
-    "--out", type=PathArgument, help="Folder for the report.  [default: the first of RESULTS]"
+    "--out", type=OutFolder(), help="Folder for the report.  [default: the first of RESULTS]"
 )
 @labels_shown_option
 @statistics_seed("--seed")

@@ -31,6 +31,7 @@ from era_cache.cli.eval_options import (
 from era_cache.cli.eval_protocols import PROTOCOL_COMMANDS
 from era_cache.cli.eval_report import report
 from era_cache.cli.eval_reproduce import reproduce
+from era_cache.disk.files import check_writable
 
 __all__ = ["main"]
 
@@ -111,14 +112,15 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     Example:
       era-eval stores/mine adapters/toy
     """
+    check_report_options(options)
+    foreign = _named_runs(options["foreign"])
+    out = options["out"] or _default_out(adapter, options["collections"])
+    check_writable(out)
     from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
     from era_cache.evaluate.results_folder import ResultsFolder
     from era_cache.report import render_text
     from era_cache.store.store import Store
 
-    check_report_options(options)
-    foreign = _named_runs(options["foreign"])
-    out = options["out"] or _default_out(adapter, options["collections"])
     note("measuring on the test queries …")
     evaluation = evaluate_folder(
         Store.open(store_path),

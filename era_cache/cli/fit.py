@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -34,6 +35,7 @@ from era_cache.cli.fit_options import (
 )
 from era_cache.cli.fit_sweep import sweep
 from era_cache.config import FitConfig, PaperConfig
+from era_cache.disk.files import check_writable
 from era_cache.fitting.candidates import DEFAULT
 
 if TYPE_CHECKING:
@@ -129,14 +131,15 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
     Example:
       era-fit stores/mine toy --labels 20 --out adapters/toy
     """
-    from era_cache.collection.splits import make_split
+    recipe = _recipe(options)
+    split = replace(split_of(options), seed=options["split_seed"], labels=options["labels"])
+    # Where the new adapter is written before it moves.
+    check_writable(Path(os.path.realpath(options["out"])).parent)
     from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
     from era_cache.store.store import Store
 
-    recipe = _recipe(options)
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
-    split = replace(split_of(options), seed=options["split_seed"], labels=options["labels"])
     plan = FitPlan(split, recipe, options["candidate"], options["align_with"])
     out: Path = options["out"]
 
@@ -151,9 +154,6 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
             progress=lambda text: note(f"fitting {text} …"),
         )
 
-    for share in options["curve_shares"]:  # must not surface after the main fit
-        for name in names:
-            make_split(store.collection(name), replace(split, labels=share))
     report = fitted(out, plan)
     missing = report.result.missing
     for share in options["curve_shares"]:

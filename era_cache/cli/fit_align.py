@@ -9,7 +9,7 @@ import click
 
 from era_cache.cli.common import (
     EraCommand,
-    PathArgument,
+    OutFolder,
     echo_json,
     echo_table,
     json_option,
@@ -43,7 +43,7 @@ def _counts(_ctx: click.Context, _param: click.Parameter, value: str) -> list[in
     show_default=True,
     help="Numbers of documents to align on; each sample contains the smaller ones.",
 )
-@click.option("--out", type=PathArgument, help="Folder for align.csv, align.json and align.html.")
+@click.option("--out", type=OutFolder(), help="Folder for align.csv, align.json and align.html.")
 @json_option
 @version_option
 def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
@@ -57,6 +57,7 @@ def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     Example:
       era-fit align stores/mine toy
     """
+    from era_cache.disk.files import make_folder
     from era_cache.fitting.align_from_store import alignment_rows
     from era_cache.fitting.sources import provenance
     from era_cache.report.row_tables import write_tables
@@ -68,7 +69,7 @@ def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     reading = reading_of(options)
     rows = alignment_rows(store, names, options["counts"], split, recipe, reading)
     if options["out"] is not None:
-        options["out"].mkdir(parents=True, exist_ok=True)
+        make_folder(options["out"], may_be_link=True)
         lead = ["Do held-out documents find themselves through the map?"]
         made_of = provenance(store, names, split, recipe, reading)
         write_tables(options["out"], "align", rows, "Alignment", lead, made_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -127,8 +128,18 @@ def recipe_of(settings: Sequence[str], seed: int | None) -> FitConfig:
 
 
 def split_of(options: Mapping[str, Any]) -> SplitConfig:
-    """The split that the options ask for, with the default seed and share of labels."""
-    return SplitConfig(rule=options["split_rule"], count=options["label_count"] or 0)
+    """The split that the options ask for, with the default seed and share of labels.
+
+    Raises:
+        InputError: one of the shares that they name is impossible, which must not surface after
+            hours of fitting with the others.
+    """
+    split = SplitConfig(rule=options["split_rule"], count=options["label_count"] or 0)
+    labels = options.get("labels", [])
+    given = labels if isinstance(labels, list | tuple) else [labels]
+    for share in [*given, *options.get("curve_shares", [])]:
+        replace(split, labels=share).checked()
+    return split
 
 
 def reading_of(options: Mapping[str, Any]) -> Reading:

@@ -10,7 +10,7 @@ import click
 
 from era_cache.cli.common import (
     EraCommand,
-    PathArgument,
+    OutFolder,
     count,
     echo_json,
     echo_table,
@@ -40,7 +40,7 @@ _FIXED = ("job", "candidate", "labels", "split_seed", "held_out", "round", "chos
 @click.command(cls=EraCommand)
 @data_options
 @click.option(
-    "--out", type=PathArgument, required=True, help="Folder for the tables; goes on where it is."
+    "--out", type=OutFolder(), required=True, help="Folder for the tables; goes on where it is."
 )
 @click.option(
     "--grid",
@@ -91,6 +91,8 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
           --grid align=procrustes,mixture --labels 10,20 --out sweeps/toy
     """
     from era_cache.fitting.settings import grid
+
+    split = split_of(options)
     from era_cache.fitting.sources import provenance
     from era_cache.fitting.sweep_from_store import SweepPlan, sweep_rows
     from era_cache.report.row_tables import write_tables
@@ -99,7 +101,7 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     settings = _drawn(grid(options["grid"]), options["most"], options["seed"] or 0)
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
-    split, recipe = split_of(options), recipe_of(options["settings"], options["seed"])
+    recipe = recipe_of(options["settings"], options["seed"])
     plan = SweepPlan(
         split=split,
         labels=options["labels"],

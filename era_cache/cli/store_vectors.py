@@ -9,6 +9,7 @@ import click
 
 from era_cache.cli.common import (
     EraCommand,
+    OutFile,
     PathArgument,
     count,
     device_option,
@@ -32,7 +33,7 @@ __all__ = ["export_command", "probe_command"]
 @click.argument("collection", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every row of ENCODER, named by its key.")
 @click.option(
-    "--out", type=PathArgument, metavar="FILE", required=True, help="New file: .npy or .parquet."
+    "--out", type=OutFile(), metavar="FILE", required=True, help="New file: .npy or .parquet."
 )
 @click.option(
     "--dtype",
@@ -43,7 +44,7 @@ __all__ = ["export_command", "probe_command"]
 )
 @click.option(
     "--ids-out",
-    type=PathArgument,
+    type=OutFile(),
     metavar="FILE",
     help="Where the ids of an .npy go: text, or a .json list.  [default: OUT.ids.txt]",
 )

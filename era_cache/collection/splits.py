@@ -54,10 +54,7 @@ def make_split(collection: Collection, config: SplitConfig) -> Split:
         InputError: an unknown rule or an impossible share.
         FitError: too few judged queries, or no test split in the source.
     """
-    if not 0 < config.labels <= 1:
-        raise InputError(
-            f"Share of labels {config.labels}: expected more than 0, at most 1 (100 %)."
-        )
+    config.checked()
     judged = np.unique(collection.qrels.query_rows[collection.qrels.relevance >= 1])
     shuffled, groups = _shuffle_groups(collection, judged, config.seed)
     if config.rule == "paper":
@@ -106,11 +103,6 @@ def _cut(groups: IntArray, at: int) -> int:
 
 def _paper(shuffled: IntArray, groups: IntArray, config: SplitConfig) -> Split:
     count = len(shuffled)
-    if config.labels + config.validation + config.test > 1 + 1e-9:
-        most = 1 - config.validation - config.test
-        raise InputError(
-            f"Share of labels {config.labels}: at most {most:.0%} under the paper's rule."
-        )
     test = _cut(groups, count - int(count * config.test))
     validation = _cut(groups, test - int(count * config.validation))
     wanted = min(int(count * config.labels), config.count or count)
@@ -140,7 +132,8 @@ def _source(
     group_of = dict(zip(shuffled.tolist(), groups.tolist(), strict=True))
     taken = {group_of[row] for row in parts["test"].tolist()}
     order = [row for row in shuffled.tolist() if group_of[row] not in taken]
-    validation = np.array([r for r in order if r in set(parts["validation"].tolist())], np.int64)
+    in_validation = set(parts["validation"].tolist())
+    validation = np.array([row for row in order if row in in_validation], np.int64)
     taken |= {group_of[row] for row in validation.tolist()}
     in_train = set(parts["train"].tolist())
     train = np.array([r for r in order if r in in_train and group_of[r] not in taken], np.int64)

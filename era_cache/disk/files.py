@@ -25,6 +25,7 @@ from era_cache.errors import FormatError, InputError, StoreError
 __all__ = [
     "POINTER",
     "TEMPORARY_PREFIX",
+    "check_writable",
     "fsync_folder",
     "is_companion",
     "is_left_behind",
@@ -160,6 +161,24 @@ def make_folder(folder: Path, *, may_be_link: bool = False) -> None:
         make_folder(folder.parent, may_be_link=True)
         folder.mkdir(exist_ok=True)
         fsync_folder(folder.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before any work whether a folder can be written, or made, when it is done.
+
+    Raises:
+        StoreError: it cannot; a file is in the way, or permission is missing.
+    """
+    place = folder
+    with os_errors("writing", folder):
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            number = errno.EEXIST if place == folder else errno.ENOTDIR
+            raise OSError(number, os.strerror(number))
+        probe = place / temporary_name(".probe")
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC))
+        probe.unlink()
 
 
 def temporary_name(suffix: str) -> str:

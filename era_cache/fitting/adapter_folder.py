@@ -120,6 +120,11 @@ def check_target(folder: Path) -> None:
             return
         if not folder.is_dir():
             raise InputError(f"{folder}: this is a file; an adapter is a folder.")
+        if folder.is_mount():
+            raise InputError(
+                f"{folder}: a file system is mounted here, and a new adapter could not take its "
+                f"place in one step. Give a folder in it, such as {folder / 'adapter'}."
+            )
         names = sorted(path.name for path in folder.iterdir() if not is_companion(path.name))
     if not names:
         return

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import html
 import io
+import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from era_cache.errors import InputError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "PAGE", "PALETTE", "SOFT", "draw_svg", "short", "spread"]
+__all__ = ["INK", "PAGE", "PALETTE", "SOFT", "draw_svg", "load_matplotlib", "short", "spread"]
 
 # Drawn in these, then replaced by style-sheet colours that suit light and dark pages. Text and
 # axes get INK, hollow markers PAGE, which no palette uses. The palette follows Okabe and Ito
@@ -46,6 +50,35 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
     return [value - shift for value in placed]
 
 
+def load_matplotlib() -> None:
+    """Import matplotlib without its user's configuration, on which no drawing here depends.
+
+    Raises:
+        InputError: it does not load, as a broken ``matplotlibrc`` in the working folder brings
+            about.
+    """
+    given = {name: os.environ.get(name) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    try:
+        os.environ.pop("MPLBACKEND", None)
+        os.environ["MATPLOTLIBRC"] = os.devnull
+        logger.setLevel(logging.CRITICAL)  # of a matplotlibrc in the working folder, which wins
+        import matplotlib.style  # noqa: F401
+    except (ImportError, ValueError, OSError) as error:
+        raise InputError(
+            f"matplotlib cannot be loaded: {error}. Look for a file matplotlibrc in this folder, "
+            "or install matplotlib anew."
+        ) from error
+    finally:
+        logger.setLevel(level)
+        for name, value in given.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def draw_svg(
     draw: Callable[[Figure], None], size: tuple[float, float], prefix: str, title: str
 ) -> str:
@@ -57,6 +90,7 @@ def draw_svg(
         prefix: of all ids in the drawing, unique on its page.
         title: the drawing in words, for those who cannot see it.
     """
+    load_matplotlib()
     from matplotlib import style
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
