@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -228,3 +229,15 @@ def test_digest_of_the_test_queries_tells_splits_apart() -> None:
         for labels in (0.1, 0.4)
     }
     assert len(digests) == 2
+
+
+def test_the_time_of_a_split_grows_with_the_queries_only() -> None:
+    count = 100_000
+    parts = [0] * (count // 2) + [1] * (count // 4) + [2] * (count // 4)
+    collection = _collection(
+        [str(row) for row in range(count)], splits=("train", "dev", "test"), split_of=parts
+    )
+    start = time.monotonic()
+    split = make_split(collection, SplitConfig(rule="source"))
+    assert time.monotonic() - start < 10  # a set made anew for each query takes minutes
+    assert [len(part) for part in split[:3]] == [count // 10, count // 4, count // 4]

@@ -20,7 +20,7 @@ from era_cache.disk.files import TEMPORARY_PREFIX, sha256_file
 from era_cache.disk.hdf5 import PlainWriter
 from era_cache.errors import EncoderError, EraError, FingerprintError, FormatError, StoreError
 from era_cache.store import read_rows as reading
-from era_cache.store import stored_encoder
+from era_cache.store import segment, stored_encoder
 from era_cache.store.store import Store
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
@@ -132,6 +132,29 @@ def test_a_segment_under_another_name_is_found_by_check(encoder):
     path.rename(path.with_name("0" * 64 + ".h5"))
     with pytest.raises(FormatError, match="the segment is damaged"):
         encoder.vectors(numbered(1), check=True)
+
+
+def test_a_segment_is_hashed_once_in_a_process_and_again_when_it_changes(encoder, monkeypatch):
+    path = write(encoder, numbered(1, 2), rows(1, 2))
+    hashed = []
+
+    def digest(one):
+        hashed.append(one)
+        return sha256_file(one)
+
+    monkeypatch.setattr(segment, "sha256_file", digest)
+    for _ in range(3):
+        encoder.index(check=True)
+    assert hashed == [path]
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(FormatError, match="SHA-256"):
+        encoder.index(check=True)
 
 
 def test_a_segment_in_the_folder_of_another_encoder_is_refused(store, encoder):
