@@ -197,7 +197,8 @@ class Reader:
             return
         seen = self._seen.get(fingerprint, np.empty((0, 16), np.uint8))
         self.counts["missing"] += int(np.count_nonzero(index.positions(seen) < 0))
-        now = np.concatenate([np.asarray(keys) for keys in index.keys])
+        numbers = range(len(index.segments))
+        now = np.concatenate([np.asarray(index.keys_of(number)) for number in numbers])
         keys = now[self._rng.integers(0, len(now), 5000)]
         # With the index just made, whose segments others retire, and with a new one.
         for given in (index, None):

@@ -146,7 +146,10 @@ def wrong_rows(store: Store, seeds: dict[str, int], required: dict[str, Keys]) -
 def _present(encoder: StoredEncoder, required: Keys | None) -> tuple[Keys, int]:
     """All keys of an encoder, and how many of the required are not among them."""
     index = encoder.index()
-    keys = np.concatenate([np.asarray(k) for k in index.keys] or [np.empty((0, 16), np.uint8)])
+    keys = np.concatenate(
+        [np.asarray(index.keys_of(number)) for number in range(len(index.segments))]
+        or [np.empty((0, 16), np.uint8)]
+    )
     if required is None:
         return keys, 0
     return keys, int(np.count_nonzero(index.positions(required) < 0))

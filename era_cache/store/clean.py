@@ -15,8 +15,8 @@ import numpy as np
 
 from era_cache import __version__
 from era_cache.disk.files import os_errors, remove_stale_temporaries
-from era_cache.store.compact import merged_provenance
 from era_cache.store.names import STORE_FOLDERS
+from era_cache.store.provenance import merged_provenance
 from era_cache.store.retired import GRACE_SECONDS, purge
 from era_cache.store.sorted_keys import remove_stale_indexes
 from era_cache.store.store import Store

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from era_cache import __version__
 from era_cache.disk.files import os_errors
 from era_cache.store.precision import DTYPES
+from era_cache.store.provenance import merged_provenance, written_order
 from era_cache.store.segment import Segment
 from era_cache.store.store import Store
 from era_cache.store.write_segments import merge_segments
 from era_cache.types import Progress, silent
 
-__all__ = ["Compacted", "compact", "merged_provenance"]
+__all__ = ["Compacted", "compact"]
 
 _MOST_ROWS = 1 << 24
-_MOST_SOURCES = 24
 
 
 class Compacted(NamedTuple):
@@ -105,7 +105,7 @@ def _form(batch: list[Segment], dtype: str | None) -> str:
 def _batches(segments: list[Segment], most: int, dtype: str | None) -> Iterator[list[Segment]]:
     """Segments to merge, in the order they were written, each batch of one stored form."""
     groups: dict[str, list[Segment]] = {}
-    for segment in sorted(segments, key=_written_order):
+    for segment in sorted(segments, key=written_order):
         groups.setdefault(_form([segment], dtype), []).append(segment)
     for form, group in groups.items():
         batch: list[Segment] = []
@@ -124,27 +124,3 @@ def _batches(segments: list[Segment], most: int, dtype: str | None) -> Iterator[
 def _worth_it(batch: list[Segment], form: str) -> Iterator[list[Segment]]:
     if len(batch) > 1 or any(segment.dtype != form for segment in batch):
         yield batch
-
-
-def _written_order(segment: Segment) -> tuple[str, str, int, str]:
-    about = segment.about() or {}
-    sequence = about.get("sequence")
-    number = sequence if isinstance(sequence, int) else 0
-    return str(about.get("created")), str(about.get("writer")), number, segment.path.name
-
-
-def merged_provenance(batch: list[Segment]) -> dict[str, Any]:
-    """What the merged segments say of themselves, each statement once."""
-    said: list[dict[str, Any]] = []
-    for segment in batch:
-        about = segment.about() or {}
-        about.pop("sequence", None)
-        about.pop("writer", None)
-        # A time for each of a thousand segments says nothing; the day does.
-        about["created"] = str(about.get("created"))[:10]
-        for one in about.pop("sources", None) or [about]:
-            if one not in said:
-                said.append(one)
-    left_out = len(said) - _MOST_SOURCES
-    more = {"sources_left_out": left_out} if left_out > 0 else {}
-    return {"sources": said[:_MOST_SOURCES], "merged": len(batch), **more}

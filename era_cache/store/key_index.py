@@ -27,6 +27,8 @@ from era_cache.types import Array, IntArray, Keys
 __all__ = ["KeyIndex"]
 
 _BLOCK_ROWS = 1 << 18
+_HELD = 64
+"""Segments whose keys stay mapped: few enough for a process that may open 256 files."""
 
 
 class KeyIndex:
@@ -39,7 +41,9 @@ class KeyIndex:
 
     def __init__(self, segments: Sequence[Segment], folder: Path | None = None) -> None:
         self.segments = list(segments)
-        self.keys = [segment.keys for segment in self.segments]
+        # A map holds a file open; the smaller ones of many are mapped when they are needed.
+        largest = sorted(range(len(self.segments)), key=lambda n: -self.segments[n].rows)[:_HELD]
+        self._held = {number: self.segments[number].keys for number in largest}
         self.starts = row_starts(self.segments)
         """(s + 1,) int64: position of the first row of each segment, and the number of rows."""
         self._parts: list[SortedKeys] = []
@@ -52,10 +56,20 @@ class KeyIndex:
             covered = set(indexed.segments.tolist())
         rest = [number for number in range(len(self.segments)) if number not in covered]
         if rest:
-            ranges = sorted_ranges([self.keys[n] for n in rest])
+            lengths = [self.segments[n].rows for n in rest]
+            ranges = sorted_ranges(lengths, lambda number: self.keys_of(rest[number]))
             high, rows = (np.concatenate(column) for column in zip(*ranges, strict=True))
             self._parts.append(SortedKeys(high, rows, np.array(rest, dtype=np.int64)))
             self.sorted_anew = len(rows)
+
+    def keys_of(self, number: int) -> Keys:
+        """Keys of a segment by its number, (n, 16) uint8, mapped from its file.
+
+        Raises:
+            StoreError: it is gone by now.
+        """
+        held = self._held.get(number)
+        return self.segments[number].keys if held is None else held
 
     def positions(self, keys: Keys) -> IntArray:
         """Where each key's row is; -1 for a key that is in no segment.
@@ -103,7 +117,8 @@ class KeyIndex:
     def distinct_rows(self) -> Iterator[tuple[IntArray, Keys]]:
         """Yield positions and keys of all rows by block; of a repeated key, the row that counts."""
         repeats = self.has_repeats()
-        for start, keys in zip(self.starts.tolist(), self.keys, strict=False):
+        for number, start in enumerate(self.starts[:-1].tolist()):
+            keys = self.keys_of(number)
             for at in range(0, len(keys), _BLOCK_ROWS):
                 block = keys[at : at + _BLOCK_ROWS]
                 own = np.arange(start + at, start + at + len(block), dtype=np.int64)
@@ -168,9 +183,9 @@ class KeyIndex:
 
     def _halves_at(self, positions: IntArray) -> tuple[Array, Array]:
         if len(self.segments) == 1:
-            words = key_words(self.keys[0])[np.maximum(positions, 0)]
+            words = key_words(self.keys_of(0))[np.maximum(positions, 0)]
         else:
             words = np.zeros((len(positions), 2), dtype=np.uint64)
             for number, where, rows in by_segment(self.starts, positions):
-                words[where] = key_words(self.keys[number])[rows]
+                words[where] = key_words(self.keys_of(number))[rows]
         return words[:, 0], words[:, 1]

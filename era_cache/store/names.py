@@ -6,6 +6,7 @@ is not ours and is never read, moved or deleted.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -31,6 +32,7 @@ __all__ = [
     "Entry",
     "encoder_folder_name",
     "list_names",
+    "list_sizes",
     "list_steadily",
     "refuse_strangers",
     "scan_folder",
@@ -75,6 +77,19 @@ def refuse_strangers(where: Path | str, names: Iterable[str]) -> None:
             f"{where}: holds other files ({strangers[0]}, …) and is not a store. "
             "Give an empty or new folder."
         )
+
+
+def list_sizes(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, int]]:
+    """Files in ``folder`` that match ``pattern``, by name, with their sizes in bytes.
+
+    Raises:
+        FormatError, StoreError: as ``list_names``.
+    """
+    found = []
+    for name in list_names(folder, pattern):
+        with os_errors("listing", folder), contextlib.suppress(FileNotFoundError):
+            found.append((folder / name, (folder / name).stat().st_size))
+    return found
 
 
 def list_names(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -> list[str]:

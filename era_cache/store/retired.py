@@ -150,11 +150,11 @@ def purge(
         StoreError: one cannot be deleted.
     """
     gone = {}
+    latest = time.time() - grace_seconds
     for path in (path for folder in folders for path in retired_files(folder)):
         with os_errors("deleting", path), contextlib.suppress(FileNotFoundError):
             # Renaming keeps the time of a segment's last write; the record's is of retirement.
-            since = path.with_suffix(".json").stat().st_mtime
-            if time.time() - since < grace_seconds:
+            if path.with_suffix(".json").stat().st_mtime > latest:
                 continue
             if _lives_on(folders, path.stem, with_drops=True):
                 size = path.stat().st_size

@@ -18,6 +18,7 @@ from era_cache.disk.json_files import loads_json
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.names import SEGMENT_NAME
 from era_cache.store.precision import DTYPES
+from era_cache.store.retired import retired_path
 from era_cache.types import Keys
 
 __all__ = [
@@ -44,8 +45,13 @@ class Segment(NamedTuple):
 
     @property
     def keys(self) -> Keys:
-        """Memory map of the keys, (n, 16) uint8."""
-        return self.plain.array("keys")
+        """Memory map of the keys, (n, 16) uint8, also where the file was retired meanwhile."""
+        try:
+            return self.plain.array("keys")
+        except StoreError as error:
+            if not has_vanished(error):
+                raise
+            return self.plain._replace(path=retired_path(self.path)).array("keys")
 
     @property
     def rows(self) -> int:

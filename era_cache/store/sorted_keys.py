@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ __all__ = [
     "SortedKeys",
     "by_segment",
     "index_problem",
+    "is_worth_a_file",
     "persist_index",
     "remove_stale_indexes",
     "row_starts",
@@ -81,37 +82,57 @@ def row_starts(segments: Sequence[Segment]) -> IntArray:
     return np.concatenate([[0], np.cumsum([s.rows for s in segments], dtype=np.int64)])
 
 
-def sorted_ranges(keys: Sequence[Keys]) -> Iterator[tuple[Array, IntArray]]:
-    """Yield ascending ranges of keys, each sorted; keys are digests, so ranges are even."""
-    total = sum(len(k) for k in keys)
+def sorted_ranges(
+    lengths: Sequence[int], keys_of: Callable[[int], Keys]
+) -> Iterator[tuple[Array, IntArray]]:
+    """Yield ascending ranges of keys, each sorted; keys are digests, so ranges are even.
+
+    Args:
+        lengths: keys of each segment.
+        keys_of: gives the keys of a segment by number, (n, 16) uint8; they are let go again.
+    """
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    total = int(starts[-1])
     bits = max(0, (max(total, 1) - 1) // _PARTITION_ROWS).bit_length()
-    starts = np.concatenate([[0], np.cumsum([len(k) for k in keys])]).astype(np.int64)
     for partition in range(1 << bits):
-        parts = [
-            _in_partition(block, int(start) + offset, bits, partition)
-            for start, one in zip(starts, keys, strict=False)
-            for offset in range(0, len(one), _BLOCK_ROWS)
-            for block in [one[offset : offset + _BLOCK_ROWS]]
-        ]
-        high, low, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
+        if bits:
+            parts = [
+                _in_partition(block, at, bits, partition)
+                for at, block in _key_blocks(starts, keys_of)
+            ]
+            high, low, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
+        else:
+            high, low = np.empty(total, np.uint64), np.empty(total, np.uint64)
+            for at, block in _key_blocks(starts, keys_of):
+                high[at : at + len(block)], low[at : at + len(block)] = key_halves(block)
+            rows = np.arange(total, dtype=np.int64)
         order = key_order(high, low, rows)
         yield high[order], rows[order]
+
+
+def _key_blocks(starts: IntArray, keys_of: Callable[[int], Keys]) -> Iterator[tuple[int, Keys]]:
+    for number, start in enumerate(starts[:-1].tolist()):
+        keys = keys_of(number)
+        for offset in range(0, len(keys), _BLOCK_ROWS):
+            yield start + offset, keys[offset : offset + _BLOCK_ROWS]
 
 
 def _in_partition(
     block: Keys, start: int, bits: int, partition: int
 ) -> tuple[Array, Array, IntArray]:
     high, low = key_halves(block)
-    rows = np.arange(start, start + len(block), dtype=np.int64)
-    if not bits:
-        return high, low, rows
     inside = np.flatnonzero(high >> np.uint64(64 - bits) == partition)
-    return high[inside], low[inside], rows[inside]
+    return high[inside], low[inside], start + inside
 
 
 def _index_name(segments: Sequence[Segment]) -> str:
     names = "".join(segment.path.stem for segment in segments)
     return f"{hashlib.sha256(bytes.fromhex(names)).hexdigest()}.h5"
+
+
+def is_worth_a_file(rows: int) -> bool:
+    """Whether so many keys take longer to sort than a file of them takes to write."""
+    return rows >= _PERSIST_ROWS
 
 
 def persist_index(
@@ -134,12 +155,11 @@ def persist_index(
         StoreError: it cannot be written.
     """
     total = int(row_starts(segments)[-1])
-    if total < (_PERSIST_ROWS if least_rows is None else least_rows):
+    if not (is_worth_a_file(total) if least_rows is None else total >= least_rows):
         return None
     name = _index_name(segments)
     if (folder / "index" / name).is_file():
         return folder / "index" / name
-    keys = [segment.keys for segment in segments]
     make_folder(folder / "index")
     digests = np.frombuffer(bytes.fromhex("".join(s.path.stem for s in segments)), np.uint8)
     layout: Layout = {
@@ -152,7 +172,8 @@ def persist_index(
         with plain_writer(temporary, layout, attributes) as writer:
             writer.write("segments", 0, digests.reshape(-1, 32))
             done = 0
-            for high, rows in sorted_ranges(keys):
+            lengths = [segment.rows for segment in segments]
+            for high, rows in sorted_ranges(lengths, lambda number: segments[number].keys):
                 writer.write("high", done, high)
                 writer.write("rows", done, rows)
                 done += len(rows)

@@ -14,11 +14,11 @@ import numpy as np
 from era_cache.errors import StoreError
 from era_cache.store.encoder_record import StoredSpec, read_encoder_record
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.names import SEGMENT_NAME, list_names, list_steadily
+from era_cache.store.names import SEGMENT_NAME, list_names, list_sizes, list_steadily
 from era_cache.store.read_rows import mapped_rows, read_rows
 from era_cache.store.retired import retired_path
 from era_cache.store.segment import Segment, has_vanished, look_again, open_segment
-from era_cache.store.sorted_keys import persist_index, unindexed_rows
+from era_cache.store.sorted_keys import is_worth_a_file, persist_index, unindexed_rows
 from era_cache.types import FloatArray, Keys
 
 __all__ = ["StoredEncoder"]
@@ -99,7 +99,10 @@ class StoredEncoder:
         Raises:
             StoreError: it cannot be written.
         """
-        look_again(self.folder, self._keep_index)
+        folders = (parent / "segments" for parent in (*self.others, self.folder))
+        size = sum(size for one in folders for _, size in list_sizes(one, SEGMENT_NAME))
+        if is_worth_a_file(size // (16 + self.spec.dim)):  # int8 rows are the smallest
+            look_again(self.folder, self._keep_index)
 
     def _keep_index(self) -> None:
         segments = self._segments(check=False)

@@ -7,6 +7,8 @@ A segment is never changed: merging writes a new one and then retires those it r
 from __future__ import annotations
 
 import datetime
+import math
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,23 +16,38 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from era_cache import __version__
 from era_cache.collection.keys import distinct_rows
 from era_cache.disk.files import make_folder, remove_stale_temporaries, sha256_file, staged
 from era_cache.disk.hdf5 import plain_writer
-from era_cache.disk.json_files import canonical_json
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.encoder_record import StoredSpec
 from era_cache.store.key_index import KeyIndex
+from era_cache.store.names import SEGMENT_NAME, list_sizes
 from era_cache.store.precision import StoredRows, check_vectors
+from era_cache.store.provenance import merged_provenance, provenance_text, written_order
 from era_cache.store.read_rows import read_blocks
 from era_cache.store.retired import purge, retire
-from era_cache.store.segment import Segment, open_segment, segment_attributes, verify_digest
+from era_cache.store.segment import (
+    Segment,
+    has_vanished,
+    open_segment,
+    segment_attributes,
+    verify_digest,
+)
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import Array, FloatArray, Keys
 
 __all__ = ["SegmentWriter", "keep_rows", "merge_segments"]
 
-_PROVENANCE_LIMIT = 16_000
+_SMALL_BYTES = 32 << 20
+"""Segment files below this are merged as they come."""
+_MANY = 8
+"""So many of about the same size: what comes of them is of the next size, so that after n small
+additions there are some times log n segments, and each row was written log n times."""
+_PURGE_SECONDS = 3600.0
+_purged: dict[Path, float] = {}
+"""When this process last looked for retired segments to delete, by encoder: there may be many."""
 
 
 class _Plan(NamedTuple):
@@ -45,18 +62,14 @@ class _Plan(NamedTuple):
 def _seal(folder: Path, spec: StoredSpec, plan: _Plan, provenance: dict[str, Any]) -> Path:
     """Write one segment, compare it with what was meant, and commit it."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    note = canonical_json({**provenance, "created": created})
-    if len(note) > _PROVENANCE_LIMIT:
-        note = canonical_json({"created": created, "note": "provenance too long"})
+    note = provenance_text({**provenance, "created": created})
     layout: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
         "keys": (np.dtype("uint8"), (plan.rows, 16)),
         "vectors": (np.dtype(plan.dtype), (plan.rows, spec.dim)),
     }
     if plan.dtype == "int8":
         layout["scales"] = (np.dtype("float32"), (plan.rows,))
-    attributes = segment_attributes(
-        spec.fingerprint, plan.rows, spec.dim, plan.dtype, note.decode("utf-8")
-    )
+    attributes = segment_attributes(spec.fingerprint, plan.rows, spec.dim, plan.dtype, note)
     with staged(folder, ".h5") as (temporary, commit):
         with plain_writer(temporary, layout, attributes) as writer:
             done = 0
@@ -227,7 +240,9 @@ class SegmentWriter:
         self._seal_bytes = seal_bytes
         make_folder(self.folder)
         remove_stale_temporaries(self.folder)
-        purge([encoder.folder, *encoder.others])
+        if time.monotonic() - _purged.get(encoder.folder, -math.inf) > _PURGE_SECONDS:
+            purge([encoder.folder, *encoder.others])
+            _purged[encoder.folder] = time.monotonic()
 
     def __enter__(self) -> Self:
         """Give itself."""
@@ -238,6 +253,7 @@ class SegmentWriter:
         self.flush()
         if kind is None:
             self._merge()
+            self._merge_small()
             self._encoder.keep_index()
 
     def write(
@@ -319,3 +335,32 @@ class SegmentWriter:
         if small and len({s.dtype for s in opened}) == 1:
             provenance = {**self._provenance, "merged": len(paths)}
             merge_segments(self.folder, self.spec, opened, provenance)
+
+    def _merge_small(self) -> None:
+        """Merge segments of about one size, of whatever writer, once there are many of them."""
+        try:
+            while (batch := self._many_small()) is not None:
+                about = {**merged_provenance(batch), "era-cache": __version__}
+                if merge_segments(self.folder, self.spec, batch, about) is None:
+                    return
+        except StoreError as error:
+            if not has_vanished(error):  # else another process merges them just now
+                raise
+
+    def _many_small(self) -> list[Segment] | None:
+        """Small segments of one form and about one size, in the order written; None if too few."""
+        sizes: dict[int, list[Path]] = {}
+        for path, size in list_sizes(self.folder, SEGMENT_NAME):
+            if size < _SMALL_BYTES:
+                sizes.setdefault(size.bit_length() // 2, []).append(path)
+        for _, paths in sorted(sizes.items()):
+            if len(paths) < _MANY:
+                continue
+            forms: dict[str, list[Segment]] = {}
+            for path in paths:
+                segment = open_segment(path, self.spec.fingerprint, self.spec.dim)
+                forms.setdefault(segment.dtype, []).append(segment)
+            most = max(forms.values(), key=len)
+            if len(most) >= _MANY:
+                return sorted(most, key=written_order)
+        return None

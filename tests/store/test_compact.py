@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_stores import DIM, SPEC, numbered, rows, write
 
 from era_cache.errors import EraError, FormatError
-from era_cache.store import compact as compact_module
+from era_cache.store import provenance, write_segments
 from era_cache.store.clean import clean
 from era_cache.store.compact import compact
 from era_cache.store.retired import is_replaced, purge, restore, retire, retired_files
@@ -220,13 +220,16 @@ def test_what_was_replaced_waits_for_its_grace_and_then_goes(store, encoder):
     assert_rows(encoder, 1, 2)
 
 
-def test_a_writer_clears_away_what_was_retired_long_ago(store, encoder):
+def test_a_writer_clears_away_what_was_retired_long_ago_once_an_hour(store, encoder, monkeypatch):
     write(encoder, 1)
     write(encoder, 2)
     compact(store)
     for path in retired_files(encoder.folder):
         age(path, hours=25)
     write(encoder, 3)
+    assert len(retired_files(encoder.folder)) == 2
+    monkeypatch.setattr(write_segments, "_PURGE_SECONDS", 0.0)
+    write(encoder, 4)
     assert retired_files(encoder.folder) == []
 
 
@@ -296,7 +299,7 @@ def test_older_versions_of_a_collection_go_only_when_asked(hash_store, toy_texts
 
 
 def test_many_sources_are_cut_and_counted(store, encoder, monkeypatch):
-    monkeypatch.setattr(compact_module, "_MOST_SOURCES", 2)
+    monkeypatch.setattr(provenance, "_MOST_SOURCES", 2)
     for number in range(4):
         SegmentWriter(encoder, {"note": f"run {number}"}).commit(numbered(number), rows(number))
     compact(store)

@@ -185,7 +185,7 @@ def _keys_at(index: KeyIndex, positions: IntArray) -> Keys:
     """The keys at some positions of an index, (n, 16) uint8."""
     keys = np.empty((len(positions), 16), dtype=np.uint8)
     for number, where, rows in by_segment(index.starts, positions):
-        keys[where] = index.keys[number][rows]
+        keys[where] = index.keys_of(number)[rows]
     return keys
 
 
