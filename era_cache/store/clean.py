@@ -63,15 +63,19 @@ def clean(
         StoreError: something cannot be deleted.
     """
     found: Counter[str] = Counter()
+    old: set[Path] = set()
     if old_versions:
-        found += _drop_old_versions(store, grace_seconds, dry_run)
+        old = _drop_old_versions(store, grace_seconds, dry_run, found)
     for one in store.encoders():
+        replaced: set[Path] = set()
         if unreferenced:
-            found += _drop_unreferenced(store, one, grace_seconds, dry_run)
+            replaced = _drop_unreferenced(store, one, grace_seconds, dry_run, old, found)
+        if dry_run and grace_seconds <= 0:  # what is retired in a run then goes in the same run
+            found["retired_segments"] += len(replaced)
+            found["bytes"] += sum(path.stat().st_size for path in replaced)
         gone = purge([one.folder, *one.others], grace_seconds, dry_run=dry_run)
-        stale = remove_stale_indexes(
-            one.folder, one.segments(), grace_seconds=grace_seconds, dry_run=dry_run
-        )
+        left = [segment for segment in one.segments() if segment.path not in replaced]
+        stale = remove_stale_indexes(one.folder, left, grace_seconds=grace_seconds, dry_run=dry_run)
         freed = sum([*gone.values(), *stale.values()])
         found += Counter(retired_segments=len(gone), indexes=len(stale), bytes=freed)
     if not dry_run:
@@ -88,29 +92,43 @@ def _old_enough(path: Path, grace_seconds: float) -> bool:
         return time.time() - path.stat().st_mtime >= grace_seconds
 
 
-def _drop_old_versions(store: Store, grace_seconds: float, dry_run: bool) -> Counter[str]:
-    found: Counter[str] = Counter()
+def _drop_old_versions(
+    store: Store, grace_seconds: float, dry_run: bool, found: Counter[str]
+) -> set[Path]:
+    """Delete old versions and count them. Returns their files, which a dry run leaves there."""
     newest = {name: store.collection(name).version for name, _, _ in store.collection_paths()}
+    gone = set()
     for name, version, path in list(store.collection_paths()):
         if version == newest[name] or not _old_enough(path, grace_seconds):
             continue
+        gone.add(path)
         with os_errors("deleting", path):
-            size = path.stat().st_size
+            found += Counter(old_collections=1, bytes=path.stat().st_size)
             if not dry_run:
                 path.unlink(missing_ok=True)
-        found += Counter(old_collections=1, bytes=size)
-    return found
+    return gone
 
 
 def _drop_unreferenced(
-    store: Store, encoder: StoredEncoder, grace_seconds: float, dry_run: bool
-) -> Counter[str]:
-    found: Counter[str] = Counter()
+    store: Store,
+    encoder: StoredEncoder,
+    grace_seconds: float,
+    dry_run: bool,
+    old: set[Path],
+    found: Counter[str],
+) -> set[Path]:
+    """Replace segments by ones without the rows that no collection names, but for those in ``old``.
+
+    Returns the segments that are replaced, which a dry run leaves there.
+    """
     collections = (
-        store.collection(f"{name}-{version}") for name, version, _ in store.collection_paths()
+        store.collection(f"{name}-{version}")
+        for name, version, path in store.collection_paths()
+        if path not in old
     )
     named = [_whole(collection.keys_of(encoder.spec.role)) for collection in collections]
     wanted = np.unique(np.concatenate(named)) if named else None
+    replaced = set()
     for segment in encoder.segments():
         if not _old_enough(segment.path, grace_seconds):
             continue
@@ -120,10 +138,11 @@ def _drop_unreferenced(
         if not dropped:
             continue
         found["unreferenced_rows"] += dropped
+        replaced.add(segment.path)
         if not dry_run:
             provenance = {**merged_provenance([segment]), "era-cache": __version__}
             keep_rows(encoder.folder / "segments", encoder.spec, segment, kept, provenance)
-    return found
+    return replaced
 
 
 def _whole(keys: Keys) -> Array:

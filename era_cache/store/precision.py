@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from era_cache.errors import EncoderError
 from era_cache.types import Array, FloatArray, IntArray
 
-__all__ = ["DTYPES", "LARGEST_SCALE", "StoredRows", "all_finite", "check_vectors"]
+__all__ = [
+    "DTYPES",
+    "LARGEST_SCALE",
+    "StoredRows",
+    "all_finite",
+    "check_vectors",
+    "sort_out",
+    "why_bad",
+]
 
 DTYPES = ("float32", "float16", "int8")
 """Stored forms, the most exact first: of a repeated key, that row counts."""

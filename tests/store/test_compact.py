@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_stores import DIM, SPEC, numbered, rows, write
 
 from era_cache.errors import EraError, FormatError
-from era_cache.store import provenance, write_segments
+from era_cache.store import provenance, sorted_keys, write_segments
 from era_cache.store.clean import clean
 from era_cache.store.compact import compact
 from era_cache.store.retired import is_replaced, purge, restore, retire, retired_files
@@ -286,6 +286,26 @@ def test_rows_that_no_collection_names_go_only_when_asked_and_old(hash_store):
     assert (encoder.index().positions(numbered(1, 2, 3)) < 0).all()
     np.testing.assert_array_equal(encoder.vectors(collection.doc_keys[:1]), np.full((1, dim), 2))
     assert encoder.vectors(collection.doc_keys, check=True).shape == (30, dim)
+
+
+@pytest.mark.parametrize("grace", [0, 3600])
+def test_a_dry_run_of_all_that_goes_tells_what_the_run_then_drops(
+    hash_store, toy_texts, monkeypatch, grace
+):
+    monkeypatch.setattr(sorted_keys, "_PERSIST_ROWS", 1)
+    left_out = np.arange(5, 10)  # rows that only the older version names
+    hash_store.add_collection(toy_texts.without(left_out, np.arange(2)))
+    for encoder in hash_store.encoders():
+        encoder.keep_index()
+    for path in hash_store.path.rglob("*.h5"):
+        age(path, hours=25)
+    asked = {"old_versions": True, "unreferenced": True, "grace_seconds": grace}
+    would = clean(hash_store, dry_run=True, **asked)
+    done = clean(hash_store, **asked)
+    assert would == done
+    assert (done.old_collections, done.unreferenced_rows > 5) == (1, True)
+    assert (done.retired_segments > 0) is (grace == 0)
+    assert done.indexes > 0
 
 
 def test_older_versions_of_a_collection_go_only_when_asked(hash_store, toy_texts):
