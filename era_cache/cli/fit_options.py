@@ -165,9 +165,10 @@ def named_collections(
         collection = store.collection(name)
         versions = store.versions(name)
         if len(versions) > 1:
+            doubt = store.conflict(name)
             note(
                 f"{len(versions)} versions of {name} are stored; using the newest, "
-                f"{collection.version}."
+                f"{collection.version}{f': {doubt}' if doubt else ''}."
             )
         if (only is None or collection.domain == only) and collection.domain != (holdout or None):
             found.append(name)

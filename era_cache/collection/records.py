@@ -124,6 +124,8 @@ class Collection(NamedTuple):
     splits: list[str]
     digest: str
     created: str
+    generation: int = 0
+    """Versions of a name count up: above those that its writer saw; clocks only break ties."""
 
     @property
     def version(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,10 @@ from era_cache.disk.shown import is_name
 from era_cache.errors import FormatError, InputError
 from era_cache.types import Array, IntArray, Qrels, Role
 
-__all__ = ["collection_digest", "read_collection", "write_collection"]
+__all__ = ["LAST_GENERATION", "collection_digest", "read_collection", "write_collection"]
 
+LAST_GENERATION = (1 << 31) - 1
+"""More versions of a name than anyone embeds; a stranger's file may claim any number."""
 FORMAT, VERSION = "era-collection", 1
 _ARRAYS = (
     ("doc_keys", np.uint8),
@@ -71,8 +73,15 @@ def collection_digest(meta: bytes, arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def write_collection(folder: Path, texts: TextCollection) -> Collection:
+def write_collection(
+    folder: Path, texts: TextCollection, generation: Callable[[str], int] = lambda _: 1
+) -> Collection:
     """Store a collection's ids, keys and judgements, and return it as a reader will see it.
+
+    Args:
+        folder: where.
+        texts: the collection.
+        generation: gives the generation of a digest.
 
     Raises:
         InputError: its domain or a split has no printable name.
@@ -114,6 +123,7 @@ def write_collection(folder: Path, texts: TextCollection) -> Collection:
         "version": VERSION,
         "digest": digest,
         "created": created,
+        "generation": min(generation(digest), LAST_GENERATION),
         "meta": meta.decode("utf-8"),
     }
     with staged(folder, ".h5") as (temporary, commit):
@@ -121,6 +131,11 @@ def write_collection(folder: Path, texts: TextCollection) -> Collection:
         stored = read_collection(temporary)
         commit(f"{texts.name}-{digest[:12]}.h5")
     return stored
+
+
+def _number(value: object) -> int:
+    """A generation; files of the first writers have none, and an absurd one counts as none."""
+    return value if isinstance(value, int) and 0 <= value <= LAST_GENERATION else 0
 
 
 def _check_names(domain: str, splits: Sequence[str]) -> None:
@@ -169,6 +184,7 @@ def read_collection(path: Path) -> Collection:
         splits=splits,
         digest=digest,
         created=str(plain.attributes.get("created", "")),
+        generation=_number(plain.attributes.get("generation")),
     )
     _check_rows(path, collection)
     return collection

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from era_cache.collection.records import Collection
-from era_cache.collection.stored import read_collection
+from era_cache.collection.stored import LAST_GENERATION, read_collection
 from era_cache.disk.json_files import Record, json_digest, read_record
 from era_cache.errors import FormatError
 from era_cache.store.encoder_record import StoredSpec
@@ -53,6 +53,7 @@ class StoredPair(Record, frozen=True):
     collection: str
     sides: Annotated[dict[Side, str], Meta(min_length=len(ROLES))]
     created: str = ""
+    generation: Annotated[int, Meta(ge=0, le=LAST_GENERATION)] = 0
 
     def file_name(self) -> str:
         """Its name in the folder ``pairs``, which follows from its content."""

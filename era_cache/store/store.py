@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from era_cache.collection.keys import distinct_rows, row_keys
 from era_cache.collection.records import Collection, TextCollection
-from era_cache.collection.stored import write_collection
+from era_cache.collection.stored import LAST_GENERATION, write_collection
 from era_cache.disk.files import make_folder, os_errors, remove_stale_temporaries
 from era_cache.disk.json_files import read_record, write_record
 from era_cache.errors import EncoderError, FingerprintError, StoreError
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["Store"]
+
+
+def _recency(collection: Collection) -> tuple[int, str, str]:
+    return collection.generation, collection.created, collection.digest
 
 
 class Store:
@@ -173,7 +177,7 @@ class Store:
     def collection(self, name: str) -> Collection:
         """Read a collection by name, or by name and version (``toy-0123456789ab``).
 
-        Of several versions of a name, the one embedded last.
+        Of several versions of a name, the one embedded last here: see ``conflict``.
 
         Raises:
             StoreError: there is none of that name.
@@ -184,8 +188,36 @@ class Store:
         if not paths:
             have = ", ".join(sorted({n for n, _, _ in known})) or "none"
             raise StoreError(f"{self.path}: no collection '{name}'; it holds: {have}.")
-        read = map(read_stored_collection, paths)
-        return max(read, key=lambda c: (c.created, c.digest))
+        return max(map(read_stored_collection, paths), key=_recency)
+
+    def conflict(self, name: str) -> str:
+        """What is doubtful about the newest version of a name, as a sentence; empty if nothing is.
+
+        Each version that is embedded counts one above those that are there. Two that count the same
+        come from stores that did not know of each other, and only clocks tell them apart.
+
+        Raises:
+            FormatError: a version is damaged.
+        """
+        versions = [read_stored_collection(p) for n, _, p in self.collection_paths() if n == name]
+        versions.sort(key=_recency)
+        if len(versions) < 2:
+            return ""
+        newest = versions[-1]
+        equal = [c.version for c in versions[:-1] if c.generation == newest.generation]
+        domains = sorted({c.domain or "none" for c in versions if c.domain != newest.domain})
+        found = []
+        if equal and newest.generation:
+            found.append(
+                f"{', '.join(equal)} of another store may be as new; by the clock {newest.version} "
+                f"is taken (name a version, as {name}-{equal[0]}, or embed again)"
+            )
+        if domains:
+            found.append(
+                f"versions of other domains ({', '.join(domains)}) may be another collection of "
+                "the same name (era-embed --name gives one of them a new one)"
+            )
+        return "; ".join(found)
 
     def add_pair(self, collection: Collection, sides: Mapping[Side, str]) -> None:
         """Record that a collection was embedded for a pair of encoders.
@@ -201,7 +233,13 @@ class Store:
         make_folder(folder)
         remove_stale_temporaries(folder)
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-        pair = StoredPair(collection=collection.digest, sides=dict(sides), created=created)
+        known = [one for one in self._pairs(collection) if one.sides != sides]
+        pair = StoredPair(
+            collection=collection.digest,
+            sides=dict(sides),
+            created=created,
+            generation=min(1 + max((one.generation for one in known), default=0), LAST_GENERATION),
+        )
         write_record(folder / pair.file_name(), pair)
 
     def pairs(self, collection: Collection) -> list[dict[Side, str]]:
@@ -210,13 +248,15 @@ class Store:
         Raises:
             FormatError: a record is damaged.
         """
+        found = sorted(
+            self._pairs(collection), key=lambda one: (one.generation, one.created), reverse=True
+        )
+        return [pair.sides for pair in found]
+
+    def _pairs(self, collection: Collection) -> list[StoredPair]:
         folder = self.path / "pairs"
-        found: list[tuple[str, dict[Side, str]]] = []
-        for path in (folder / name for name in list_names(folder, PAIR_NAME)):
-            pair = read_pair(path)
-            if pair.collection == collection.digest:
-                found.append((pair.created, pair.sides))
-        return [sides for _, sides in sorted(found, key=lambda pair: pair[0], reverse=True)]
+        read = (read_pair(folder / name) for name in list_names(folder, PAIR_NAME))
+        return [pair for pair in read if pair.collection == collection.digest]
 
     def versions(self, name: str) -> list[str]:
         """The stored versions of a collection's name."""
@@ -227,7 +267,15 @@ class Store:
         folder = self.path / "collections"
         make_folder(folder)
         remove_stale_temporaries(folder)
-        return write_collection(folder, texts)
+        known = [
+            read_stored_collection(p) for n, _, p in self.collection_paths() if n == texts.name
+        ]
+
+        def generation(digest: str) -> int:
+            others = [one.generation for one in known if one.digest != digest]
+            return 1 + max(others, default=0)
+
+        return write_collection(folder, texts, generation)
 
     def vectors(
         self,

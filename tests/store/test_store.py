@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import json
 import os
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -15,13 +17,17 @@ import pytest
 from hash_encoder import HashEncoder
 from small_stores import DIM, SPEC, numbered, rows
 
+from era_cache.collection import stored
 from era_cache.collection.records import TextCollection
 from era_cache.disk.files import TEMPORARY_PREFIX, sha256_file
 from era_cache.disk.hdf5 import PlainWriter
 from era_cache.errors import EncoderError, EraError, FingerprintError, FormatError, StoreError
 from era_cache.store import read_rows as reading
 from era_cache.store import segment, stored_encoder
+from era_cache.store import store as store_module
+from era_cache.store.records import ROLES
 from era_cache.store.store import Store
+from era_cache.store.sync import merge
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Role
 
@@ -528,3 +534,78 @@ def test_threads_that_create_one_store_at_once_all_succeed(tmp_path):
         thread.join()
     assert errors == []
     assert len(Store.open(tmp_path / "new").encoders()) == 1
+
+
+# Versions of a collection
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Days that the clock of this machine is ahead."""
+    days = [0]
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.datetime.now(tz) + datetime.timedelta(days=days[0])
+
+    for module in (stored, store_module):
+        monkeypatch.setattr(module, "datetime", SimpleNamespace(datetime=Clock, UTC=datetime.UTC))
+    return days
+
+
+def version(texts, number):
+    """Another version of a collection: with another text."""
+    return texts._replace(doc_texts=[f"version {number}", *texts.doc_texts[1:]])
+
+
+def test_what_was_embedded_last_here_is_the_newest_whatever_clocks_say(tmp_path, toy_texts, clock):
+    store = Store.create(tmp_path / "a")
+    for number, ahead in enumerate([9, 5, 0]):
+        clock[0] = ahead
+        added = store.add_collection(version(toy_texts, number))
+        assert store.collection("toy").digest == added.digest
+    assert store.conflict("toy") == ""
+    clock[0] = -9
+    again = store.add_collection(version(toy_texts, 0))  # an older one, embedded again
+    assert store.collection("toy").digest == again.digest
+    # What is the newest already does not count up.
+    assert store.add_collection(version(toy_texts, 0)).generation == again.generation
+
+
+def test_a_copy_with_a_clock_ahead_is_a_conflict_until_something_is_embedded(
+    tmp_path, toy_texts, clock
+):
+    here, there = Store.create(tmp_path / "a"), Store.create(tmp_path / "b")
+    mine = here.add_collection(version(toy_texts, 1))
+    clock[0] = 1
+    theirs = there.add_collection(version(toy_texts, 2))
+    merge(here.path, [there.path])
+    assert here.collection("toy").digest == theirs.digest
+    assert f"{mine.version} of another store may be as new; by the clock" in here.conflict("toy")
+    clock[0] = 0
+    mine = here.add_collection(version(toy_texts, 1))
+    assert here.collection("toy").digest == mine.digest
+    assert here.conflict("toy") == ""
+
+
+def test_another_domain_of_the_same_name_is_told(tmp_path, toy_texts):
+    store = Store.create(tmp_path / "a")
+    store.add_collection(toy_texts)
+    store.add_collection(toy_texts._replace(domain="law"))
+    assert "versions of other domains (household) may be another coll" in store.conflict("toy")
+    assert store.collection("toy").domain == "law"
+
+
+@pytest.mark.parametrize("order", [[1, 2], [1, 2, 1]])
+def test_the_pair_that_was_recorded_last_is_the_newest_whatever_clocks_say(
+    tmp_path, toy_texts, clock, order
+):
+    store = Store.create(tmp_path / "a")
+    collection = store.add_collection(toy_texts)
+    for ahead, number in zip([9, 5, 0], order, strict=False):
+        clock[0] = ahead
+        sides = dict.fromkeys(ROLES, f"{number}" * 64)
+        store.add_pair(collection, sides)
+        assert store.pairs(collection)[0] == sides
+    assert len(store.pairs(collection)) == 2
