@@ -2,8 +2,9 @@
 
 Each case damages one file of a store, a pack or an adapter (checksums and names repaired, so that
 the damage gets past them), and runs a command on it in this process. Wanted: no traceback, no crash
-of the interpreter, nothing slower than five seconds, a peak below 512 MiB, and not one file opened
-or changed outside the case's own folder (an audit hook watches).
+of the interpreter, nothing slower than five seconds, a peak below 512 MiB, no character that a
+terminal would obey, and not one file opened or changed outside the case's own folder (an audit hook
+watches).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from era_cache.types import Qrels
 from tests.hash_encoder import HashEncoder
 
 HANG_SECONDS = 5
+_WRONG = ("traceback", "crash", "exit", "hang", "slow", "outside", "obeyed")
 MOST_BYTES = 512 << 20
 # Libraries may read their own files and the system's; everything else belongs to the case.
 _LIBRARIES = tuple(
@@ -146,11 +148,18 @@ def _commands(folder: Path, rng: random.Random, kind: str) -> list[str]:
 
 
 def _load_adapter(folder: Path) -> None:
+    import torch
+
     from era_cache.fitting.adapter_folder import load_adapter, load_config, load_held_out
 
     config = load_config(folder)
     for name in config.candidates:
-        load_adapter(folder, name)
+        adapter = load_adapter(folder, name)
+        d_out, d_in = adapter.weight.shape
+        widths = {"small": d_out, "large": d_in - d_out * ("small" in adapter.views)}
+        mapped = adapter.apply({view: torch.ones(2, widths[view]) for view in adapter.views})
+        if not torch.isfinite(mapped).all():
+            raise AssertionError("a mapped query is not finite")
     load_held_out(folder, [f"{name}.0" for name in config.candidates])
 
 
@@ -162,16 +171,19 @@ def _run_case(folder: Path, rng: random.Random, kind: str) -> str:
     damaged = _damage(folder, rng, kind)
     arguments = ["load", kind] if kind == "adapter" else _commands(folder, rng, kind)
     what = f"{' '.join(arguments[:1])} with damaged {damaged.relative_to(folder)}"
-    start = time.monotonic()
+    start, shown = time.monotonic(), io.StringIO()
     signal.alarm(HANG_SECONDS)
     try:
-        with _silence():
+        with _silence() as shown:
             if kind == "adapter":
                 _load_adapter(folder / "adapter")
             else:
                 main.main(arguments, standalone_mode=False)
         outcome = "ok"
-    except (click.ClickException, EraError):
+    except click.ClickException as error:
+        shown.write(error.format_message())
+        outcome = "refused"
+    except EraError:
         outcome = "refused"
     except SystemExit as error:
         outcome = "refused" if error.code in (0, 1, 2) else f"exit {error.code}: {what}"
@@ -181,15 +193,19 @@ def _run_case(folder: Path, rng: random.Random, kind: str) -> str:
         outcome = f"traceback {error!r}: {what}"
     finally:
         signal.alarm(0)
+    if not shown.getvalue().replace("\n", "").isprintable():
+        outcome = f"obeyed: {what}"
     if time.monotonic() - start > HANG_SECONDS:
         outcome = f"slow: {what}"
     return outcome
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+def _silence() -> Iterator[io.StringIO]:
+    """Give what a command would show."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        yield shown
 
 
 class _Watch:
@@ -295,7 +311,7 @@ def run(cases: int, seed: int, workers: int) -> list[Bar]:
     wrong = [(number, outcome) for number, outcome in told if outcome not in ("ok", "refused")]
     for number, outcome in wrong[:20]:
         click.echo(f"case {number} (seed {seed}): {outcome}", err=True)
-    bad = {name: counts[name] for name in ("traceback", "crash", "exit", "hang", "slow", "outside")}
+    bad = {name: counts[name] for name in _WRONG}
     shown = f"{counts['ok']:,} read, {counts['refused']:,} refused"
     broken = bad["traceback"] + bad["crash"] + bad["exit"]
     return [
@@ -303,6 +319,7 @@ def run(cases: int, seed: int, workers: int) -> list[Bar]:
         Bar("tracebacks and crashes", "0", str(broken), broken == 0),
         Bar("longer than 5 s", "0", str(bad["hang"] + bad["slow"]), not bad["hang"] + bad["slow"]),
         Bar("peak memory", "< 512 MiB", f"{peak / (1 << 20):.0f} MiB", peak < MOST_BYTES),
+        Bar("unprintable on a terminal", "0", str(bad["obeyed"]), bad["obeyed"] == 0),
         Bar("files touched outside", "0", str(bad["outside"]), bad["outside"] == 0),
     ]
 

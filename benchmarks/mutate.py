@@ -205,6 +205,21 @@ def _hdf5(data: bytes, rng: random.Random, blocks: Sequence[Block] = ()) -> byte
 # JSON and what holds it
 
 
+STRINGS = (
+    "\x1b]0;owned\x07\x1b[2J",  # retitles a terminal and clears it
+    "\x9b31m",
+    "\u202egpj.exe\u2066",
+    "\ud800",
+    "\0",
+    "\nError: all is well\r\n",
+    "x" * 10_000,
+    "../../x",
+    "/dev/full",
+    "{0}%s{x.__class__}",
+)
+"""What a stranger may put into a name or a text."""
+
+
 def _json(data: bytes, rng: random.Random) -> bytes:
     try:
         value = json.loads(data)
@@ -212,6 +227,8 @@ def _json(data: bytes, rng: random.Random) -> bytes:
         return _generic(data, rng)
     if rng.random() < 0.02:
         return b"[" * 100_000
+    if rng.random() < 0.02:
+        return b'{"format": 1, "x": "' + b"x" * 3_000_000 + b'"}'
     return json.dumps(_json_value(value, rng), ensure_ascii=rng.random() < 0.9).encode(
         "utf-8", "surrogatepass"
     )
@@ -224,6 +241,8 @@ def _json_value(value: Any, rng: random.Random) -> Any:
             return rng.choice([value + 1, value - 1, -value, str(value), *NUMBERS])
         if isinstance(value, str) and value and rng.random() < 0.5:
             at = rng.randrange(len(value))
+            if rng.random() < 0.5:
+                return value[:at] + rng.choice(STRINGS) + value[at:]
             return value[:at] + chr(rng.randrange(1, 0x2FF)) + value[at + 1 :]
         return rng.choice(VALUES)
     key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))

@@ -216,7 +216,10 @@ def _config(inputs: _Inputs, recipe: FitConfig | PaperConfig) -> AdapterConfig:
         collections=fitted_on if len(fitted_on) > 1 else (),
         aligned_with=tuple(_named(collection) for collection, _ in inputs.further),
         encoders=msgspec.convert(inputs.encoders.record(), dict[str, NamedEncoder]),
-        alignment_documents=sum(len(vectors) for vectors in large),
+        # Where queries align, documents take no part.
+        alignment_documents=sum(len(vectors) for vectors in large)
+        if getattr(recipe, "align_texts", "documents") != "queries"
+        else 0,
         recipe={"name": name, **dataclasses.asdict(recipe)},
         environment=environment(),
     )
