@@ -177,11 +177,17 @@ def _read(store: Store, names: Sequence[str], plan: FitPlan, reading: Reading) -
     """What fitting may see.
 
     Raises:
-        InputError: a collection that only aligns is named twice, or is fitted on as well.
+        InputError: a collection that only aligns is named twice, is fitted on as well, or would
+            take no part.
     """
     most = plan.recipe.align_documents
     sources, encoders = load_sources(store, names, plan.split, reading, align_documents=most)
     further: list[tuple[Collection, Documents]] = []
+    if plan.align_with and not _reads_documents(plan.recipe):
+        raise InputError(
+            f"--align-with {plan.align_with[0]}: with align_texts=queries and "
+            "reference_documents=0 its documents would take no part. Leave it out."
+        )
     for name in plan.align_with:
         collection = store.collection(name)
         known = [source.collection for source in sources] + [other for other, _ in further]
@@ -216,13 +222,17 @@ def _config(inputs: _Inputs, recipe: FitConfig | PaperConfig) -> AdapterConfig:
         collections=fitted_on if len(fitted_on) > 1 else (),
         aligned_with=tuple(_named(collection) for collection, _ in inputs.further),
         encoders=msgspec.convert(inputs.encoders.record(), dict[str, NamedEncoder]),
-        # Where queries align, documents take no part.
-        alignment_documents=sum(len(vectors) for vectors in large)
-        if getattr(recipe, "align_texts", "documents") != "queries"
-        else 0,
+        alignment_documents=sum(map(len, large)) if _reads_documents(recipe) else 0,
         recipe={"name": name, **dataclasses.asdict(recipe)},
         environment=environment(),
     )
+
+
+def _reads_documents(recipe: FitConfig | PaperConfig) -> bool:
+    """Whether alignment documents align or become references."""
+    if isinstance(recipe, PaperConfig):
+        return True
+    return recipe.align_texts != "queries" or recipe.reference_documents > 0
 
 
 def _named(collection: Collection) -> NamedCollection:

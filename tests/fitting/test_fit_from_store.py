@@ -41,6 +41,8 @@ from era_cache.store.store import Store
 
 NAMES = ["planted", "again"]
 
+NO_DOCUMENTS = dataclasses.replace(QUICK, align_texts="queries", reference_documents=0)
+
 
 def _evaluated(store: Store, folder: Path, *names: str, others: Sequence[Path] = ()) -> Evaluation:
     return evaluate_folder(store, folder, Measuring(collections=names, others=others, device="cpu"))
@@ -199,6 +201,7 @@ def test_another_folder_of_several_collections_joins_as_a_row(store, both, tmp_p
         (NAMES, {"recipe": QUICK_PAPER}, "one collection at a time"),
         (["planted"], {"align_with": ["planted"]}, r"--align-with .*take part already"),
         (["planted"], {"align_with": ["unseen", "unseen"]}, r"--align-with .*take part already"),
+        (["planted"], {"align_with": ["unseen"], "recipe": NO_DOCUMENTS}, "would take no part"),
     ],
 )
 def test_collections_that_cannot_be_fitted_on_leave_no_folder(
@@ -493,6 +496,11 @@ def test_documents_without_labels_align_and_become_references(store, one, with_m
         assert report.alignment_documents == 60 * collections
         (table,) = load_adapter(report.folder, "aligned").references
         assert len(table.keys) == QUICK.reference_documents * collections
+
+
+def test_documents_that_take_no_part_are_not_counted(store, tmp_path) -> None:
+    report = fit_folder(store, tmp_path / "adapter", recipe=NO_DOCUMENTS)
+    assert report.alignment_documents == 0
 
 
 def test_documents_alone_are_read_of_what_only_aligns(store, with_more, tmp_path) -> None:
