@@ -27,6 +27,8 @@ _PICKLED_TWIN = re.compile(r"(^|/)pytorch_model[^/]*\.bin$")
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _MOST_MODEL_FILES = 10_000
 _HEADER_LIMIT = 1 << 24
+_PLACES = ("subfolder", "gguf_file", "cache_dir", "adapter_kwargs")
+"""Arguments of loading that lead to other files than those beside the configuration."""
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@/-]{0,199}")
 
 
@@ -164,7 +166,12 @@ def _chooses_weights(path: Path) -> bool:
                 f"{path}: takes its tokenizer from elsewhere ({name}), where a change would go "
                 "unnoticed. Copy the tokenizer's files into the model's folder, and remove it."
             )
-    return any(name == "use_safetensors" for name, _ in settings)
+        if value and name in _PLACES:
+            raise EncoderError(
+                f"{path}: takes files from elsewhere ({name}: {value!r}), where a change could go "
+                "unnoticed. Save the model without it."
+            )
+    return any(name in ("use_safetensors", "variant") for name, _ in settings)
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:

@@ -417,8 +417,17 @@ def test_a_tokenizer_from_elsewhere_is_refused(tmp_path, name) -> None:
         open_model(folder)
 
 
-def test_pickled_weights_count_where_a_configuration_may_ask_for_them(tmp_path) -> None:
-    config = r'{"x": [1], "model_args": {"\u0075se_safetensors": false}}'
+@pytest.mark.parametrize("name", ["subfolder", "gguf_file", "cache_dir"])
+def test_an_argument_of_loading_that_leads_to_other_files_is_refused(tmp_path, name) -> None:
+    config = f'{{"model_args": {{"{name}": "../other"}}}}'
+    folder = _folder(tmp_path / "m", **{"sentence_bert_config.json": config})
+    with pytest.raises(EncoderError, match=rf"takes files from elsewhere \({name}: '../other'\)"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("asked", [r'"\u0075se_safetensors": false', '"variant": "fp16"'])
+def test_pickled_weights_count_where_a_configuration_may_ask_for_them(tmp_path, asked) -> None:
+    config = f'{{"x": [1], "model_args": {{{asked}}}}}'
     folder = _folder(
         tmp_path / "m",
         **{"sentence_bert_config.json": config, "model.safetensors": "a", "pytorch_model.bin": "b"},
