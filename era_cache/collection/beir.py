@@ -114,6 +114,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected a JSON object.")
     if not isinstance(meta.get("ignore_identical_ids", False), bool):
         raise InputError(f"{path}: 'ignore_identical_ids' must be true or false.")
+    for field in ("name", "domain"):
+        if not isinstance(meta.get(field) or "", str):
+            raise InputError(f"{path}: '{field}' must be text.")
     return meta
 
 

@@ -61,7 +61,9 @@ class Line(NamedTuple):
         if value is None and default is not None:
             return default
         if not isinstance(value, str):
-            found = "nothing" if value is None else type(value).__name__
+            found = type(value).__name__
+            if value is None:
+                found = f"nothing; the fields here are {', '.join(map(repr, [*row][:9])) or 'none'}"
             if isinstance(value, float) and math.isnan(value):
                 found = "NaN, which pandas writes for what is missing; write null or an empty text"
             raise self.wrong(f"field '{name}' must be text, found {found}.")

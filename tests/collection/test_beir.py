@@ -53,7 +53,16 @@ def test_meta_gives_name_and_domain_and_the_argument_wins(tmp_path):
         read_beir(folder, name="a/b")
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "not valid JSON"), ("[]", "JSON object")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "JSON object"),
+        ('{"domain": ["law"]}', "'domain' must be text"),
+        ('{"name": 5}', "'name' must be text"),
+        ('{"ignore_identical_ids": "yes"}', "must be true or false"),
+    ],
+)
 def test_a_broken_meta_file_is_named(tmp_path, content, message):
     folder = beir(tmp_path)
     (folder / "meta.json").write_text(content)
@@ -104,7 +113,10 @@ def test_blank_lines_crlf_a_byte_order_mark_and_numbers_as_ids_are_read(tmp_path
             "'title' must be text, found NaN, which pandas",
         ),
         ({"corpus": [*CORPUS, CORPUS[0]]}, r"corpus\.jsonl line 4: id 'd1' occurs a second time"),
-        ({"corpus": [{"text": "x"}]}, r"corpus\.jsonl line 1: field '_id' .* found nothing"),
+        (
+            {"corpus": [{"text": "x", "doc": "y"}]},
+            r"line 1: field '_id' .* found nothing; the fields here are 'text', 'doc'\.",
+        ),
         (
             {"corpus": [{"_id": True}]},
             r"corpus\.jsonl line 1: field '_id' must be text, found bool",
