@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -32,6 +33,9 @@ from era_cache.cli.eval_protocols import PROTOCOL_COMMANDS
 from era_cache.cli.eval_report import report
 from era_cache.cli.eval_reproduce import reproduce
 from era_cache.disk.files import check_writable
+
+if TYPE_CHECKING:
+    from era_cache.report.records import Report
 
 __all__ = ["main"]
 
@@ -118,7 +122,6 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     check_writable(out)
     from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
     from era_cache.evaluate.results_folder import ResultsFolder
-    from era_cache.report import render_text
     from era_cache.store.store import Store
 
     note("measuring on the test queries …")
@@ -152,11 +155,18 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     for fit in measured.fits:
         kept.add(fit)
     found = write_report_files(out, kept.results(), options)
-    if options["runs"]:
-        _write_runs(out / "runs", evaluation.ranked)
     if as_json:
         echo_json(found.plain())
-        return
+    else:
+        _show(found, foreign, out)
+    if options["runs"]:  # last: what ids with blanks forbid must not hide the rest
+        _write_runs(out / "runs", evaluation.ranked)
+
+
+def _show(found: Report, foreign: Mapping[str, Path], out: Path) -> None:
+    """Print the table, and the notes that a reader of it must know."""
+    from era_cache.report import render_text
+
     say(render_text(found, brief=True))
     told = (
         "Stored as int8",

@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -457,6 +458,43 @@ def test_eval_writes_the_report_next_to_the_adapter(built_hash_store, adapter):
     }
     runs = {path.stem for path in (out / "runs").iterdir()}
     assert runs == {"qrels", *(candidate["name"] for candidate in record["candidates"])}
+
+
+def test_ids_with_blanks_forbid_trec_files_only(toy_texts, tmp_path):
+    folder = tmp_path / "people"
+    (folder / "qrels").mkdir(parents=True)
+    names = {old: old.replace("d", "Doc No ") for old in toy_texts.doc_ids}
+    for name, ids, texts in (
+        ("corpus", names.values(), toy_texts.doc_texts),
+        ("queries", toy_texts.query_ids, toy_texts.query_texts),
+    ):
+        rows = ({"_id": i, "text": text} for i, text in zip(ids, texts, strict=True))
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (part,) = toy_texts.splits.values()
+    judged = [
+        f"{toy_texts.query_ids[q]}\t{names[toy_texts.doc_ids[d]]}\t{grade}"
+        for q, d, grade in zip(*part, strict=True)
+    ]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(judged))
+    (tmp_path / "run.tsv").write_text(
+        "query_id\tdoc_id\tscore\n" + "\n".join(f"{line}.25" for line in judged)
+    )
+    store = Store.create(tmp_path / "store")
+    embed_collection(
+        store,
+        read_beir(folder),
+        large=HashEncoder(32),
+        small=HashEncoder(16, seed="small"),
+        config=EmbedConfig(),
+    )
+    result = run(fit.main, store.path, "people", "--out", tmp_path / "a", "--labels", "40")
+    assert result.exit_code == 0, result.output
+    options = ["--run", f"perfect={tmp_path / 'run.tsv'}", "--runs"]
+    result = run(evaluate.main, store.path, tmp_path / "a", *options)
+    # The report is there, and only then what a TREC file has no means to quote is told.
+    assert result.exit_code == 1
+    assert "qrels.trec cannot be written: the document id 'Doc No " in result.stderr
+    assert re.search(r"perfect .*\^1\.000", result.stdout)
 
 
 def test_eval_writes_no_runs_unless_asked(built_hash_store, adapter):
