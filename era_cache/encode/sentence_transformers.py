@@ -161,8 +161,9 @@ class SentenceTransformerEncoder:
     def _limit_length(self, model: Any, limit: int) -> None:
         for role in Role:
             reader = _reader(model, role)
-            with contextlib.suppress(AttributeError):  # of models that read texts of any length
-                reader.max_seq_length = limit
+            if hasattr(reader, "max_seq_length"):
+                with contextlib.suppress(AttributeError):  # of one that cannot be set
+                    reader.max_seq_length = limit
             if getattr(reader, "max_seq_length", None) != limit:
                 raise InputError(
                     f"{self.spec.name} has no maximum length to set for a {role.value}: it would "
@@ -195,10 +196,12 @@ class SentenceTransformerEncoder:
                 f"{self.spec.name} has no tokenizer for a {role.value}. Add its tokenizer files to "
                 f"{self.folder}."
             )
-        if limit is None or math.isinf(limit) or not callable(tokenizer):
+        if limit is None or math.isinf(limit):
             return texts, None
 
         def count(some: Sequence[str]) -> list[int]:
+            if not callable(tokenizer):  # a list of words
+                return [len(tokenizer.tokenize(text)) for text in some]
             found = tokenizer(list(some), add_special_tokens=True, truncation=False, verbose=False)
             return [len(ids) for ids in found["input_ids"]]
 

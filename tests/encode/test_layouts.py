@@ -14,7 +14,13 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import (
+    BoW,
+    Pooling,
+    StaticEmbedding,
+    WordEmbeddings,
+)
+from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 from tiny_model import build_tiny, open_model
 from transformers import (
     BertConfig,
@@ -86,6 +92,13 @@ def clip(folder: Path) -> Transformer:
     return Transformer(str(folder))
 
 
+def words_of(folder: Path) -> WordEmbeddings:
+    """Vectors of words from a list, of which 16 are read."""
+    weights = np.random.default_rng(1).standard_normal((len(LETTERS), WIDTH)).astype("f4")
+    tokenizer = WhitespaceTokenizer([*LETTERS], stop_words=set())
+    return WordEmbeddings(tokenizer, weights, max_seq_length=POSITIONS)
+
+
 def static(folder: Path) -> StaticEmbedding:
     weights = np.random.default_rng(0).standard_normal((5, WIDTH)).astype("f4")
     return StaticEmbedding.load(str(build_tiny(folder, weights)))
@@ -96,6 +109,8 @@ LAYOUTS: dict[str, Callable[[Path], list[torch.nn.Module]]] = {
     "static-normalized": lambda raw: [static(raw), Normalize()],
     "pooled": lambda raw: [bert(raw), Pooling(WIDTH), Normalize()],
     "dense": lambda raw: [bert(raw), Pooling(WIDTH, "cls"), Dense(WIDTH, 4)],
+    "words": lambda raw: [words_of(raw), Pooling(WIDTH)],
+    "bag": lambda _raw: [BoW([*LETTERS]), Dense(len(LETTERS), WIDTH)],
     "clip": lambda raw: [clip(raw)],
     "router": lambda raw: [
         Router.for_query_document(
@@ -155,11 +170,11 @@ def test_vectors_and_cut_texts_are_those_of_the_library(layout, name):
     ):
         encoder = open_model(folder, batch_tokens=40)
         np.testing.assert_allclose(encoded(encoder, TEXTS, role), own(TEXTS), atol=1e-6)
-        reads = {"static": None, "router": None if role is Role.QUERY else 16}
+        reads = {"static": None, "bag": None, "router": None if role is Role.QUERY else 16}
         limit = reads.get(name.removesuffix("-normalized"), 16)
         if (name, role) == ("router-of-transformers", Role.DOCUMENT):
             limit = 9
-        counted = [len(text.split()) + 2 for text in TEXTS]
+        counted = [len(text.split()) + 2 * (name != "words") for text in TEXTS]
         assert encoder.truncated == sum(limit is not None and n > limit for n in counted)
 
 
@@ -187,8 +202,12 @@ def test_a_length_is_set_for_the_roles_that_have_one_or_refused_by_role(layout):
     for role in Role:
         encoded(encoder, ["a b c", "a b c d"], role)
     assert encoder.truncated == 2
-    with pytest.raises(InputError, match="has no maximum length to set for a query"):
-        encoded(open_model(layout("router"), max_seq_length=5), ["a"], Role.QUERY)
+    encoder = open_model(layout("words"), max_seq_length=3)
+    encoded(encoder, ["a b c", "a b c d"], Role.DOCUMENT)
+    assert encoder.truncated == 1
+    for name in ("router", "bag", "static"):
+        with pytest.raises(InputError, match="has no maximum length to set for a query"):
+            encoded(open_model(layout(name), max_seq_length=5), ["a"], Role.QUERY)
 
 
 @pytest.mark.parametrize("name", ["pooled", "clip"])
