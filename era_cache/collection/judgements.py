@@ -145,11 +145,11 @@ def _head(line: Line, text: str) -> tuple[tuple[int, ...], int] | None:
     """
     cells = [unquoted(cell).lower() for cell in _cut(text)[0]]
     roles = [next((r for r, names in ROLE_NAMES.items() if cell in names), None) for cell in cells]
-    if roles.count("grade") != 1 or not cells:
-        return None
+    usual = _USUAL.get(len(cells), ())
+    if roles.count("grade") != 1 or (usual and _GRADE.fullmatch(cells[usual[2]])):
+        return None  # the second: of a query or document that is called 'score'
     if sorted(filter(None, roles)) == sorted(ROLE_NAMES):
         return tuple(roles.index(role) for role in ROLE_NAMES), len(cells)
-    usual = _USUAL.get(len(cells), ())
     places = dict(zip(ROLE_NAMES, usual, strict=False))
     if any(role is not None and places.get(role) != at for at, role in enumerate(roles)):
         raise line.wrong(

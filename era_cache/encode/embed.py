@@ -141,6 +141,8 @@ def embed_collection(
         _all_of(bad, Role.DOCUMENT, collection.doc_keys),
         _all_of(bad, Role.QUERY, collection.query_keys),
     )
+    if not left_out.doc_ids or not left_out.query_ids:
+        raise _unusable(bad)
     # The sample of documents is another without them, so that few may still have to be encoded.
     collection, second = embed_collection(
         store,

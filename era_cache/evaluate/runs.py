@@ -113,8 +113,8 @@ def _named_form(path: Path, line: bytes) -> Form | None:
     cells = line.decode("utf-8", "replace").split("\t" if b"\t" in line else None)
     names = tuple(unquoted(cell.strip()).lower() for cell in cells)
     places = [[at for at, name in enumerate(names) if name in asked] for asked in _NAMES]
-    if not any(places[:2]):
-        return None
+    if not any(places[:2]) or _is_number(cells[RUN_FORM.value : RUN_FORM.value + 1]):
+        return None  # the second: of a query that is called 'query'
     if any(len(found) != 1 for found in places):
         what = "has no scores: ranks alone cannot be ordered and cut like other runs"
         raise InputError(
@@ -124,6 +124,13 @@ def _named_form(path: Path, line: bytes) -> Form | None:
         )
     query, document, score = (found[0] for found in places)
     return Form("a run with named columns", names, query, document, score, scores=True)
+
+
+def _is_number(cells: Sequence[str]) -> bool:
+    try:
+        return bool([float(cell) for cell in cells])
+    except ValueError:
+        return False
 
 
 def place_run(

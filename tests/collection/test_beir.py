@@ -226,6 +226,12 @@ def test_files_packed_with_gzip_are_read_by_their_content(tmp_path):
         read_beir(folder)
 
 
+@pytest.mark.parametrize("qrels", ["score\tdocid\t1\n", "score 0 docid 1\n"])
+def test_ids_that_are_called_like_columns_are_no_head(tmp_path, qrels):
+    named = {"corpus": [{"_id": "docid", "text": "a"}], "queries": [{"_id": "score", "text": "b"}]}
+    assert triples(read_beir(beir(tmp_path, **named, qrels=qrels))) == [("score", "docid", 1)]
+
+
 TWO = [{"_id": i, "text": "x"} for i in ("d1", "0 d1", '"d1"')]
 
 

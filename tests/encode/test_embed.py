@@ -350,6 +350,12 @@ def test_unusable_texts_are_left_out_where_that_is_asked_for(store):
     assert [report.encoded for report in again[1]] == [2, 1, 0, 0]
 
 
+def test_leaving_everything_out_is_an_error(store):
+    config = EmbedConfig(skip_bad_rows=True)
+    with pytest.raises(EncoderError, match=r"zeros for document 'd0' \(2 such texts\)"):
+        embed(store, collection(["bad", "bad 2"]), small=Replacing(4, 0.0, seed="s"), config=config)
+
+
 def test_a_model_that_fails_on_everything_is_stopped_early(store):
     counted = Replacing(4, np.nan, seed="s")
     with pytest.raises(EncoderError, match=r"\(1,\d{3} such texts\)(.*\n)+  and 9\d\d more|and 1,"):

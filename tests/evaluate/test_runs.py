@@ -237,6 +237,13 @@ def test_columns_that_the_first_line_names_are_read_as_named(tmp_path: Path, tex
     assert found.values.tolist() == [2.5, 1.0]
 
 
+def test_ids_that_are_called_like_columns_are_no_head(tmp_path: Path) -> None:
+    found = load_run(
+        put(tmp_path / "run", "query Q0 docid 1 2.5 score\nquery Q0 did 2 1.5 score\n")
+    )
+    assert (found.query_ids, found.doc_ids) == (["query"], ["docid", "did"])
+
+
 def test_whole_scores_beyond_grades_are_a_run(tmp_path: Path) -> None:
     for text in ('{"q": {"d": 11, "e": 2}}', '{"q": {"d": -1, "e": -2}}', '{"q": {"d": 1.0}}'):
         assert load_run(put(tmp_path / "run", text)).query_ids == ["q"]
