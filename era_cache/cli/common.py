@@ -9,9 +9,9 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from era_cache.types import Progress
 
 __all__ = [
+    "Command",
     "EraCommand",
     "EraForms",
     "EraGroup",
     "OutFile",
     "OutFolder",
     "PathArgument",
+    "all_of",
     "check_option",
     "count",
     "device_option",
@@ -54,6 +56,7 @@ INTERRUPTED = "Interrupted. What was committed is kept; the same command goes on
 
 
 _LONGEST_MESSAGE = 4000
+Command = TypeVar("Command", bound="Callable[..., Any]")
 
 
 @contextlib.contextmanager
@@ -102,6 +105,10 @@ def _check_arguments(arguments: list[str]) -> None:
 
 class _Safe(click.Command):
     """A command that obeys no escape sequence of what it shows, and shows errors in a sentence."""
+
+    def __init__(self, *given: Any, **extra: Any) -> None:
+        super().__init__(*given, **extra)
+        self.context_settings = {"show_default": True, **self.context_settings}
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
@@ -176,6 +183,17 @@ class OutFile(OutFolder):
         return path
 
 
+def all_of(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several options as one decorator, shown in the order given."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 version_option = click.version_option(__version__, prog_name="ERA Cache")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 device_option = click.option(
@@ -186,7 +204,6 @@ device_option = click.option(
 check_option = click.option(
     "--check/--no-check",
     default=True,
-    show_default=True,
     help="Compare every stored segment with its SHA-256 first.",
 )
 count = click.IntRange(min=1)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from era_cache.cli.common import (
+    Command,
     EraCommand,
     OutFolder,
     PathArgument,
+    all_of,
     count,
     device_option,
     echo_json,
@@ -24,7 +26,7 @@ from era_cache.cli.common import (
     say,
     version_option,
 )
-from era_cache.cli.text_options import Command, collection_options, read_texts
+from era_cache.cli.text_options import collection_options, read_texts
 from era_cache.config import EmbedConfig
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ OWN = "  [default: the model's own]"
 def model_options(side: str) -> Callable[[Command], Command]:
     """The options of one of the two models."""
     prompt = "Prompt of the {} model for {}; holds {{text}}, and {{instruction}} if wanted." + OWN
-    options = (
+    return all_of(
         click.option(
             f"--{side}-query-template", metavar="TEMPLATE", help=prompt.format(side, "queries")
         ),
@@ -57,13 +59,6 @@ def model_options(side: str) -> Callable[[Command], Command]:
         ),
         click.option(f"--{side}-revision", help=f"Commit or tag of the {side} model on the hub."),
     )
-
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
 
 
 @click.command(cls=EraCommand)
@@ -86,7 +81,6 @@ def model_options(side: str) -> Callable[[Command], Command]:
     type=count,
     metavar="N",
     default=DEFAULTS.align_documents,
-    show_default=True,
     help="Number of documents that the large model encodes, too, to align the two spaces.",
 )
 @click.option(
@@ -106,14 +100,12 @@ def model_options(side: str) -> Callable[[Command], Command]:
     "--precision",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
-    show_default=True,
     help="Precision that the models run in.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "int8"]),
     default=DEFAULTS.dtype,
-    show_default=True,
     help="Form of the stored vectors; int8 keeps one scale for each row (see era-eval --int8).",
 )
 @click.option(
@@ -121,10 +113,11 @@ def model_options(side: str) -> Callable[[Command], Command]:
     type=count,
     metavar="N",
     default=DEFAULTS.batch_tokens,
-    show_default=True,
     help="Tokens in one batch, padding included.",
 )
-@click.option("--note", default="", help="Kept with the vectors, in each segment.")
+@click.option(
+    "--note", default="", show_default=False, help="Kept with the vectors, in each segment."
+)
 @collection_options
 @device_option
 @json_option

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from era_cache.cli.common import PathArgument, note, percent, seed_number
+from era_cache.cli.common import (
+    PathArgument,
+    all_of,
+    note,
+    percent,
+    seed_number,
+)
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +38,6 @@ MEASURES = "nDCG@10,R@100,RR,AP"
 measures_option = click.option(
     "--measures",
     default=MEASURES,
-    show_default=True,
     help="Comma-separated, named as in ir_measures.",
 )
 
@@ -45,7 +50,6 @@ def statistics_seed(name: str) -> Callable[[Callable[..., Any]], Callable[..., A
         type=seed_number,
         metavar="N",
         default=0,
-        show_default=True,
         help="Seed of the bootstrap and the significance tests.",
     )
 
@@ -59,28 +63,24 @@ labels_shown_option = click.option(
 )
 
 
-def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a report may be told: query texts, and where per-query values go."""
-    options = [
-        click.option(
-            "--texts",
-            "text_folders",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            multiple=True,
-            metavar="FOLDER",
-            help="Collection in BEIR layout, whose query texts are shown beside their ids; may be "
-            "repeated.",
-        ),
-        click.option(
-            "--per-query",
-            type=PathArgument,
-            metavar="FILE",
-            help="Also write the value of every query, to a .csv or .parquet file.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+report_options = all_of(
+    click.option(
+        "--texts",
+        "text_folders",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        multiple=True,
+        metavar="FOLDER",
+        help="Collection in BEIR layout, whose query texts are shown beside their ids; may be "
+        "repeated.",
+    ),
+    click.option(
+        "--per-query",
+        type=PathArgument,
+        metavar="FILE",
+        help="Also write the value of every query, to a .csv or .parquet file.",
+    ),
+)
+"""What a report may be told: query texts, and where per-query values go."""
 
 
 def check_report_options(options: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import click
 from era_cache.cli.common import (
     EraCommand,
     OutFolder,
+    all_of,
     echo_json,
     json_option,
     note,
@@ -71,7 +72,6 @@ _WHAT = {
 documents_option = click.option(
     "--documents/--no-documents",
     default=True,
-    show_default=True,
     help="Whether documents of the domain that is left out take part in the alignment; none of its "
     "queries and labels does.",
 )
@@ -93,8 +93,7 @@ def _command(protocol: str, form: str, labels: str) -> click.Command:
     Example:
       {example}
     """
-    decorators: list[Any] = [
-        click.command(form, cls=EraCommand),
+    options: list[Any] = [
         data_options,
         click.option(
             "--out",
@@ -107,7 +106,6 @@ def _command(protocol: str, form: str, labels: str) -> click.Command:
             callback=shares,
             metavar="PERCENT,…",
             default=labels,
-            show_default=True,
             help=LABELS_HELP,
         ),
         seeds_option,
@@ -117,10 +115,7 @@ def _command(protocol: str, form: str, labels: str) -> click.Command:
         report_options,
         json_option,
     ]
-    command: Any = body
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    made: click.Command = command
+    made: click.Command = click.command(form, cls=EraCommand)(all_of(*options)(body))
     return made
 
 

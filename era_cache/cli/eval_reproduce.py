@@ -31,7 +31,6 @@ __all__ = ["reproduce"]
     type=float,
     callback=finite,
     default=1e-5,
-    show_default=True,
     help="Largest difference of a mean that counts as the same.",
 )
 @json_option

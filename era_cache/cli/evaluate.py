@@ -98,7 +98,6 @@ class EvalForms(EraForms):
     "--index",
     type=click.Choice(["exact", "ivf", "hnsw"]),
     default="exact",
-    show_default=True,
     help="Search all documents, or a FAISS index of a large corpus; its recall is stated.",
 )
 @report_options

@@ -69,7 +69,6 @@ class FitForms(EraForms):
     type=percent,
     metavar="PERCENT",
     default=f"{SPLIT.labels:.0%}",
-    show_default=True,
     help=LABELS_HELP,
 )
 @click.option(
@@ -77,7 +76,6 @@ class FitForms(EraForms):
     type=click.IntRange(0, 2**63 - 1),
     metavar="N",
     default=SPLIT.seed,
-    show_default=True,
     help="Seed that shuffles queries before the split.",
 )
 @click.option(
@@ -91,14 +89,12 @@ class FitForms(EraForms):
     "--candidate",
     type=click.Choice(NAMES),
     default="auto",
-    show_default=True,
     help="Which candidate ships; auto lets held-out labels choose.",
 )
 @click.option(
     "--recipe",
     type=click.Choice(["era", "paper"]),
     default="era",
-    show_default=True,
     help="How candidates are fitted; paper is the published recipe, for comparison.",
 )
 @click.option(

@@ -40,7 +40,6 @@ def _counts(_ctx: click.Context, _param: click.Parameter, value: str) -> list[in
     callback=_counts,
     metavar="N,…",
     default="100,300,1000,3000",
-    show_default=True,
     help="Numbers of documents to align on; each sample contains the smaller ones.",
 )
 @click.option("--out", type=OutFolder(), help="Folder for align.csv, align.json and align.html.")

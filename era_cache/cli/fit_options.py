@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import click
 
 from era_cache.cli.common import (
     PathArgument,
+    all_of,
     check_option,
     count,
     device_option,
@@ -44,7 +45,6 @@ seeds_option = click.option(
     type=count,
     metavar="N",
     default=1,
-    show_default=True,
     help=f"Shuffles of the split, from seed {SPLIT.seed} upwards.",
 )
 
@@ -54,63 +54,58 @@ def shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
     return [] if value is None else [percent(part.strip()) for part in value.split(",")]
 
 
-def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The store, its collections and encoders, the split, and settings of the recipe."""
-    options = [
-        click.argument("store_path", metavar="STORE", type=PathArgument),
-        click.argument("collections", metavar="COLLECTION…", nargs=-1),
-        click.option(
-            "--only-domain",
-            metavar="DOMAIN",
-            help="Fit on the collections of this domain: of those named, or of the whole store.",
-        ),
-        click.option(
-            "--holdout-domain",
-            metavar="DOMAIN",
-            help="Fit on all collections but those of this domain, likewise.",
-        ),
-        click.option(
-            "--split",
-            "split_rule",
-            type=click.Choice(["paper", "source"]),
-            default=SPLIT.rule,
-            show_default=True,
-            help="The paper's split of all judged queries, or the collection's own train, dev and "
-            "test.",
-        ),
-        click.option(
-            "--label-count",
-            type=count,
-            metavar="N",
-            help="Training queries at most, whatever the share allows.",
-        ),
-        click.option(
-            "--set",
-            "settings",
-            metavar="NAME=VALUE",
-            multiple=True,
-            help="A setting of the recipe (docs/fitting.md lists them); may be repeated.",
-        ),
-        click.option(
-            "--seed",
-            type=seed_number,
-            metavar="N",
-            help="Seed of the fit.  [default: the recipe's]",
-        ),
-        click.option(
-            "--query-encoder",
-            help="Large side, where the store leaves a choice: name or start of a fingerprint.",
-        ),
-        click.option(
-            "--doc-encoder",
-            help="Small side, where the store leaves a choice: name or start of a fingerprint.",
-        ),
-        check_option,
-        device_option,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+data_options = all_of(
+    click.argument("store_path", metavar="STORE", type=PathArgument),
+    click.argument("collections", metavar="COLLECTION…", nargs=-1),
+    click.option(
+        "--only-domain",
+        metavar="DOMAIN",
+        help="Fit on the collections of this domain: of those named, or of the whole store.",
+    ),
+    click.option(
+        "--holdout-domain",
+        metavar="DOMAIN",
+        help="Fit on all collections but those of this domain, likewise.",
+    ),
+    click.option(
+        "--split",
+        "split_rule",
+        type=click.Choice(["paper", "source"]),
+        default=SPLIT.rule,
+        help="The paper's split of all judged queries, or the collection's own train, dev and "
+        "test.",
+    ),
+    click.option(
+        "--label-count",
+        type=count,
+        metavar="N",
+        help="Training queries at most, whatever the share allows.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="A setting of the recipe (docs/fitting.md lists them); may be repeated.",
+    ),
+    click.option(
+        "--seed",
+        type=seed_number,
+        metavar="N",
+        help="Seed of the fit.  [default: the recipe's]",
+    ),
+    click.option(
+        "--query-encoder",
+        help="Large side, where the store leaves a choice: name or start of a fingerprint.",
+    ),
+    click.option(
+        "--doc-encoder",
+        help="Small side, where the store leaves a choice: name or start of a fingerprint.",
+    ),
+    check_option,
+    device_option,
+)
+"""The store, its collections and encoders, the split, and settings of the recipe."""
 
 
 def recipe_of(settings: Sequence[str], seed: int | None) -> FitConfig:

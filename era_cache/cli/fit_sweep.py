@@ -58,7 +58,6 @@ _FIXED = ("job", "candidate", "labels", "split_seed", "held_out", "round", "chos
     type=click.Choice(TRAINED),
     multiple=True,
     default=("era-dual",),
-    show_default=True,
     help="What is fitted; may be repeated.",
 )
 @click.option(
@@ -66,14 +65,12 @@ _FIXED = ("job", "candidate", "labels", "split_seed", "held_out", "round", "chos
     callback=shares,
     metavar="PERCENT,…",
     default=f"{SPLIT.labels:.0%}",
-    show_default=True,
     help="Shares of the judged queries used for training.",
 )
 @seeds_option
 @click.option(
     "--halving/--no-halving",
     default=True,
-    show_default=True,
     help="Fit only the best fifth in full, after a short round of all.",
 )
 @json_option

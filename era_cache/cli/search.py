@@ -40,7 +40,9 @@ MOST_DEPTH = 1000
 @click.option("--id", "query_id", help="Search for a query of the collection; needs no model.")
 @click.option("--query-model", help="Large model, as for era-embed: a folder or hub name.")
 @click.option("--doc-model", help="Small model, as for era-embed: a folder or hub name.")
-@click.option("--instruction", default="", help="For prompts that have a place for it.")
+@click.option(
+    "--instruction", default="", show_default=False, help="For prompts that have a place for it."
+)
 @click.option(
     "--collection",
     help="Where the adapter was fitted on several, or to search one that it was not fitted on.",
@@ -56,7 +58,6 @@ MOST_DEPTH = 1000
     type=click.IntRange(1, MOST_DEPTH),
     metavar="N",
     default=10,
-    show_default=True,
     help="Documents shown of each ranking.",
 )
 @click.option(
@@ -66,13 +67,12 @@ MOST_DEPTH = 1000
 )
 @how_to_read
 @click.option("--web", is_flag=True, help="Serve a page for it instead, until Ctrl-C.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where --web listens.")
+@click.option("--host", default="127.0.0.1", help="Where --web listens.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     metavar="N",
     default=8750,
-    show_default=True,
     help="Port of --web; 0 takes any free one.",
 )
 @click.option(

@@ -77,13 +77,18 @@ __all__ = ["import_command"]
     "--dtype",
     type=click.Choice(["float16", "float32", "int8"]),
     default="float16",
-    show_default=True,
     help="Precision of the stored vectors.",
 )
 @click.option("--id-column", metavar="NAME", help="Parquet column or HDF5 dataset of the ids.")
 @click.option("--vector-column", metavar="NAME", help="The same of the vectors.")
 @click.option("--skip-unknown", is_flag=True, help="Pass over ids that COLLECTION has not.")
-@click.option("--note", "remark", default="", help="Your own words, kept with the vectors.")
+@click.option(
+    "--note",
+    "remark",
+    default="",
+    show_default=False,
+    help="Your own words, kept with the vectors.",
+)
 @collection_options
 @json_option
 def import_command(

@@ -30,7 +30,6 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Change nothing, only tel
     type=click.FloatRange(min=0, min_open=True, max=1e6),
     callback=finite,
     default=2.0,
-    show_default=True,
     help="Vectors in one new segment, at most.",
 )
 @click.option(
@@ -88,7 +87,6 @@ def compact_command(
     callback=finite,
     metavar="HOURS",
     default=24.0,
-    show_default=True,
     help="Leave alone what was replaced or written in these last hours.",
 )
 @click.option("--old-versions", is_flag=True, help="Delete older versions of collections, too.")

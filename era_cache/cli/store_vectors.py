@@ -39,7 +39,6 @@ __all__ = ["export_command", "probe_command"]
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
-    show_default=True,
     help="Precision of the written vectors.",
 )
 @click.option(
@@ -102,13 +101,12 @@ def export_command(
 @click.argument("collection", type=PathArgument)
 @click.option("--model", required=True, help="The model that ENCODER's vectors are said to be of.")
 @click.option("--revision", help="Commit or tag of the model on the hub.")
-@click.option("--sample", type=count, default=32, show_default=True, help="Texts to encode again.")
-@click.option("--seed", type=seed_number, default=0, show_default=True, help="Chooses the texts.")
+@click.option("--sample", type=count, default=32, help="Texts to encode again.")
+@click.option("--seed", type=seed_number, default=0, help="Chooses the texts.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1),
     default=0.999,
-    show_default=True,
     help="Smallest cosine that is no drift.",
 )
 @collection_options

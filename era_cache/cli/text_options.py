@@ -2,64 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from era_cache.cli.common import note
+from era_cache.cli.common import (
+    all_of,
+    note,
+)
 
 if TYPE_CHECKING:
     from era_cache.collection.records import TextCollection
 
-__all__ = ["Command", "collection_options", "how_to_read", "read_texts"]
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+__all__ = ["collection_options", "how_to_read", "read_texts"]
 
 
-def how_to_read(command: Command) -> Command:
-    """Add the options that say in which form a collection is, and what a document is."""
-    options = (
-        click.option(
-            "--reader",
-            metavar="NAME",
-            default="beir",
-            show_default=True,
-            help="What reads the collection: beir for folders in BEIR layout; installed packages "
-            "may bring others.",
-        ),
-        click.option(
-            "--document-text",
-            metavar="TEMPLATE",
-            default="{title} {text}",
-            show_default=True,
-            help="How title and text become a document; use what your index was made with.",
-        ),
-        click.option(
-            "--skip-bad-rows", is_flag=True, help="Leave out and count rows that would be errors."
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+how_to_read = all_of(
+    click.option(
+        "--reader",
+        metavar="NAME",
+        default="beir",
+        help="What reads the collection: beir for folders in BEIR layout; installed packages "
+        "may bring others.",
+    ),
+    click.option(
+        "--document-text",
+        metavar="TEMPLATE",
+        default="{title} {text}",
+        help="How title and text become a document; use what your index was made with.",
+    ),
+    click.option(
+        "--skip-bad-rows", is_flag=True, help="Leave out and count rows that would be errors."
+    ),
+)
+"""Options that say in which form a collection is, and what a document is."""
 
 
-def collection_options(command: Command) -> Command:
-    """Add all options of a collection that is read whole."""
-    name = click.option(
+collection_options = all_of(
+    click.option(
         "--name", help="Name of the collection.  [default: from meta.json, else the folder]"
-    )
-    all_queries = click.option(
-        "--all-queries", is_flag=True, help="Also take queries that no judgement names."
-    )
-    own = click.option(
+    ),
+    click.option("--all-queries", is_flag=True, help="Also take queries that no judgement names."),
+    click.option(
         "--ignore-identical-ids/--keep-identical-ids",
         default=None,
         help="Whether a query's own document, that of the same id, is no result for it: for "
         "queries that are documents.  [default: from meta.json, else kept]",
-    )
-    return name(all_queries(own(how_to_read(command))))
+    ),
+    how_to_read,
+)
+"""All options of a collection that is read whole."""
 
 
 def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
