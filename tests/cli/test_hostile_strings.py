@@ -130,6 +130,28 @@ def test_no_encoding_of_the_output_ends_a_command(hash_store, encoding):
     assert b"is no text in UTF-8" in found.stderr
 
 
+@pytest.mark.parametrize("words", [["info", OBEYED], ["ls", OBEYED], ["verify", OBEYED]])
+def test_a_terminal_is_shown_escapes_and_obeys_none(tmp_path, words):
+    code = "import sys; from era_cache.cli.store import main; main(sys.argv[1:])"
+    shown, outside = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            stdout=outside,
+            stderr=outside,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(common.__file__).parents[2])},
+            check=False,
+        )
+        text = os.read(shown, 1 << 16).decode()
+    finally:
+        os.close(outside)
+        os.close(shown)
+    assert done.returncode == 1
+    assert "\\x1b]0;owned\\x07" in text
+    assert text.replace("\r\n", "").isprintable()
+
+
 def test_commands_print_through_one_door():
     """Only ``say``, ``note`` and the JSON and tables of ``cli.common`` write to the terminal."""
     folder = Path(common.__file__).parent
