@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache import __version__
-from era_cache.collection.keys import alignment_order, distinct_rows, key_halves
+from era_cache.collection.keys import alignment_order, distinct_rows
 from era_cache.collection.records import Collection, RoleTexts, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.disk.shown import require_unicode
+from era_cache.encode.bad_rows import BadRow, rows_of_equals, unusable
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import EncoderError
 from era_cache.store.encoder_record import render
@@ -29,7 +30,6 @@ from era_cache.types import FloatArray, IntArray, Keys, Progress, Role, silent
 
 __all__ = ["EncodedRows", "embed_collection"]
 
-_SHOWN = 20
 _MOST_BAD = 1000
 """So many texts have no usable vector only where the model is at fault: all would fail."""
 
@@ -102,26 +102,9 @@ def embed_collection(
         large.spec.fingerprint(Role.DOCUMENT),
     )
     store.add_pair(collection, dict(zip(ROLES, sides, strict=True)))
-    sample = alignment_order(collection.doc_keys, config.align_seed)
-    if not large_corpus:
-        sample = sample[: config.align_documents]
-    documents, queries = texts.of(Role.DOCUMENT), texts.of(Role.QUERY)
-    keys, sample = collection.doc_keys, np.sort(sample)
-    parts = (
-        _Part("documents", small, Role.DOCUMENT, keys, documents),
-        _Part("queries", small, Role.QUERY, collection.query_keys, queries),
-        _Part("queries", large, Role.QUERY, collection.query_keys, queries),
-        _Part(
-            "documents" if large_corpus else "alignment documents",
-            large,
-            Role.DOCUMENT,
-            keys[sample],
-            documents.take(sample),
-            sample,
-        ),
-    )
+    parts = _parts(texts, collection, (large, small), config, large_corpus)
     reports: list[EncodedRows] = []
-    bad: list[_Bad] = []
+    bad: list[BadRow] = []
     seen = set()
     for part in parts:
         fingerprint = part.encoder.spec.fingerprint(part.role)
@@ -136,13 +119,13 @@ def embed_collection(
     if not bad:
         return collection, reports
     if not config.skip_bad_rows:
-        raise _unusable(bad)
+        raise unusable(bad)
     left_out = texts.without(
-        _all_of(bad, Role.DOCUMENT, collection.doc_keys),
-        _all_of(bad, Role.QUERY, collection.query_keys),
+        rows_of_equals(bad, Role.DOCUMENT, collection.doc_keys),
+        rows_of_equals(bad, Role.QUERY, collection.query_keys),
     )
     if not left_out.doc_ids or not left_out.query_ids:
-        raise _unusable(bad)
+        raise unusable(bad)
     # The sample of documents is another without them, so that few may still have to be encoded.
     collection, second = embed_collection(
         store,
@@ -154,38 +137,6 @@ def embed_collection(
         progress=progress,
     )
     return collection, [one.after(first) for first, one in zip(reports, second, strict=True)]
-
-
-class _Bad(NamedTuple):
-    """A text that an encoder has no usable vector for; ``row`` counts in the collection."""
-
-    encoder: Encoder
-    role: Role
-    row: int
-    name: str
-    what: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"{self.role.value} '{self.name}': {self.what}"
-
-
-def _all_of(bad: list[_Bad], role: Role, keys: Keys) -> IntArray:
-    """Rows of the collection with the text of a bad one; only the first of equals was encoded."""
-    rows = [one.row for one in bad if one.role is role]
-    halves = key_halves(keys)
-    return np.flatnonzero(np.logical_and(*(np.isin(half, half[rows]) for half in halves)))
-
-
-def _unusable(bad: list[_Bad]) -> EncoderError:
-    first = bad[0]
-    more = f"\n  and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
-    return EncoderError(
-        f"{first.encoder.spec.name} returned {first.what} for {first.role.value} '{first.name}'"
-        + (f" ({len(bad):,} such texts):\n" if len(bad) > 1 else ". ")
-        + ("\n".join(f"  {one}" for one in bad[:_SHOWN]) + more + "\n" if len(bad) > 1 else "")
-        + f"{first.mend} --skip-bad-rows leaves such texts out."
-    )
 
 
 class _Part(NamedTuple):
@@ -208,9 +159,45 @@ class _Part(NamedTuple):
         return render(self.encoder.spec.templates[self.role], taken.texts, taken.instructions)
 
 
+def _parts(
+    texts: TextCollection,
+    collection: Collection,
+    encoders: tuple[Encoder, Encoder],
+    config: EmbedConfig,
+    large_corpus: bool,
+) -> tuple[_Part, ...]:
+    """What is to be encoded: all by the small encoder; queries and a sample by the large one.
+
+    Args:
+        texts: the collection.
+        collection: the same as stored.
+        encoders: the large and the small one.
+        config: how many documents the large one encodes, and the seed that orders them.
+        large_corpus: whether it encodes all of them.
+    """
+    large, small = encoders
+    most = None if large_corpus else config.align_documents
+    sample = np.sort(alignment_order(collection.doc_keys, config.align_seed)[:most])
+    documents, queries = texts.of(Role.DOCUMENT), texts.of(Role.QUERY)
+    keys = collection.doc_keys
+    return (
+        _Part("documents", small, Role.DOCUMENT, keys, documents),
+        _Part("queries", small, Role.QUERY, collection.query_keys, queries),
+        _Part("queries", large, Role.QUERY, collection.query_keys, queries),
+        _Part(
+            "documents" if large_corpus else "alignment documents",
+            large,
+            Role.DOCUMENT,
+            keys[sample],
+            documents.take(sample),
+            sample,
+        ),
+    )
+
+
 def _encode_missing(
     store: Store, part: _Part, config: EmbedConfig, progress: Progress
-) -> tuple[EncodedRows, list[_Bad]]:
+) -> tuple[EncodedRows, list[BadRow]]:
     """Encode those texts of a part that the store has not, in groups that are committed one by one.
 
     A killed process loses at most the group in flight; an error or Ctrl-C loses nothing that the
@@ -267,7 +254,7 @@ class _Job:
         self._writer: SegmentWriter | None = None
         self._target: StoredEncoder | None = None
         self._group_rows = 1024
-        self.bad: list[_Bad] = []
+        self.bad: list[BadRow] = []
 
     def groups(self, rows: IntArray) -> Iterator[IntArray]:
         """Cut rows into groups that take about ``seal_seconds`` each, learning the speed."""
@@ -321,9 +308,9 @@ class _Job:
             row = int(group[rows[at]])
             place = row if part.rows is None else int(part.rows[row])
             why = why_bad(batch[at], self._dtype)
-            self.bad.append(_Bad(part.encoder, part.role, place, part.asked.ids[row], *why))
+            self.bad.append(BadRow(part.encoder, part.role, place, part.asked.ids[row], *why))
         if len(self.bad) > _MOST_BAD:
-            raise _unusable(self.bad)
+            raise unusable(self.bad)
         return stored, bad
 
     def _commit(self, rows: IntArray, stored: StoredRows) -> None:

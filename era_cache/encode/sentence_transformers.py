@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from era_cache.encode.model_files import (
     model_name,
     model_width,
 )
+from era_cache.encode.token_budget import batches, shortened
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec, check_template
 from era_cache.types import FloatArray, Role
@@ -32,9 +33,6 @@ from era_cache.types import FloatArray, Role
 __all__ = ["SentenceTransformerEncoder"]
 
 PRECISIONS = ("float32", "float16", "bfloat16")
-_CHARACTERS_PER_TOKEN = 16
-"""More than texts have on the average, in any language."""
-_SPARE_TOKENS = 64
 _logger = logging.getLogger(__name__)
 
 
@@ -97,7 +95,7 @@ class SentenceTransformerEncoder:
         encode = model.encode_query if role is Role.QUERY else model.encode_document
         texts, lengths = self._measured(texts, role)
         most = 2048 if lengths is None else 1024  # calls cost static models more than texts
-        pending = list(_batches(lengths, len(texts), self._batch_tokens, most))
+        pending = list(batches(lengths, len(texts), self._batch_tokens, most))
         while pending:
             rows = pending.pop(0)
             try:
@@ -206,7 +204,7 @@ class SentenceTransformerEncoder:
             return [len(ids) for ids in found["input_ids"]]
 
         if getattr(tokenizer, "truncation_side", "right") == "right":
-            texts, lengths = _shortened(texts, int(limit), count)
+            texts, lengths = shortened(texts, int(limit), count)
         else:
             lengths = count(texts)
         self.truncated += sum(length > limit for length in lengths)
@@ -246,43 +244,6 @@ def _reader(model: Any, role: Role) -> Any:
     return module
 
 
-def _shortened(
-    texts: Sequence[str], limit: int, count: Callable[[Sequence[str]], list[int]]
-) -> tuple[list[str], list[int]]:
-    """Cut from very long texts what lies far behind the limit: it would be tokenised in vain.
-
-    A text is cut at a blank, where tokenizers part words, and only where what is left has many more
-    tokens than the limit; else it is taken twice as long.
-
-    Args:
-        texts: whole.
-        limit: tokens that the model reads.
-        count: tokens of each text.
-
-    Returns:
-        The texts, and their tokens: of a cut one some number above the limit.
-    """
-    kept, enough = list(texts), limit + _SPARE_TOKENS
-    lengths = [0] * len(kept)
-    size = max(1 << 12, _CHARACTERS_PER_TOKEN * limit)
-    pending = list(range(len(kept)))
-    while pending:
-        cut = {}
-        for row in pending:
-            if len(texts[row]) > 2 * size:
-                end = max(texts[row].rfind(blank, 0, size) for blank in " \n\t")
-                if end > size // 2:
-                    cut[row] = texts[row][:end]
-        for row, length in zip(
-            pending, count([cut.get(row, texts[row]) for row in pending]), strict=True
-        ):
-            lengths[row] = length
-            if row in cut and length >= enough:
-                kept[row] = cut.pop(row)
-        pending, size = list(cut), 4 * size
-    return kept, lengths
-
-
 def _knows_no_words(tokenizer: Any) -> bool:
     """Whether a tokenizer has special tokens only.
 
@@ -291,19 +252,6 @@ def _knows_no_words(tokenizer: Any) -> bool:
     """
     special = getattr(tokenizer, "all_special_ids", None)
     return special is not None and len(tokenizer) <= len(special)
-
-
-def _batches(lengths: list[int] | None, count: int, budget: int, most: int) -> Iterator[list[int]]:
-    """Cut rows, longest first, into batches whose padded size stays within the budget."""
-    if lengths is None:
-        yield from (list(range(start, min(start + most, count))) for start in range(0, count, most))
-        return
-    order = sorted(range(count), key=lambda row: -lengths[row])
-    start = 0
-    while start < count:
-        size = max(1, min(most, budget // max(1, lengths[order[start]])))
-        yield order[start : start + size]
-        start += size
 
 
 def _template(given: str | None, prompts: Mapping[str, str], name: str) -> str:

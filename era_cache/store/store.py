@@ -30,6 +30,7 @@ from era_cache.store.names import (
 )
 from era_cache.store.records import Side, StoredPair, StoreRecord, read_pair, read_stored_collection
 from era_cache.store.stored_encoder import StoredEncoder
+from era_cache.store.versions import conflict_of, next_generation, recency
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, Keys, Role
 
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["Store"]
-
-
-def _recency(collection: Collection) -> tuple[int, str, str]:
-    return collection.generation, collection.created, collection.digest
 
 
 class Store:
@@ -188,36 +185,18 @@ class Store:
         if not paths:
             have = ", ".join(sorted({n for n, _, _ in known})) or "none"
             raise StoreError(f"{self.path}: no collection '{name}'; it holds: {have}.")
-        return max(map(read_stored_collection, paths), key=_recency)
+        return max(map(read_stored_collection, paths), key=recency)
 
     def conflict(self, name: str) -> str:
         """What is doubtful about the newest version of a name, as a sentence; empty if nothing is.
 
-        Each version that is embedded counts one above those that are there. Two that count the same
-        come from stores that did not know of each other, and only clocks tell them apart.
-
         Raises:
             FormatError: a version is damaged.
         """
-        versions = [read_stored_collection(p) for n, _, p in self.collection_paths() if n == name]
-        versions.sort(key=_recency)
-        if len(versions) < 2:
-            return ""
-        newest = versions[-1]
-        equal = [c.version for c in versions[:-1] if c.generation == newest.generation]
-        domains = sorted({c.domain or "none" for c in versions if c.domain != newest.domain})
-        found = []
-        if equal and newest.generation:
-            found.append(
-                f"{', '.join(equal)} of another store may be as new; by the clock {newest.version} "
-                f"is taken (name a version, as {name}-{equal[0]}, or embed again)"
-            )
-        if domains:
-            found.append(
-                f"versions of other domains ({', '.join(domains)}) may be another collection of "
-                "the same name (era-embed --name gives one of them a new one)"
-            )
-        return "; ".join(found)
+        return conflict_of(self._stored(name))
+
+    def _stored(self, name: str) -> list[Collection]:
+        return [read_stored_collection(p) for n, _, p in self.collection_paths() if n == name]
 
     def add_pair(self, collection: Collection, sides: Mapping[Side, str]) -> None:
         """Record that a collection was embedded for a pair of encoders.
@@ -267,15 +246,8 @@ class Store:
         folder = self.path / "collections"
         make_folder(folder)
         remove_stale_temporaries(folder)
-        known = [
-            read_stored_collection(p) for n, _, p in self.collection_paths() if n == texts.name
-        ]
-
-        def generation(digest: str) -> int:
-            others = [one.generation for one in known if one.digest != digest]
-            return 1 + max(others, default=0)
-
-        return write_collection(folder, texts, generation)
+        known = self._stored(texts.name)
+        return write_collection(folder, texts, lambda digest: next_generation(known, digest))
 
     def vectors(
         self,

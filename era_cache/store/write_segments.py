@@ -6,33 +6,31 @@ A segment is never changed: merging writes a new one and then retires those it r
 
 from __future__ import annotations
 
-import datetime
 import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
 from era_cache import __version__
 from era_cache.collection.keys import distinct_rows
-from era_cache.disk.files import make_folder, remove_stale_temporaries, sha256_file, staged
-from era_cache.disk.hdf5 import plain_writer
+from era_cache.disk.files import make_folder, remove_stale_temporaries
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.encoder_record import StoredSpec
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.names import SEGMENT_NAME, list_sizes
 from era_cache.store.precision import StoredRows, check_vectors
-from era_cache.store.provenance import merged_provenance, provenance_text, written_order
+from era_cache.store.provenance import merged_provenance, written_order
 from era_cache.store.read_rows import read_blocks
 from era_cache.store.retired import purge, retire
+from era_cache.store.seal import Plan, seal
 from era_cache.store.segment import (
     Segment,
     has_vanished,
     open_segment,
-    segment_attributes,
     verify_digest,
 )
 from era_cache.store.stored_encoder import StoredEncoder
@@ -48,58 +46,6 @@ additions there are some times log n segments, and each row was written log n ti
 _PURGE_SECONDS = 3600.0
 _purged: dict[Path, float] = {}
 """When this process last looked for retired segments to delete, by encoder: there may be many."""
-
-
-class _Plan(NamedTuple):
-    """A segment about to be written: how many rows, their form, and where they come from."""
-
-    rows: int
-    dtype: str
-    blocks: Callable[[], Iterator[tuple[Keys, StoredRows]]]
-    """Starts the rows from the beginning; called twice, the second time to compare."""
-
-
-def _seal(folder: Path, spec: StoredSpec, plan: _Plan, provenance: dict[str, Any]) -> Path:
-    """Write one segment, compare it with what was meant, and commit it."""
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    note = provenance_text({**provenance, "created": created})
-    layout: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
-        "keys": (np.dtype("uint8"), (plan.rows, 16)),
-        "vectors": (np.dtype(plan.dtype), (plan.rows, spec.dim)),
-    }
-    if plan.dtype == "int8":
-        layout["scales"] = (np.dtype("float32"), (plan.rows,))
-    attributes = segment_attributes(spec.fingerprint, plan.rows, spec.dim, plan.dtype, note)
-    with staged(folder, ".h5") as (temporary, commit):
-        with plain_writer(temporary, layout, attributes) as writer:
-            done = 0
-            for keys, rows in plan.blocks():
-                for name, array in {"keys": keys, **rows.arrays()}.items():
-                    writer.write(name, done, array)
-                done += len(keys)
-        _compare(open_segment(temporary, spec.fingerprint, spec.dim), plan)
-        path: Path = commit(f"{sha256_file(temporary)}.h5")
-        return path
-
-
-def _compare(written: Segment, plan: _Plan) -> None:
-    """Read a new file back before it gets its name. Raises ``FormatError`` where it differs."""
-    # Not through a memory map: its pages would count as this process's memory.
-    with written.plain.opened() as reader:
-        done = 0
-        for keys, rows in plan.blocks():
-            for name, array in {"keys": keys, **rows.arrays()}.items():
-                step = max(1, (8 << 20) * len(array) // array.nbytes)
-                for start in range(0, len(array), step):
-                    meant = array[start : start + step]
-                    back = np.empty(meant.shape, meant.dtype)
-                    reader.read(name, done + start, back)
-                    if not np.array_equal(back, meant):
-                        raise FormatError(
-                            f"{written.path}: read back other bytes than were written. Check the "
-                            "disk."
-                        )
-            done += len(keys)
 
 
 def merge_segments(
@@ -153,8 +99,8 @@ def merge_segments(
 
     rows = sum(len(keys) for keys, _ in blocks()) if index.has_repeats() else int(index.starts[-1])
     # A name of its own, whoever else merges the same rows: see ``retire``.
-    path = _seal(
-        folder, spec, _Plan(rows, into, blocks), {**provenance, "writer": uuid.uuid4().hex[:12]}
+    path = seal(
+        folder, spec, Plan(rows, into, blocks), {**provenance, "writer": uuid.uuid4().hex[:12]}
     )
     retire([s.path for s in segments if s.path != path], by=path.stem)
     return path
@@ -188,8 +134,8 @@ def keep_rows(
 
     path = None
     if kept.any():
-        plan = _Plan(int(kept.sum()), segment.dtype, blocks)
-        path = _seal(folder, spec, plan, {**provenance, "writer": uuid.uuid4().hex[:12]})
+        plan = Plan(int(kept.sum()), segment.dtype, blocks)
+        path = seal(folder, spec, plan, {**provenance, "writer": uuid.uuid4().hex[:12]})
     retire([segment.path], by=path.stem if path else None, dropped=True)
     return path
 
@@ -314,9 +260,9 @@ class SegmentWriter:
             raise ValueError(f"keys {keys.shape} and vectors {stored.values.shape}")
         if stored.values.shape[1] != self.spec.dim:
             raise ValueError(f"vectors {stored.values.shape}, dim {self.spec.dim}")
-        plan = _Plan(len(keys), stored.values.dtype.name, lambda: iter([(keys, stored)]))
+        plan = Plan(len(keys), stored.values.dtype.name, lambda: iter([(keys, stored)]))
         provenance = {**self._provenance, "sequence": len(self._written)}
-        path = _seal(self.folder, self.spec, plan, provenance)
+        path = seal(self.folder, self.spec, plan, provenance)
         self._written.append(path)
         return path
 
@@ -343,6 +289,8 @@ class SegmentWriter:
                 about = {**merged_provenance(batch), "era-cache": __version__}
                 if merge_segments(self.folder, self.spec, batch, about) is None:
                     return
+        except FormatError:
+            return  # damage is for verify and for checking readers to tell: what is new is stored
         except StoreError as error:
             if not has_vanished(error):  # else another process merges them just now
                 raise

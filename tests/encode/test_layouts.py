@@ -33,7 +33,7 @@ from transformers import (
 
 from era_cache.encode import sentence_transformers
 from era_cache.encode.model_files import hash_model
-from era_cache.encode.sentence_transformers import _shortened
+from era_cache.encode.token_budget import shortened
 from era_cache.errors import EncoderError, InputError
 from era_cache.types import Role
 
@@ -254,7 +254,7 @@ def words(text: str) -> int:
     ],
 )
 def test_only_what_lies_far_behind_the_limit_is_cut_off(text, is_cut):
-    kept, lengths = _shortened([text, "b"], 8, lambda texts: [*map(words, texts)])
+    kept, lengths = shortened([text, "b"], 8, lambda texts: [*map(words, texts)])
     assert kept[1:] == ["b"]
     assert lengths[1:] == [3]
     assert text.startswith(kept[0])

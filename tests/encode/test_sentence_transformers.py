@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import build_tiny, open_model
 
-from era_cache.encode import sentence_transformers
+from era_cache.encode import sentence_transformers, token_budget
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import render
 from era_cache.types import Role
@@ -184,7 +184,7 @@ def vectors_of(encoder, texts, role=Role.QUERY):
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 120), st.integers(1, 9))
 def test_batches_hold_each_row_once_within_the_budget(lengths, budget, most):
-    batches = list(sentence_transformers._batches(lengths, len(lengths), budget, most))
+    batches = list(token_budget.batches(lengths, len(lengths), budget, most))
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     for batch in batches:
         padded = max(lengths[row] for row in batch) * len(batch)
@@ -194,13 +194,13 @@ def test_batches_hold_each_row_once_within_the_budget(lengths, budget, most):
 
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_batches_without_lengths_hold_each_row_once_in_order(count, most):
-    batches = list(sentence_transformers._batches(None, count, 1, most))
+    batches = list(token_budget.batches(None, count, 1, most))
     assert [row for batch in batches for row in batch] == list(range(count))
     assert all(1 <= len(batch) <= most for batch in batches)
 
 
 def test_the_longest_texts_come_first():
-    assert list(sentence_transformers._batches([1, 9, 5, 9], 4, 18, 1024)) == [[1, 3], [2, 0]]
+    assert list(token_budget.batches([1, 9, 5, 9], 4, 18, 1024)) == [[1, 3], [2, 0]]
 
 
 # Models that cannot be used

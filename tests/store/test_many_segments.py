@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from small_stores import DIM, numbered, rows, spec_of, write
 
+from era_cache.errors import FormatError
 from era_cache.store import write_segments
 from era_cache.store.names import SEGMENT_NAME, list_names
 from era_cache.store.store import Store
@@ -111,3 +112,18 @@ def test_segments_of_two_forms_are_merged_apart(encoder):
         add(encoder, number)
     assert sorted(s.dtype for s in encoder.segments()) == ["float16"] * 4 + ["float32"]
     np.testing.assert_array_equal(encoder.vectors(numbered(*range(12))), rows(*range(12)))
+
+
+def test_damage_among_small_segments_does_not_stop_a_writer_of_others(encoder):
+    """Rows that are new are stored; damage is for verify and checking readers to tell."""
+    write(encoder, 0)
+    (damaged,) = encoder.segment_paths()
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    for number in range(1, 2 * write_segments._MANY):
+        add(encoder, number)
+    np.testing.assert_array_equal(encoder.vectors(numbered(9, 1)), rows(9, 1))
+    assert damaged.is_file()  # damage got no new name
+    with pytest.raises(FormatError, match="SHA-256"):
+        encoder.vectors(numbered(1), check=True)
