@@ -23,7 +23,13 @@ from era_cache.disk.shown import is_name
 from era_cache.errors import FormatError, InputError
 from era_cache.types import Array, IntArray, Qrels, Role
 
-__all__ = ["LAST_GENERATION", "collection_digest", "read_collection", "write_collection"]
+__all__ = [
+    "LAST_GENERATION",
+    "collection_digest",
+    "read_collection",
+    "read_generation",
+    "write_collection",
+]
 
 LAST_GENERATION = (1 << 31) - 1
 """More versions of a name than anyone embeds; a stranger's file may claim any number."""
@@ -143,6 +149,17 @@ def _check_names(domain: str, splits: Sequence[str]) -> None:
     for what, name in (("domain", domain or "none"), *(("split", split) for split in splits)):
         if not is_name(name):
             raise InputError(f"the {what} {name!r} is no name of 1 to 200 printable characters.")
+
+
+def read_generation(path: Path) -> tuple[str, int]:
+    """Digest and generation that a stored collection's file states; its content is not read.
+
+    Raises:
+        FormatError: damaged, hostile or newer.
+        StoreError: it cannot be opened.
+    """
+    stated = open_plain(path, FORMAT, VERSION).attributes
+    return str(stated.get("digest")), _number(stated.get("generation"))
 
 
 def read_collection(path: Path) -> Collection:

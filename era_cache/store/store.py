@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from era_cache.collection.keys import distinct_rows, row_keys
 from era_cache.collection.records import Collection, TextCollection
-from era_cache.collection.stored import LAST_GENERATION, write_collection
+from era_cache.collection.stored import LAST_GENERATION, read_generation, write_collection
 from era_cache.disk.files import make_folder, os_errors, remove_stale_temporaries
 from era_cache.disk.json_files import read_record, write_record
 from era_cache.errors import EncoderError, FingerprintError, StoreError
@@ -193,10 +193,8 @@ class Store:
         Raises:
             FormatError: a version is damaged.
         """
-        return conflict_of(self._stored(name))
-
-    def _stored(self, name: str) -> list[Collection]:
-        return [read_stored_collection(p) for n, _, p in self.collection_paths() if n == name]
+        paths = [path for n, _, path in self.collection_paths() if n == name]
+        return conflict_of([read_stored_collection(path) for path in paths])
 
     def add_pair(self, collection: Collection, sides: Mapping[Side, str]) -> None:
         """Record that a collection was embedded for a pair of encoders.
@@ -246,7 +244,7 @@ class Store:
         folder = self.path / "collections"
         make_folder(folder)
         remove_stale_temporaries(folder)
-        known = self._stored(texts.name)
+        known = [read_generation(p) for n, _, p in self.collection_paths() if n == texts.name]
         return write_collection(folder, texts, lambda digest: next_generation(known, digest))
 
     def vectors(

@@ -6,7 +6,7 @@ that is embedded counts one above those that are there; clocks only break ties.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from era_cache.collection.records import Collection
 
@@ -18,9 +18,9 @@ def recency(collection: Collection) -> tuple[int, str, str]:
     return collection.generation, collection.created, collection.digest
 
 
-def next_generation(known: Sequence[Collection], digest: str) -> int:
-    """The number of a version that is embedded now: one above all others'."""
-    return 1 + max((one.generation for one in known if one.digest != digest), default=0)
+def next_generation(known: Iterable[tuple[str, int]], digest: str) -> int:
+    """The number of a version that is embedded now: one above those of all others, by digest."""
+    return 1 + max((number for other, number in known if other != digest), default=0)
 
 
 def conflict_of(versions: Sequence[Collection]) -> str:
