@@ -23,11 +23,11 @@ from era_cache.types import FloatArray, IntArray
 
 __all__ = ["CANDIDATES", "DOMAINS", "make_results"]
 
-CANDIDATES = ("small", "aligned", "era", "era-dual", "small+", "large")
+CANDIDATES = ("small", "aligned", "era-zero", "era", "era-dual", "small+", "large")
 DOMAINS = ("web", "code/API", "academic", "finance", "legal", "medical")
 MEASURES = ("nDCG@10", "R@100", "RR", "AP")
 _TRAINED = {"era": 0.8, "era-dual": 1.0, "small+": 0.5}
-_UNTRAINED = {"small": 0.0, "aligned": -0.3, "large": 1.4}
+_UNTRAINED = {"small": 0.0, "aligned": -0.3, "era-zero": 0.4, "large": 1.4}
 
 
 def make_results(

@@ -51,10 +51,8 @@ class SplitConfig:
         Raises:
             InputError: an impossible share of labels.
         """
-        if not 0 < self.labels <= 1:
-            raise InputError(
-                f"Share of labels {self.labels}: expected more than 0, at most 1 (100 %)."
-            )
+        if not 0 <= self.labels <= 1:
+            raise InputError(f"Share of labels {self.labels}: expected 0 to 1 (100 %).")
         most = 1 - self.validation - self.test
         if self.rule == "paper" and self.labels > most + 1e-9:
             raise InputError(
@@ -94,6 +92,16 @@ class FitConfig:
     """Whether the chosen setting is trained again on training and validation queries together."""
     scales: tuple[float, ...] = (0.25, 0.5, 1.0)
     """Weights of the aligned large view against the small one at the start of era-dual."""
+    spread: float = 0.25
+    """How far queries are spread over directions that documents use little; 0 for not at all."""
+    spread_shrink: float = 0.1
+    """Share of the documents' moment that is taken as equal in all directions."""
+    zero_scale: float = 0.25
+    """Weight of the aligned large view in era-zero."""
+    zero_temperature: float = 0.07
+    """Of the references of era-zero."""
+    zero_step: tuple[float, int] = (0.25, 8)
+    """Step and number of steps of era-zero."""
     reference_documents: int = 1000
     """Alignment documents that an adapter keeps as references, at most; 0 for none."""
     reference_temperature: float = 0.05
@@ -106,7 +114,7 @@ class FitConfig:
     )
     """Pairs of step and number of steps; held-out labels choose."""
     default_reference_step: tuple[float, int] = (0.5, 2)
-    """What the label-free candidate uses."""
+    """What ``aligned`` uses, and trained candidates until labels choose."""
     memory_steps: tuple[float, ...] = (0.1, 0.2, 0.4)
     """Steps of the memory of labelled queries that held-out labels choose from; empty for none."""
     memory_temperature: float = 0.05

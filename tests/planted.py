@@ -227,15 +227,17 @@ def fit_data(
     noise: float = 0.2,
     exclude: bool = False,
     seed: int = 0,
+    agreeing: float = 0.0,
 ) -> FitData:
     """A problem that training can solve: queries know their document through a warped map.
 
     The large view is a linear, far from orthogonal image of the document; alignment is given on
-    documents under another map, so that only labels tell the right one.
+    documents under another map, so that only labels tell the right one. ``agreeing`` is how much of
+    the queries' map is in that of the documents: at 2 what needs no label works, too.
     """
     corpus = unit(normal(n_docs, 12, seed=seed))
     warp = normal(12, 16, seed=seed + 1)
-    documents = unit(corpus @ normal(12, 16, seed=seed + 2))
+    documents = unit(corpus @ (agreeing * warp + normal(12, 16, seed=seed + 2)))
 
     def queries(first: int, count: int) -> QuerySet:
         rows = torch.arange(first, first + count) % n_docs

@@ -216,8 +216,8 @@ def percent(value: str) -> float:
         share = float(value.rstrip("%")) / 100
     except ValueError:
         share = -1.0
-    if not 0 < share <= 1:
-        raise click.BadParameter(f"{value!r} is not a percentage above 0, at most 100.")
+    if not 0 <= share <= 1:
+        raise click.BadParameter(f"{value!r} is not a percentage from 0 to 100.")
     return round(share, 6)
 
 

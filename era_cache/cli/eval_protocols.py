@@ -178,4 +178,4 @@ def _run(
 
 
 PROTOCOL_COMMANDS = {name: _command(name, name, "20") for name in _WHAT if name != "curve"}
-CURVE_COMMAND = _command("each", "curve", "5,10,20,40")
+CURVE_COMMAND = _command("each", "curve", "0,5,10,20,40")

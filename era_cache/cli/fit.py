@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from era_cache.cli.fit_options import (
     recipe_of,
     shares,
     split_of,
+    without_labels,
 )
 from era_cache.cli.fit_sweep import sweep
 from era_cache.config import FitConfig, PaperConfig
@@ -121,7 +123,8 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
 
     Aligns the two spaces without labels, trains the candidates with the labels of the training
     queries, and keeps the best on held-out labels; if none beats today's small encoder, that is
-    what ships. Test queries are not read. Ctrl-C keeps the best so far.
+    what ships. Without any label era-zero ships, unless the vectors show that something is wrong.
+    Test queries are not read. Ctrl-C keeps the best so far.
 
     \b
     Example:
@@ -136,6 +139,9 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
 
     store = Store.open(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
+    source = click.get_current_context().get_parameter_source("labels")
+    if source is click.core.ParameterSource.DEFAULT:
+        split = without_labels(store, names, split)
     plan = FitPlan(split, recipe, options["candidate"], options["align_with"])
     out: Path = options["out"]
 
@@ -153,7 +159,7 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
     report = fitted(out, plan)
     missing = report.result.missing
     for share in options["curve_shares"]:
-        if share == options["labels"] or missing:
+        if share == split.labels or missing:
             continue
         note(f"all candidates at {share:.0%} of the labels …")
         point = fitted(
@@ -192,7 +198,11 @@ def _summary(report: FitReport) -> dict[str, Any]:
         "adapter": str(report.folder),
         "chosen": result.choice.name,
         "reason": result.choice.reason,
-        "validation": {name: fit.mean for name, fit in result.candidates.items()},
+        "validation": {
+            name: None if math.isnan(fit.mean) else fit.mean
+            for name, fit in result.candidates.items()
+        },
+        "signs": [sign._asdict() for sign in result.signs],
         "options": {name: fit.options for name, fit in result.candidates.items()},
         "missing": list(result.missing),
         "queries": report.queries(),
@@ -205,9 +215,15 @@ def _summary(report: FitReport) -> dict[str, Any]:
 
 def _render(store_path: Path, out: Path, report: FitReport) -> None:
     result, queries = report.result, report.queries()
-    say(
+    labels = (
         f"{queries['train']} training, {queries['validation']} validation and {queries['test']} "
-        f"test queries; queries by {report.encoders.query.spec.name}, documents by "
+        "test queries"
+    )
+    if not queries["train"]:
+        looked_at = sum(sign.queries for sign in result.signs)
+        labels = f"No labels, {looked_at:,} queries looked at, {queries['test']} test queries"
+    say(
+        f"{labels}; queries by {report.encoders.query.spec.name}, documents by "
         f"{report.encoders.document.spec.name}; aligned on {report.alignment_documents:,} "
         "documents."
     )
@@ -224,7 +240,7 @@ def _render(store_path: Path, out: Path, report: FitReport) -> None:
     rows = [
         [
             name,
-            f"{fit.mean:.4f}",
+            "-" if math.isnan(fit.mean) else f"{fit.mean:.4f}",
             "chosen" if name == result.choice.name else "",
             ", ".join(f"{key} {value}" for key, value in fit.options.items()),
         ]
@@ -235,4 +251,10 @@ def _render(store_path: Path, out: Path, report: FitReport) -> None:
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
     say(f"Adapter written to {out} ({spent}, in all {report.seconds:.1f} s).")
     which = "" if len(report.splits) == 1 else f" --collection {quote(next(iter(report.splits)))}"
-    say(f"Next: era-eval {quote(str(store_path))} {quote(str(out))}{which}")
+    if queries["test"]:
+        say(f"Next: era-eval {quote(str(store_path))} {quote(str(out))}{which}")
+    else:
+        say(
+            f"Next: era-search {quote(str(store_path))} {quote(str(out))}{which} shows what it "
+            "changes; era-eval measures it once there are judgements."
+        )

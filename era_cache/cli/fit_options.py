@@ -35,10 +35,11 @@ __all__ = [
     "seeds_option",
     "shares",
     "split_of",
+    "without_labels",
 ]
 
 SPLIT = SplitConfig()
-LABELS_HELP = "Share of the judged queries used for training, in percent."
+LABELS_HELP = "Share of the judged queries used for training, in percent; 0 for no labels at all."
 
 seeds_option = click.option(
     "--split-seeds",
@@ -135,6 +136,16 @@ def split_of(options: Mapping[str, Any]) -> SplitConfig:
     for share in [*given, *options.get("curve_shares", [])]:
         replace(split, labels=share).checked()
     return split
+
+
+def without_labels(store: Store, names: Sequence[str], split: SplitConfig) -> SplitConfig:
+    """The split at no labels, if none of the collections has any; else as it is."""
+    collections = [store.collection(name) for name in names]
+    if any((one.qrels.relevance >= 1).any() for one in collections):
+        return split
+    which = collections[0].name if len(collections) == 1 else "these collections"
+    note(f"No query of {which} has a positive judgement: fitting without labels.")
+    return replace(split, labels=0.0)
 
 
 def reading_of(options: Mapping[str, Any]) -> Reading:

@@ -27,12 +27,17 @@ _SOURCE_NAMES = {
 
 
 class Split(NamedTuple):
-    """Query rows of each part (int64, sorted), and the configuration they came from."""
+    """Query rows of each part (int64, sorted), and the configuration they came from.
+
+    ``unlabelled`` are the other queries of the collection, judged or not, less those whose text is
+    a test query's: fitting may look at them, but reads no judgement of them.
+    """
 
     train: IntArray
     validation: IntArray
     test: IntArray
     config: SplitConfig
+    unlabelled: IntArray = np.zeros(0, dtype=np.int64)
 
     def test_digest(self, collection: Collection) -> str:
         """Digest of the test queries' ids: evaluation checks that it has the same ones."""
@@ -50,9 +55,12 @@ def make_split(collection: Collection, config: SplitConfig) -> Split:
     Rule ``source``: the collection's own train, dev and test; without a dev, a tenth of all is
     taken from train. Training takes the share ``labels`` of what is left, after a shuffle.
 
+    At a share of 0 no label trains or chooses: all but the test queries are unlabelled, and a
+    collection without judgements has nothing but these.
+
     Raises:
         InputError: an unknown rule or an impossible share.
-        FitError: too few judged queries, or no test split in the source.
+        FitError: too few judged queries for any share but 0, or no test split in the source.
     """
     config.checked()
     judged = np.unique(collection.qrels.query_rows[collection.qrels.relevance >= 1])
@@ -63,18 +71,35 @@ def make_split(collection: Collection, config: SplitConfig) -> Split:
         split = _source(collection, shuffled, groups, config)
     else:
         raise InputError(f"Split rule '{config.rule}': expected 'paper' or 'source'.")
+    if not config.labels:
+        none = split.train[:0]
+        return _with_unlabelled(collection, split._replace(train=none, validation=none))
+    if not len(judged):
+        raise FitError(
+            f"{collection.name}: no query has a positive judgement. --labels 0 fits without any; "
+            "judgements can be added later without encoding anything again."
+        )
     for name, rows in (("validation", split.validation), ("test", split.test)):
         if not len(rows):
             raise FitError(
                 f"{collection.name}: no {name} queries ({len(judged)} queries have a positive "
-                "judgement). Judge more queries, at least 10."
+                "judgement). Judge more queries, at least 10, or fit without labels (--labels 0)."
             )
     if not len(split.train):
         raise FitError(
             f"{collection.name}: no training query at {config.labels:.0%} of {len(judged)} judged "
-            "queries. Use a larger share of labels."
+            "queries. Use a larger share of labels, or --labels 0."
         )
-    return split
+    return _with_unlabelled(collection, split)
+
+
+def _with_unlabelled(collection: Collection, split: Split) -> Split:
+    rows = np.arange(len(collection.query_ids), dtype=np.int64)
+    rows = rows[~np.isin(rows, np.concatenate([split.train, split.validation, split.test]))]
+    words = key_words(collection.query_text_keys)
+    _, group = np.unique(words, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    return split._replace(unlabelled=rows[~np.isin(group[rows], group[split.test])])
 
 
 def _shuffle_groups(
@@ -123,6 +148,8 @@ def _source(
         numbers = [i for i, name in enumerate(collection.splits) if name in names]
         mine = np.isin(collection.qrels_split, numbers) & (collection.qrels.relevance >= 1)
         parts[part] = np.unique(collection.qrels.query_rows[mine])
+    if not config.labels and not len(parts["train"]) and len(parts["test"]):
+        return Split(parts["train"], parts["train"], np.sort(parts["test"]), config)
     if not len(parts["test"]) or not len(parts["train"]):
         raise FitError(
             f"{collection.name}: splits {collection.splits} lack a train or a test split. Use the "

@@ -159,11 +159,15 @@ class CandidateMetrics(_Part, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Metrics(_Part, frozen=True, kw_only=True):
-    """``metrics.json``: what held-out labels said. ``alignment`` is there if it was measured."""
+    """``metrics.json``: what held-out labels said. ``alignment`` is there if it was measured.
+
+    ``signs`` are what the vectors of each collection say without labels (``fitting.signs``).
+    """
 
     primary: str = ""
     judging_queries: Count | None = None
     missing: list[str] | UnsetType = UNSET
     alignment: dict[str, Any] | UnsetType | None = UNSET
+    signs: list[dict[str, Any]] = []
     candidates: dict[str, CandidateMetrics] = {}
     seconds: dict[str, float] = {}

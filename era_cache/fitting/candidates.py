@@ -5,11 +5,12 @@ In: nothing. Out: tables by name; whatever lists, shows or fits candidates takes
 
 from __future__ import annotations
 
-__all__ = ["CANDIDATES", "DEFAULT", "TRAINED", "VIEWS_READ"]
+__all__ = ["CANDIDATES", "DEFAULT", "TRAINED", "UNTRAINED", "VIEWS_READ"]
 
 CANDIDATES = {
     "small": "the small encoder's own query: today's index as it is",
     "aligned": "the large query through the label-free map",
+    "era-zero": "small and large query together, without labels",
     "era": "aligned, then trained with labels (large query only)",
     "era-dual": "small and large query together, trained with labels",
     "small+": "the small query alone, trained with labels",
@@ -18,11 +19,14 @@ CANDIDATES = {
 """Name to description, in the order in which they are shown."""
 DEFAULT = tuple(name for name in CANDIDATES if name != "paper")
 """Those of the default recipe."""
+UNTRAINED = ("small", "aligned", "era-zero")
+"""Those that no label has a part in."""
 TRAINED = ("era", "era-dual", "small+")
 """Those that the default recipe trains, in the order in which it does."""
 VIEWS_READ = {
     "small": ("small",),
     "aligned": ("large",),
+    "era-zero": ("small", "large"),
     "era": ("large",),
     "era-dual": ("small", "large"),
     "small+": ("small",),

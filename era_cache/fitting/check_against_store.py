@@ -15,9 +15,14 @@ import numpy as np
 from era_cache.collection.keys import text_keys
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
-from era_cache.errors import FingerprintError, FormatError, InputError
+from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.fitting.adapter import Adapter
-from era_cache.fitting.adapter_config import AdapterConfig, FittedOn, NamedCollection
+from era_cache.fitting.adapter_config import (
+    AdapterConfig,
+    FittedOn,
+    NamedCollection,
+    SplitRecord,
+)
 from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, load_config
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.store.store import Store
@@ -49,6 +54,7 @@ def fitted_on(
 
     Raises:
         FingerprintError: another version or split of the collection.
+        FitError: it was fitted without judgements, and there are none yet.
         FormatError: ``config.json`` is incomplete.
         InputError: ``wanted`` is None and there are several.
         StoreError: the store lacks it.
@@ -64,6 +70,11 @@ def fitted_on(
         name = next((n for n, one in known.items() if name == _versioned(one.collection)), name)
     if name in known:
         wanted_one, recorded = known[name].collection, known[name].split
+        if recorded.queries is not None and not recorded.queries.test:
+            return (
+                *_judged_later(store, wanted_one.name, recorded),
+                _encoders(store, folder, config),
+            )
         collection = store.collection(_versioned(wanted_one))
         split = make_split(collection, recorded.config())
         tested = split.test_digest(collection)
@@ -80,14 +91,30 @@ def fitted_on(
                 f"{collection.name}; queries of {name} may be among its training queries."
             )
         split = _unseen(store, collection, known)
+    return collection, split, _encoders(store, folder, config)
+
+
+def _judged_later(store: Store, name: str, recorded: SplitRecord) -> tuple[Collection, Split]:
+    """The newest version of a collection whose queries had no judgement when it was fitted on."""
+    collection = store.collection(name)
+    split = make_split(collection, recorded.config())
+    if not len(split.test):
+        raise FitError(
+            f"{collection.name}: no query has a positive judgement, so that nothing can be "
+            "measured. Add judgements (qrels) to the collection's folder and run the same "
+            "era-embed again; vectors that are there are not encoded anew."
+        )
+    return collection, split
+
+
+def _encoders(store: Store, folder: Path, config: AdapterConfig) -> Encoders:
     named = config.encoders or {}
     missing = [side for side in Encoders._fields if side not in named]
     if missing:
         raise FormatError(
             f"{folder / 'config.json'}: incomplete: no encoder of {', '.join(missing)}."
         )
-    encoders = Encoders(*(store.encoder(named[side].fingerprint) for side in Encoders._fields))
-    return collection, split, encoders
+    return Encoders(*(store.encoder(named[side].fingerprint) for side in Encoders._fields))
 
 
 def curve_points(folder: Path, config: AdapterConfig) -> dict[Path, AdapterConfig]:

@@ -1,6 +1,7 @@
-"""Which candidate ships: never one that is worse than doing nothing, as far as labels can tell.
+"""Which candidate ships: never one that is worse than doing nothing, as far as one can tell.
 
-In: candidates with the values of the queries that judge them. Out: the name of one, and why.
+In: candidates with the values of the queries that judge them, and signs that need no label. Out:
+the name of one, and why.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from era_cache.errors import InputError
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import PRIMARY, macro, weights_of
+from era_cache.fitting.signs import Signs
 
 if TYPE_CHECKING:
     from era_cache.types import FloatArray
@@ -21,6 +23,8 @@ __all__ = ["FEW_JUDGES", "Choice", "choose"]
 
 FEW_JUDGES = 30
 """Below so many judging queries a standard error is a guess."""
+_FEW_CLEARLY = 2.0
+"""Standard errors by which few labels must prefer a trained candidate."""
 
 
 class Choice(NamedTuple):
@@ -30,22 +34,29 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
-    """Choose by held-out means: the best candidate that is clearly better than ``small``.
+def choose(
+    fits: Mapping[str, Fitted], candidate: str = "auto", signs: Sequence[Signs] = ()
+) -> Choice:
+    """Choose by signs first, then by held-out means.
 
-    Without small queries there is no ``small``, and ``aligned`` is what must be beaten.
+    1. Signs that something is broken: ``small``, today's index as it is.
+    2. Otherwise ``era-zero``, which needs no label, unless labels say that it is worse than
+       ``small``.
+    3. Or a trained candidate, if its mean exceeds that of ``small`` by more than one standard error
+       of the paired difference and is not behind ``era-zero`` by one: fold models have fewer
+       labels than what ships, so that a tie is none. Of those within one standard error of the
+       best, ``era-dual`` is taken, which leans on both encoders (the one-standard-error rule of
+       Breiman et al., Classification and Regression Trees, 1984). Of several collections none may
+       lose clearly (``_harmed``). With fewer than 30 judging queries a standard error is a guess:
+       only ``era-dual`` is tried, and must be ahead of both by two.
 
-    Of adapters within one standard error of the best, ``era-dual`` is taken, which leans on both
-    encoders (the one-standard-error rule of Breiman et al., Classification and Regression Trees,
-    1984). To ship, its mean must exceed that of ``small`` by more than one standard error of the
-    paired difference; otherwise doing nothing is as good, and ``small`` ships. Of several
-    collections none may lose clearly (``_harmed``). With fewer than 30 judging
-    queries a standard error is a guess: only ``era-dual`` is then tried, and ships if its mean is
-    higher and the large model is known to know the documents (option ``knows_documents``).
+    Without small queries there are neither ``small`` nor ``era-zero``, and ``aligned`` is what must
+    be beaten.
 
     Args:
         fits: all candidates, ``small`` or at least ``aligned`` among them.
         candidate: ``auto``, or a name that is chosen without comparison.
+        signs: of each collection.
 
     Raises:
         InputError: there is no such candidate.
@@ -55,35 +66,79 @@ def choose(fits: Mapping[str, Fitted], candidate: str = "auto") -> Choice:
             raise InputError(f"No candidate '{candidate}'; there are: {', '.join(fits)}.")
         return Choice(candidate, "asked for with --candidate")
     base = "small" if "small" in fits else "aligned"
-    what = "the small encoder's own queries" if base == "small" else "the label-free map"
+    problems = list(dict.fromkeys(text for sign in signs for text in sign.problems()))
+    if problems and base == "small":
+        return Choice(base, f"no adapter can be trusted: {'; '.join(problems)}")
     queries = sum(len(values) for values in fits[base].values)
-    few = queries < FEW_JUDGES and base == "small" and "era-dual" in fits
-    only = f" (of {queries} judging queries only era-dual was tried)" if few else ""
-    harmful = [name for name in fits if _harmed(fits[name], fits[base])]
-    tried = [base, "era-dual"] if few else list(fits)
-    name = max((n for n in tried if n not in harmful), key=lambda n: fits[n].mean)
-    if name != base and "era-dual" in fits and "era-dual" not in harmful:
-        # One-standard-error rule: the adapter that leans on both encoders, unless one is clearly
-        # better. The best of several means is in part the luckiest.
-        ahead = _differences(fits[name], fits["era-dual"])
-        if macro(ahead) <= _standard_error(ahead):
-            name = "era-dual"
-    if harmful and len(fits[base].values) > 1:
-        only += f"; harmful to a collection: {', '.join(harmful)}"
-    if name == base:
-        return Choice(base, f"no adapter beat {what} on held-out labels{only}")
-    differences = _differences(fits[name], fits[base])
-    error = _standard_error(differences)
-    gain = macro(differences)
-    counted = (
-        f"held-out {PRIMARY} {fits[name].mean:.3f} against {fits[base].mean:.3f} of {base} "
-        f"({gain:+.3f}, standard error {error:.3f}, {queries} queries)"
+    if not queries:
+        return Choice("era-zero", _unmeasured(signs))
+    return _by_labels(fits, base, queries)
+
+
+def _unmeasured(signs: Sequence[Signs]) -> str:
+    """What speaks for a candidate that nothing was measured of."""
+    seen = sum(sign.queries for sign in signs)
+    known = [sign.found for sign in signs if sign.found is not None]
+    text = "no label, so that nothing was measured on this collection; "
+    if known:
+        text += f"{min(known):.0%} of held-out alignment documents find themselves among ten, "
+    if not seen:
+        return f"{text}and no query was there to look at: a wrong query prompt would not be seen"
+    agreed = [sign.agreement for sign in signs if sign.agreement is not None]
+    return (
+        f"{text}and both models agree on the neighbours of {seen:,} queries (correlation "
+        f"{min(agreed):.2f}), as they do where era-zero was better than small on other collections"
     )
-    if gain > error:
-        return Choice(name, f"best on held-out labels: {counted}{only}")
-    if few and fits[name].options.get("knows_documents"):
-        return Choice(name, f"better on few held-out labels: {counted}{only}")
-    return Choice(base, f"{name} is not better than {base} by one standard error: {counted}{only}")
+
+
+def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
+    """Steps 2 and 3."""
+    few = queries < FEW_JUDGES and base == "small"
+    harmful = [name for name in fits if name != base and _harmed(fits[name], fits[base])]
+    rival = base
+    if "era-zero" in fits and "era-zero" not in harmful:
+        ahead = _differences(fits["era-zero"], fits[base])
+        if macro(ahead) > (-_standard_error(ahead) if few else 0):
+            rival = "era-zero"
+    tried = ["era-dual"] if few else list(fits)
+    tried = [n for n in tried if n in fits and n not in harmful and n not in (base, rival)]
+    note = f" (of {queries} judging queries only era-dual was tried)" if few else ""
+    if harmful and len(fits[base].values) > 1:
+        note += f"; harmful to a collection: {', '.join(harmful)}"
+    if tried:
+        name = max(tried, key=lambda n: fits[n].mean)
+        if "era-dual" in tried:
+            # The best of several means is in part the luckiest.
+            ahead = _differences(fits[name], fits["era-dual"])
+            if macro(ahead) <= _standard_error(ahead):
+                name = "era-dual"
+        counted = _counted(fits, name, base, queries)
+        least = _FEW_CLEARLY if few else 1.0
+        behind = _FEW_CLEARLY if few else -1.0
+        if _ahead(fits, name, base, least) and (rival == base or _ahead(fits, name, rival, behind)):
+            return Choice(name, f"best on held-out labels: {counted}{note}")
+        if rival == base and fits[name].mean > fits[base].mean:
+            by = "two standard errors" if few else "one standard error"
+            return Choice(base, f"{name} is not better than {base} by {by}: {counted}{note}")
+    if rival != base:
+        counted = _counted(fits, rival, base, queries)
+        return Choice(rival, f"labels do not clearly prefer a trained adapter: {counted}{note}")
+    what = "the small encoder's own queries" if base == "small" else "the label-free map"
+    return Choice(base, f"no adapter beat {what} on held-out labels{note}")
+
+
+def _ahead(fits: Mapping[str, Fitted], name: str, other: str, errors: float) -> bool:
+    """Whether a candidate's mean is that of another plus more than so many standard errors."""
+    gains = _differences(fits[name], fits[other])
+    return macro(gains) > errors * _standard_error(gains)
+
+
+def _counted(fits: Mapping[str, Fitted], name: str, base: str, queries: int) -> str:
+    gains = _differences(fits[name], fits[base])
+    return (
+        f"held-out {PRIMARY} {fits[name].mean:.3f} against {fits[base].mean:.3f} of {base} "
+        f"({macro(gains):+.3f}, standard error {_standard_error(gains):.3f}, {queries} queries)"
+    )
 
 
 def _differences(fit: Fitted, base: Fitted) -> list[FloatArray]:

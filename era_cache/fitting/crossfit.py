@@ -13,7 +13,7 @@ import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Adapter, References, unit
-from era_cache.fitting.held_out import BETTER, PRIMARY, Judge, Part, macro
+from era_cache.fitting.held_out import BETTER, PRIMARY, Judge, Part, luck, macro
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.mining import STRATEGIES
 from era_cache.fitting.softmax_documents import task_of
@@ -32,8 +32,9 @@ __all__ = ["Fitted", "Request", "crossfit", "crossfit_all"]
 class Fitted(NamedTuple):
     """An adapter and how it did on the queries that judge.
 
-    ``values`` has, for each collection, (n,) float64 values of the primary measure; ``options``
-    (JSON) say what produced it.
+    ``values`` has, for each collection, (n,) float64 values of the primary measure, less what
+    choosing settings on these very queries added (``luck``); ``options`` (JSON) say what produced
+    it.
     """
 
     adapter: Adapter
@@ -223,6 +224,9 @@ class _Group:
             return self._tasks
 
         best = [self._point(stack, stack.origin, rows, i) for i, rows in enumerate(mine)]
+        tried: list[dict[float | None, tuple[FloatArray, ...]]] = [
+            {None: point.values} for point in best
+        ]
         path = stack.path(
             self._config.strengths,
             self._config.iterations,
@@ -231,12 +235,13 @@ class _Group:
         for strength, parameters in zip(self._config.strengths, path, strict=False):
             for number, rows in enumerate(mine):
                 point = self._point(stack, parameters, rows, number, strength)
+                tried[number][strength] = point.values
                 if point.mean > best[number].mean + BETTER:
                     best[number] = point
             values = ", ".join(f"{point.mean:.4f}" for point in best[:4])
             self._tell(f"strength {strength:g}: best held-out {PRIMARY} so far {values}")
         return [
-            self._finish(stack, number, mine[number], best[number], refit)
+            self._finish(stack, number, mine[number], best[number], tried[number], refit)
             for number in range(len(self._requests))
         ]
 
@@ -252,9 +257,19 @@ class _Group:
         mapped = self._judges[number].held_out(stack, own, rows.start, self._inputs)
         return _Point(strength, own, mapped, self._judges[number].values(mapped))
 
-    def _finish(self, stack: Stack, number: int, rows: slice, point: _Point, refit: bool) -> Fitted:
+    def _finish(
+        self,
+        stack: Stack,
+        number: int,
+        rows: slice,
+        point: _Point,
+        tried: Mapping[float | None, tuple[FloatArray, ...]],
+        refit: bool,
+    ) -> Fitted:
         request, judge = self._requests[number], self._judges[number]
         values = judge.choose_tables(point.mapped, point.values)
+        owed = luck(list(tried.values()), list(tried).index(point.strength))
+        values = tuple(v - less for v, less in zip(values, owed, strict=True))
         options: dict[str, float | int | str] = {
             "strength": "start" if point.strength is None else point.strength,
             **judge.options(),

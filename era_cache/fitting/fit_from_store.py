@@ -37,6 +37,7 @@ from era_cache.fitting.adapter_folder import (
 )
 from era_cache.fitting.alignment.quality import compare_alignments
 from era_cache.fitting.alignment.self_retrieval import SelfRetrieval
+from era_cache.fitting.candidates import UNTRAINED
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.model_card import model_card
@@ -157,7 +158,7 @@ def fit_to_folder(
             ready=ready,
         )
     alignment = _alignment_quality(inputs.data, plan.recipe)
-    trained = set(result.candidates) - {"small", "aligned"}
+    trained = set(result.candidates) - set(UNTRAINED)
     if not (ready and trained == set(ready) and load_config(folder).chosen == result.choice.name):
         # Else all of it is there, perhaps with a curve and an evaluation.
         _save(folder, result, config, alignment)
@@ -299,7 +300,7 @@ def _interrupted(folder: Path, config: AdapterConfig, judges: Sequence[int]) -> 
             f"{folder}: fitted with another {', '.join(differing)}; --resume goes on with the same "
             "command only. Leave it out to fit again."
         )
-    done = [name for name in old.candidates if name not in ("small", "aligned", "paper")]
+    done = [name for name in old.candidates if name not in (*UNTRAINED, "paper")]
     fields = [f"{name}.{i}" for name in old.candidates for i in range(len(judges))]
     values = load_held_out(folder, fields) or {}
     whole = values and all(

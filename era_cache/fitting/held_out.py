@@ -6,8 +6,11 @@ query, and the reference tables that help.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import References, unit
@@ -27,6 +30,7 @@ __all__ = [
     "Judge",
     "Part",
     "document_references",
+    "luck",
     "macro",
     "values_of",
     "weights_of",
@@ -52,13 +56,49 @@ def weights_of(values: Sequence[FloatArray]) -> list[float]:
     queries does not outvote hundreds.
     """
     counts = [min(len(v), _FULL_WEIGHT) for v in values]
-    return [count / sum(counts) for count in counts]
+    return [count / max(1, sum(counts)) for count in counts]
 
 
 def macro(values: Sequence[FloatArray]) -> float:
-    """Mean over collections, by ``weights_of``, of the mean over queries."""
+    """Mean over collections, by ``weights_of``, of the mean over queries; NaN without queries."""
     weights = weights_of(values)
+    if not any(weights):
+        return math.nan
     return sum(w * float(v.mean()) for w, v in zip(weights, values, strict=True) if w)
+
+
+def luck(
+    settings: Sequence[tuple[FloatArray, ...]], chosen: int, folds: int = 5
+) -> tuple[FloatArray, ...]:
+    """What choosing the best of several settings adds to the values of those that chose.
+
+    Queries that choose a setting flatter it. Here each query is judged under the setting that the
+    other folds' queries choose; the difference is what the choice owes to these very queries.
+
+    Args:
+        settings: for each setting and collection, (n,) values of the same judging queries.
+        chosen: the setting that all of them together choose.
+        folds: parts of the judging queries, at most one query each.
+
+    Returns:
+        For each collection (n,) float64 to take off the values under the chosen setting.
+    """
+    counts = [len(values) for values in settings[0]]
+    folds = max(1, min(folds, sum(counts)))
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    places = [(start + np.arange(n)) % folds for start, n in zip(first, counts, strict=True)]
+    lucky = [np.zeros(count) for count in counts]
+    for fold in range(folds if folds > 1 else 0):
+        means = [
+            macro([v[place != fold] for v, place in zip(values, places, strict=True)])
+            for values in settings
+        ]
+        theirs = int(np.argmax(means))  # of equals the first, which is the simpler
+        for mine, ours, other, place in zip(
+            lucky, settings[chosen], settings[theirs], places, strict=True
+        ):
+            mine[place == fold] = (ours - other)[place == fold]
+    return tuple(lucky)
 
 
 def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData) -> FloatArray:
@@ -75,6 +115,8 @@ def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: Fit
     """
     import torch
 
+    if not len(rows):
+        return np.zeros(0)
     exclude = None
     if queries.exclude is not None:
         exclude = queries.exclude[torch.from_numpy(rows).to(mapped.device)]
@@ -225,9 +267,11 @@ class Judge:
             values: what ``values`` gave for them with the tables as they are now.
 
         Returns:
-            The values with the tables as chosen.
+            The values with the tables as chosen, less what the choice owes to luck.
         """
         best = values
+        tried: list[tuple[FloatArray, ...]] = []
+        kept = 0
         if self._documents is not None:
             table = chosen = self._documents
             first = True
@@ -235,18 +279,27 @@ class Judge:
                 self._documents = table._replace(step=step, steps=steps)
                 same = (step, steps) == (table.step, table.steps)
                 found = values if same else self.values(mapped)
+                tried.append(found)
                 if first or macro(found) > macro(best) + BETTER:
                     best, chosen, first = found, self._documents, False
+                    kept = len(tried) - 1
             self._documents = chosen
+        tried = tried or [values]
+        # The memory is added to what the references left, which is a setting, too.
+        owed = luck(tried, kept)
+        tried, kept = [best], 0
         memory = None
         for contrast in (True, False):
             for step in self._config.memory_steps:
                 self._memory_step = (step, contrast)
                 found = self.values(mapped)
+                tried.append(found)
                 if macro(found) > macro(best) + BETTER:
                     best, memory = found, self._memory_step
+                    kept = len(tried) - 1
         self._memory_step = memory
-        return best
+        more = luck(tried, kept)
+        return tuple(v - a - b for v, a, b in zip(best, owed, more, strict=True))
 
     def options(self) -> dict[str, float | int | str]:
         """What was chosen, for the record."""

@@ -5,6 +5,7 @@ In: what the folder says of itself. Out: Markdown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from era_cache.fitting.adapter_config import AdapterConfig
@@ -18,7 +19,7 @@ def model_card(config: AdapterConfig, means: Mapping[str, float]) -> str:
 
     Args:
         config: of the folder, with ``encoders`` and ``split``.
-        means: candidate to its held-out mean.
+        means: candidate to its held-out mean; NaN where no label judges.
     """
     fitted, encoders = config.fitted_on(), config.encoders or {}
     query, document, split = encoders["query"], encoders["document"], fitted[0].split
@@ -26,8 +27,21 @@ def model_card(config: AdapterConfig, means: Mapping[str, float]) -> str:
     parts = [one.split.queries for one in fitted if one.split.queries is not None]
     train, validation = sum(p.train for p in parts), sum(p.validation for p in parts)
     rows = "\n".join(
-        f"| {name}{' **(chosen)**' if name == config.chosen else ''} | {mean:.4f} |"
+        f"| {name}{' **(chosen)**' if name == config.chosen else ''} | "
+        f"{'not measured' if math.isnan(mean) else f'{mean:.4f}'} |"
         for name, mean in means.items()
+    )
+    how = (
+        f"Fitted on {train} training and {validation} validation queries\n({split.labels:.0%} of "
+        f"the labels, split seed {split.seed}), aligned on"
+        if train
+        else "Fitted without any label, aligned on"
+    )
+    said = (
+        "Held-out values are corrected for the choices they made; measure with\n`era-eval`."
+        if train
+        else "Nothing was measured on this collection; measure with `era-eval` once there are\n"
+        "judgements."
     )
     return f"""# Retrieval adapter for {names}
 
@@ -39,11 +53,9 @@ stay as they are. Chosen candidate: **{config.chosen}** — {config.choice_reaso
 |---|---|
 {rows}
 
-Fitted on {train} training and {validation} validation queries
-({split.labels:.0%} of the labels, split seed {split.seed}), aligned on
+{how}
 {config.alignment_documents} documents, with ERA Cache {config.environment["era_cache"]}. Test
-queries took no part. Held-out values are a little optimistic, since they made choices; measure with
-`era-eval`.
+queries took no part. {said}
 
 The files hold vectors of alignment documents and of labelled queries (its references): share them
 as you would share those texts' vectors.

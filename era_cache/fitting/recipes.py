@@ -9,22 +9,28 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.adapter_config import CandidateMetrics, Metrics
 from era_cache.fitting.alignment.methods import align_paper
-from era_cache.fitting.alignment.quality import compare_alignments
 from era_cache.fitting.candidates import DEFAULT, TRAINED, VIEWS_READ
-from era_cache.fitting.choice import FEW_JUDGES, Choice, choose
+from era_cache.fitting.choice import Choice, choose
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.held_out import PRIMARY, Part, document_references
+from era_cache.fitting.label_free import joined_start, label_free, spread
 from era_cache.fitting.paper import train_paper
-from era_cache.fitting.starts import align, choose_scale, joined_start, untrained
+from era_cache.fitting.signs import Signs, signs_of
+from era_cache.fitting.starts import align, choose_scale, untrained
 from era_cache.fitting.tensors import Documents, FitData
-from era_cache.fitting.who_judges import Labelled, labels_together, merged
+from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["FitResult", "fit_candidates", "fit_paper", "parts_of"]
 
@@ -32,22 +38,28 @@ Progress = Callable[[str], None]
 
 
 class FitResult(NamedTuple):
-    """All candidates by name, the choice, seconds by step, and what an interruption left out."""
+    """All candidates by name, the choice, seconds by step, and what an interruption left out.
+
+    ``signs`` are of each collection; empty where nothing was looked at.
+    """
 
     candidates: dict[str, Fitted]
     choice: Choice
     seconds: dict[str, float]
     missing: tuple[str, ...] = ()
+    signs: tuple[Signs, ...] = ()
 
     def metrics(self) -> Metrics:
         """What ``metrics.json`` says of a fit."""
         first = next(iter(self.candidates.values()))
+        judges = sum(len(values) for values in first.values)
         return Metrics(
             primary=str(PRIMARY),
-            judging_queries=sum(len(values) for values in first.values),
+            judging_queries=judges,
             missing=list(self.missing),
+            signs=[sign._asdict() for sign in self.signs],
             candidates={
-                name: CandidateMetrics(validation=fit.mean, options=fit.options)
+                name: CandidateMetrics(validation=fit.mean if judges else None, options=fit.options)
                 for name, fit in self.candidates.items()
             },
             seconds={name: round(value, 3) for name, value in self.seconds.items()},
@@ -60,7 +72,7 @@ def parts_of(data: FitData | Sequence[FitData], config: FitConfig) -> list[Part]
     Raises:
         FitError: no labelled query has a positive document, or only one of all queries has.
     """
-    several = [data] if isinstance(data, FitData) else list(data)
+    several = _several(data)
     sets = [Labelled(merged(one.train, one.validation), len(one.train.ids)) for one in several]
     labels = labels_together(sets, config)
     parts = [Part(one, mine) for one, mine in zip(several, labels, strict=True)]
@@ -75,6 +87,18 @@ def parts_of(data: FitData | Sequence[FitData], config: FitConfig) -> list[Part]
     return parts
 
 
+def _several(data: FitData | Sequence[FitData]) -> list[FitData]:
+    return [data] if isinstance(data, FitData) else list(data)
+
+
+def _parts(data: Sequence[FitData], config: FitConfig) -> list[Part]:
+    """As ``parts_of``; where no query trains or judges, no query has a part."""
+    if any(len(one.train.ids) or len(one.validation.ids) for one in data):
+        return parts_of(data, config)
+    nobody = np.zeros(0, dtype=np.int64)
+    return [Part(one, Labels(one.train, (), nobody, nobody)) for one in data]
+
+
 def fit_candidates(
     data: FitData | Sequence[FitData],
     config: FitConfig,
@@ -85,6 +109,9 @@ def fit_candidates(
     ready: Mapping[str, Fitted] | None = None,
 ) -> FitResult:
     """Align, train and choose, by the default recipe.
+
+    Without training and validation queries there are the candidates that no label has a part in,
+    and signs choose between them.
 
     Ctrl-C during a candidate leaves it and those after it out; what is ready is chosen from.
 
@@ -106,8 +133,14 @@ def fit_candidates(
         raise InputError(f"No candidate '{candidate}'; there are: {', '.join(DEFAULT)}.")
     tell = progress or (lambda _text: None)
     seconds: dict[str, float] = {}
-    parts = parts_of(data, config)
+    parts = _parts(_several(data), config)
     has_small = all("small" in part.data.train.views for part in parts)
+    judged = any(len(part.labels.judges) for part in parts)
+    if not (judged or has_small):
+        raise FitError(
+            "Without labels the small model's queries are needed: the large ones alone do worse "
+            "than today's index."
+        )
     fits = {"small": untrained(_as_it_is(parts), parts)} if has_small else {}
     with _timed(seconds, "align"):
         tell("aligned")
@@ -115,7 +148,19 @@ def fit_candidates(
         references = document_references(parts, config, documents)
         fit = untrained(aligned, parts, references)
         fits["aligned"] = fit._replace(options={"align": method})
+    indexes = [part.data.corpus for part in parts] + [small for _, small in documents]
+    begin = _Begin(aligned.weight, spread(indexes, config), references)
+    signs: tuple[Signs, ...] = ()
+    if has_small:
+        with _timed(seconds, "era-zero"):
+            zero = label_free(*begin, config)
+            fits["era-zero"] = untrained(zero, parts)
+            signs = tuple(signs_of(part.data, config.seed) for part in parts)
     missing: list[str] = []
+    if not judged:
+        if candidate not in ("auto", *fits):
+            raise FitError(f"Candidate '{candidate}' is trained with labels; there are none.")
+        return FitResult(fits, choose(fits, candidate, signs), seconds, signs=signs)
     for name in TRAINED if has_small else ("era",):
         if ready is not None and name in ready:
             fits[name] = ready[name]
@@ -126,12 +171,20 @@ def fit_candidates(
         tell(name)
         try:
             with _timed(seconds, name):
-                fits[name] = _trained(name, parts, config, aligned, references, tell)
+                fits[name] = _trained(name, parts, config, begin, tell)
         except KeyboardInterrupt:
             missing.append(name)
     if candidate in missing:
         raise FitError(f"Interrupted before {candidate} was fitted; the same command begins anew.")
-    return FitResult(fits, choose(fits, candidate), seconds, tuple(missing))
+    return FitResult(fits, choose(fits, candidate, signs), seconds, tuple(missing), signs)
+
+
+class _Begin(NamedTuple):
+    """What every candidate begins with: the label-free map, the spread of queries, references."""
+
+    aligned: torch.Tensor
+    spread: torch.Tensor
+    references: References | None
 
 
 def _as_it_is(parts: Sequence[Part]) -> Adapter:
@@ -143,42 +196,27 @@ def _as_it_is(parts: Sequence[Part]) -> Adapter:
 
 
 def _trained(
-    name: str,
-    parts: Sequence[Part],
-    config: FitConfig,
-    aligned: Adapter,
-    references: References | None,
-    tell: Progress,
+    name: str, parts: Sequence[Part], config: FitConfig, begin: _Begin, tell: Progress
 ) -> Fitted:
     """One of the candidates that are trained, from its start."""
     options: dict[str, float | int | str] = {}
-    known: dict[str, float | int | str] = {}
-    start = aligned.weight
+    owed = None
+    references = begin.references
     if name == "small+":
-        start, references = _as_it_is(parts).weight, None
-    elif name == "era-dual":
-        options["scale"] = scale = choose_scale(parts, start, references, config)
-        start = joined_start(start, scale)
-        if sum(len(part.labels.judges) for part in parts) < FEW_JUDGES:
-            known["knows_documents"] = int(_knows_documents(parts, config))
+        start, references = begin.spread, None
+    elif name == "era":
+        start = begin.spread @ begin.aligned
+    else:
+        options["scale"], owed = choose_scale(
+            parts, begin.aligned, begin.spread, references, config
+        )
+        start = joined_start(begin.aligned, float(options["scale"]), begin.spread)
     request = Request(parts, VIEWS_READ[name], start, config, references)
     fit = crossfit(request, tell=lambda text: tell(f"{name}, {text}"))
-    return fit._replace(options={**options, **fit.options, **known})
-
-
-def _knows_documents(parts: Sequence[Part], config: FitConfig) -> bool:
-    """Whether held-out alignment documents find themselves among ten, half of them at least.
-
-    A large model that tells documents no better than chance has nothing to say of queries either.
-    """
-    import torch
-
-    large = torch.cat([part.data.align_large for part in parts]).cpu()
-    small = torch.cat([part.data.align_small for part in parts]).cpu()
-    if len(large) < FEW_JUDGES:
-        return False
-    found = compare_alignments(large, small, ["procrustes"], config.seed)["procrustes"]
-    return found.recall_at_10 >= 0.5
+    values = fit.values
+    if owed is not None:
+        values = tuple(v - less for v, less in zip(values, owed, strict=True))
+    return fit._replace(values=values, options={**options, **fit.options})
 
 
 def fit_paper(data: FitData, config: PaperConfig, *, progress: Progress | None = None) -> FitResult:

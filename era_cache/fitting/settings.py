@@ -41,6 +41,10 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "folds": (2, _LARGEST),
     "few_folds": (2, _LARGEST),
     "many_labels": (1, _LARGEST),
+    "spread": (0, 1),
+    "spread_shrink": (1e-6, 1),
+    "zero_scale": (0, 1e6),
+    "zero_temperature": _POSITIVE,
     "reference_documents": (0, _LARGEST),
     "reference_temperature": _POSITIVE,
     "memory_temperature": _POSITIVE,
@@ -52,6 +56,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "stack_bytes": (1 << 20, _LARGEST),
 }
 """Least and largest value of every number."""
+_SINGLE_STEPS = ("default_reference_step", "zero_step")
 
 
 def _boolean(text: str) -> bool:
@@ -79,7 +84,7 @@ def _parser(name: str) -> tuple[Callable[[str], Any], str]:
         return _numbers, "numbers with / between them, such as 24/8/2.5"
     if name == "reference_steps":
         return _steps, "steps with / between them, such as 0/0.25/0.5x2"
-    if name == "default_reference_step":
+    if name in _SINGLE_STEPS:
         return _step, "a step and how often, such as 0.5x2"
     default = getattr(FitConfig(), name)
     if isinstance(default, bool):
@@ -113,7 +118,7 @@ def shown(name: str, value: Any) -> Any:
     """A setting's value as ``parse_setting`` reads it; plain values stay as they are."""
     if not isinstance(value, tuple):
         return value
-    several = (value,) if name == "default_reference_step" else value
+    several = (value,) if name in _SINGLE_STEPS else value
     return "/".join(
         "x".join(map(_digits, one)) if isinstance(one, tuple) else _digits(one) for one in several
     )
@@ -165,7 +170,7 @@ def checked(config: FitConfig) -> FitConfig:
             raise InputError(f"{name} {values[name]}: expected at most {most}.")
     steps = {
         "reference_steps": config.reference_steps,
-        "default_reference_step": (config.default_reference_step,),
+        **{name: (values[name],) for name in _SINGLE_STEPS},
     }
     lists = {
         "strengths": config.strengths,

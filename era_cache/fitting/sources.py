@@ -124,7 +124,7 @@ def load_sources(
 
 
 def _apart(collections: Sequence[Collection], splits: Sequence[Split]) -> list[Split]:
-    """Leave out training and validation queries whose text is a test query of any collection."""
+    """Leave out all but test queries whose text is a test query of any collection."""
     tested = np.concatenate(
         [text_keys(c)[split.test] for c, split in zip(collections, splits, strict=True)]
     )
@@ -133,7 +133,8 @@ def _apart(collections: Sequence[Collection], splits: Sequence[Split]) -> list[S
         keys = text_keys(collection)
         train = split.train[~np.isin(keys[split.train], tested)]
         validation = split.validation[~np.isin(keys[split.validation], tested)]
-        apart.append(split._replace(train=train, validation=validation))
+        unlabelled = split.unlabelled[~np.isin(keys[split.unlabelled], tested)]
+        apart.append(split._replace(train=train, validation=validation, unlabelled=unlabelled))
     return apart
 
 

@@ -15,16 +15,18 @@ from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.alignment.methods import ALIGNMENTS, align_rows
 from era_cache.fitting.candidates import VIEWS_READ
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.held_out import Part, document_references, values_of
+from era_cache.fitting.held_out import Part, document_references, luck, macro, values_of
+from era_cache.fitting.label_free import joined_start
 from era_cache.fitting.tensors import Documents
+from era_cache.types import FloatArray
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ALIGN_TEXTS", "align", "choose_scale", "joined_start", "untrained"]
+__all__ = ["ALIGN_TEXTS", "align", "choose_scale", "untrained"]
 
 ALIGN_TEXTS = ("documents", "queries", "both")
-"""What the spaces may be aligned on; queries are those of training only."""
+"""What the spaces may be aligned on; queries are those of training, else those without labels."""
 
 
 def untrained(
@@ -47,7 +49,7 @@ def align(
     """The label-free map of the texts that the configuration asks for, and the method's name.
 
     ``auto`` takes the method whose untrained map ranks best for the labelled queries, which no
-    training has used yet; of equal ones the first.
+    training has used yet; of equal ones, and without labels, the first.
 
     Args:
         parts: the collections.
@@ -69,7 +71,10 @@ def align(
         if config.align_texts in ("documents", "both"):
             pairs.append((part.data.align_large, part.data.align_small))
         if config.align_texts in ("queries", "both"):
-            views = part.data.train.views
+            queries = part.data.train
+            if not len(queries.ids) and part.data.unlabelled is not None:
+                queries = part.data.unlabelled
+            views = queries.views
             pairs.append((views["large"], views["small"]))
     if config.align_texts != "queries":
         pairs += documents
@@ -87,35 +92,23 @@ def align(
     return maps[best], best
 
 
-def joined_start(aligned: torch.Tensor, scale: float) -> torch.Tensor:
-    """Both views: the small one as it is, plus ``scale`` times the aligned large one.
-
-    Args:
-        aligned: (d_out, d_large) weight.
-        scale: of the large view.
-
-    Returns:
-        (d_out, d_out + d_large) weight of the views small and large.
-    """
-    import torch
-
-    eye = torch.eye(aligned.shape[0], device=aligned.device)
-    return torch.cat([eye, scale * aligned], dim=1)
-
-
 def choose_scale(
     parts: Sequence[Part],
     aligned: torch.Tensor,
+    spread: torch.Tensor,
     references: References | None,
     config: FitConfig,
-) -> float:
+) -> tuple[float, tuple[FloatArray, ...]]:
     """The weight of the large view at which the untrained dual view ranks best.
 
-    It is chosen before any training, so that every labelled query judges it fairly.
+    Returns:
+        The scale, and what choosing it adds to the value of each judging query (``luck``).
     """
 
-    def mean(scale: float) -> float:
-        start = Adapter(VIEWS_READ["era-dual"], joined_start(aligned, scale))
-        return untrained(start, parts, references).mean
+    def values(scale: float) -> tuple[FloatArray, ...]:
+        start = Adapter(VIEWS_READ["era-dual"], joined_start(aligned, scale, spread))
+        return untrained(start, parts, references).values
 
-    return max(config.scales, key=mean)
+    found = [values(scale) for scale in config.scales]
+    best = max(range(len(found)), key=lambda i: macro(found[i]))
+    return config.scales[best], luck(found, best)

@@ -17,7 +17,8 @@ from era_cache.errors import FitError, InputError
 from era_cache.fitting.candidates import TRAINED, VIEWS_READ
 from era_cache.fitting.crossfit import Fitted, Request, crossfit_all
 from era_cache.fitting.held_out import Part, document_references
-from era_cache.fitting.starts import align, choose_scale, joined_start
+from era_cache.fitting.label_free import joined_start, spread
+from era_cache.fitting.starts import align, choose_scale
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import Fold, Labelled, Labels, labels_together, merged
 from era_cache.types import IntArray
@@ -115,6 +116,7 @@ class _Shared:
         self._cut: dict[int, list[FitData]] = {}
         self._queries: list[QuerySet] = [merged(one.train, one.validation) for one in data]
         self._aligned: dict[object, torch.Tensor] = {}
+        self._spread: dict[object, torch.Tensor] = {}
         self._starts: dict[object, torch.Tensor] = {}
 
     def request(self, job: Job, first_fold: bool) -> Request:
@@ -158,14 +160,12 @@ class _Shared:
         return self._cut[most]
 
     def _start(self, job: Job, parts: Sequence[Part]) -> torch.Tensor:
-        import torch
-
-        config, corpus = job.config, self._data[0].corpus
+        config = job.config
+        wide = (config.spread, config.spread_shrink)
+        if wide not in self._spread:
+            self._spread[wide] = spread([one.corpus for one in self._data], config)
         if job.candidate == "small+":
-            key: object = "small+"
-            if key not in self._starts:
-                self._starts[key] = torch.eye(corpus.shape[1], device=corpus.device)
-            return self._starts[key]
+            return self._spread[wide]
         use = None if job.use is None else job.use.tobytes()
         tables = (config.reference_temperature, config.default_reference_step)
         # What untrained maps are compared by: the labelled queries, and the references.
@@ -178,13 +178,16 @@ class _Shared:
         if alignment not in self._aligned:
             self._aligned[alignment] = align(_of_use(parts, job.use), config)[0].weight
         aligned = self._aligned[alignment]
-        if job.candidate == "era":
-            return aligned
-        key = (alignment, config.scales, judged)
+        key: object = (job.candidate, alignment, wide)
+        if job.candidate == "era-dual":
+            key = (key, config.scales, judged)
         if key not in self._starts:
-            references = document_references(parts, config)
-            scale = choose_scale(parts, aligned, references, config)
-            self._starts[key] = joined_start(aligned, scale)
+            if job.candidate == "era":
+                self._starts[key] = self._spread[wide] @ aligned
+            else:
+                references = document_references(parts, config)
+                scale, _ = choose_scale(parts, aligned, self._spread[wide], references, config)
+                self._starts[key] = joined_start(aligned, scale, self._spread[wide])
         return self._starts[key]
 
 

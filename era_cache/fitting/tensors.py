@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "UNLABELLED",
     "Documents",
     "FitData",
     "HeldOut",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 
+UNLABELLED = 2000
+"""Queries without labels that are looked at, at most."""
 Documents = tuple["torch.Tensor", "torch.Tensor"]
 """The same documents in both spaces: (n, d_large) and (n, d_small) unit float32."""
 
@@ -61,7 +64,10 @@ class QuerySet(NamedTuple):
 
 
 class FitData(NamedTuple):
-    """Everything fitting may see. ``corpus`` is (n, d) unit float32 in the small space."""
+    """Everything fitting may see. ``corpus`` is (n, d) unit float32 in the small space.
+
+    ``unlabelled`` are queries that fitting only looks at, without any judgement; None for none.
+    """
 
     train: QuerySet
     validation: QuerySet
@@ -69,6 +75,7 @@ class FitData(NamedTuple):
     tie_ranks: torch.Tensor
     align_large: torch.Tensor
     align_small: torch.Tensor
+    unlabelled: QuerySet | None = None
 
 
 class HeldOut(NamedTuple):
@@ -175,6 +182,17 @@ def load_fit_data(
         encoders.document, collection.doc_keys, device, check=False, index=document_index
     )
     align_rows, align_index = _align_rows(collection, split, encoders, align_documents, check)
+    others = _stored(collection, split.unlabelled, encoders)[:UNLABELLED]
+    other_keys = collection.query_keys[others]
+    unlabelled = query_set(
+        collection,
+        others,
+        {
+            "large": _read_unit(encoders.query, other_keys, device, check=False),
+            "small": _read_unit(encoders.small_query, other_keys, device, check=False),
+        },
+        device,
+    )
     return FitData(
         train=parts[0],
         validation=parts[1],
@@ -184,7 +202,17 @@ def load_fit_data(
             encoders.align, collection.doc_keys[align_rows], device, check=False, index=align_index
         ),
         align_small=corpus[align_rows],
+        unlabelled=unlabelled._replace(qrels=unlabelled.qrels.select_queries(others[:0])),
     )
+
+
+def _stored(collection: Collection, rows: IntArray, encoders: Encoders) -> IntArray:
+    """Those queries of which both encoders have a vector; unjudged ones need not be encoded."""
+    keys = collection.query_keys[rows]
+    for encoder in (encoders.query, encoders.small_query):
+        there = encoder.index(check=False).positions(keys) >= 0
+        rows, keys = rows[there], keys[there]
+    return rows
 
 
 def load_documents(

@@ -422,7 +422,14 @@ def test_fit_prints_its_result_on_stdout_and_progress_on_stderr(built_hash_store
     assert summary["queries"] == {"train": 8, "validation": 2, "test": 10}
     assert summary["alignment_documents"] == 30
     assert summary["chosen"] in summary["validation"]
-    assert set(summary["validation"]) == {"small", "aligned", "era", "era-dual", "small+"}
+    assert set(summary["validation"]) == {
+        "small",
+        "aligned",
+        "era-zero",
+        "era",
+        "era-dual",
+        "small+",
+    }
     assert "fitting era" in result.stderr
     assert [path.name for path in (tmp_path / "out" / "curve").iterdir()] == ["20"]
 
@@ -564,7 +571,7 @@ def test_a_reader_that_goes_away_is_no_error(built_hash_store):
         (embed.main, ["notes", *MODELS, "--store", "s", "--dtype", "int4"]),
         (embed.main, ["notes", *MODELS, "--store", "s", "--no-such-option"]),
         (fit.main, ["store", "toy"]),
-        (fit.main, ["store", "toy", "--out", "o", "--labels", "0"]),
+        (fit.main, ["store", "toy", "--out", "o", "--labels", "-1"]),
         (fit.main, ["store", "toy", "--out", "o", "--labels", "101%"]),
         (fit.main, ["store", "toy", "--out", "o", "--labels", "nan"]),
         (fit.main, ["store", "toy", "--out", "o", "--labels", "many"]),

@@ -482,7 +482,7 @@ def test_a_curve_measures_each_share_and_shuffle(built, tmp_path) -> None:
     record = json.loads(result.stdout)
     assert record == json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
     assert [point["labels"] for point in record["curve"]] == [0.1, 0.3]
-    names = ["small", "aligned", "era", "era-dual", "small+", "shipped"]
+    names = ["small", "aligned", "era-zero", "era", "era-dual", "small+", "shipped"]
     for point in record["curve"]:
         assert list(point["candidates"]) == names
         assert all(one["sd"] is not None for one in point["candidates"].values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_source_rule_refuses_a_collection_with_a_test_split_only() -> None:
         make_split(_distinct(40), SplitConfig(rule="source"))
 
 
-@pytest.mark.parametrize("labels", [0.0, -0.1, 1.5])
+@pytest.mark.parametrize("labels", [-0.1, 1.5])
 def test_impossible_shares_are_refused(labels) -> None:
     with pytest.raises(InputError, match="Share of labels"):
         make_split(_distinct(40), SplitConfig(labels=labels))
@@ -219,6 +220,30 @@ def test_too_few_queries_are_refused_with_what_is_missing() -> None:
 def test_one_text_for_all_queries_cannot_be_split() -> None:
     with pytest.raises(FitError, match="no validation queries"):
         make_split(_collection(["same"] * 40), SplitConfig())
+
+
+def test_at_no_labels_all_but_the_test_queries_are_unlabelled() -> None:
+    collection = _collection([f"text {row % 90}" for row in range(100)])
+    some = make_split(collection, SplitConfig(labels=0.2))
+    none = make_split(collection, SplitConfig(labels=0.0))
+    np.testing.assert_array_equal(none.test, some.test)
+    assert (len(none.train), len(none.validation)) == (0, 0)
+    tested = {int(row) % 90 for row in none.test}  # ten texts are there twice
+    expected = [row for row in range(100) if row % 90 not in tested]
+    assert none.unlabelled.tolist() == expected
+    used = set(some.train.tolist()) | set(some.validation.tolist())
+    assert some.unlabelled.tolist() == [row for row in expected if row not in used]
+
+
+def test_a_collection_without_judgements_is_split_at_no_labels_only() -> None:
+    collection = _collection([f"text {row}" for row in range(12)], grades=[0] * 12)
+    with pytest.raises(FitError, match=r"no query has a positive judgement.*--labels 0"):
+        make_split(collection, SplitConfig())
+    for rule in ("paper", "source"):
+        with pytest.raises(FitError) if rule == "source" else nullcontext():
+            split = make_split(collection, SplitConfig(rule=rule, labels=0.0))
+            assert len(split.test) == len(split.train) == 0
+            assert split.unlabelled.tolist() == list(range(12))
 
 
 def test_digest_of_the_test_queries_tells_splits_apart() -> None:

@@ -171,13 +171,13 @@ def test_results_say_what_was_fitted_and_measured(store, tmp_path, seen, protoco
         assert fit.queries["train"] == sum(int(0.4 * SIZES[name]) for name in task.train)
         assert fit.queries["validation"] == sum(SIZES[name] // 10 for name in task.train)
         assert fit.queries["judging"] == fit.queries["train"] + fit.queries["validation"]
-        assert set(fit.held_out) == {"small", "aligned", "era", "era-dual", "small+"}
+        assert set(fit.held_out) == {"small", "aligned", "era-zero", "era", "era-dual", "small+"}
         assert {"align", "era", "evaluate"} <= set(fit.seconds)
         for one in fit.measured:
             collection = store.collection(one.collection)
             split = make_split(collection, dataclasses.replace(SPLIT, labels=0.4))
             np.testing.assert_array_equal(one.query_rows, split.test)
-            assert one.values.shape == (5, 2, SIZES[one.collection] // 2)
+            assert one.values.shape == (6, 2, SIZES[one.collection] // 2)
             assert set(one.scores) == {"small", fit.chosen}
             positives = int((collection.qrels.select_queries(split.test).relevance >= 1).sum())
             assert one.scores["small"].positives.sum() == positives

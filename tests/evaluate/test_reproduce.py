@@ -120,7 +120,7 @@ def test_a_protocol_gives_the_same_values_again(built, protocol) -> None:
     again = reproduce.reproduce(built / protocol)
     _exactly_the_same(again)
     results = read_results(built / protocol)
-    assert len(again.differences) == sum(5 * len(fit.measured) for fit in results.fits)
+    assert len(again.differences) == sum(6 * len(fit.measured) for fit in results.fits)
     first, expected = again.differences[0], results.fits[0]
     assert first.candidate == "small"
     assert first.what.startswith(f"{expected.trained_on}, 40 %, split seed 42")
@@ -133,7 +133,7 @@ def test_what_was_measured_of_an_adapter_gives_the_same_values_again(built) -> N
     again = reproduce.reproduce(built / "measured" / "results.json")
     _exactly_the_same(again)
     # Two shares of the labels, three collections, five candidates.
-    assert len(again.differences) == 30
+    assert len(again.differences) == 36
     assert {one.what.partition(",")[2].split(",")[1].strip() for one in again.differences} == {
         "20 %",
         "40 %",
@@ -145,7 +145,7 @@ def test_an_adapter_is_fitted_again(built) -> None:
         again = reproduce.reproduce(built / name, store=built / "store")
         _exactly_the_same(again)
         names = [one.candidate for one in again.differences]
-        assert names == ["small", "aligned", "era", "era-dual", "small+"]
+        assert names == ["small", "aligned", "era-zero", "era", "era-dual", "small+"]
 
 
 def test_an_adapter_of_the_published_recipe_is_fitted_again(built) -> None:
@@ -429,7 +429,7 @@ def test_the_command_says_not_reproduced_and_exits_with_1(copied) -> None:
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert found["same"] is False
-    assert len(found["differences"]) == 15
+    assert len(found["differences"]) == 18
     assert set(found["differences"][0]) == {"what", "candidate", "then", "now", "largest"}
 
 

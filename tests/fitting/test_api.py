@@ -100,15 +100,16 @@ def assert_same(one, two):
 
 
 def test_fitting_beats_both_models_queries_on_queries_that_it_never_saw(problem, fitted) -> None:
-    assert list(fitted.candidates) == ["small", "aligned", "era", "era-dual", "small+"]
+    assert list(fitted.candidates) == ["small", "aligned", "era-zero", "era", "era-dual", "small+"]
     assert fitted.chosen in ("era", "era-dual")
     assert "best on held-out labels" in fitted.reason
     test = (problem.large[TEST], dict(enumerate(range(30, 50))), problem.corpus)
-    small, aligned, ours = (
+    small, aligned, era, ours = (
         choosing(fitted, name).evaluate(*test, problem.small[TEST])["nDCG@10"]
-        for name in ("small", "aligned", fitted.chosen)
+        for name in ("small", "aligned", "era", fitted.chosen)
     )
-    assert ours > max(small, aligned) + 0.1
+    assert ours > max(small, aligned) + 0.05
+    assert era > max(small, aligned) + 0.3  # the dual view leans on small queries full of noise
 
 
 def test_a_plain_rotation_is_found_without_any_training(problem) -> None:

@@ -12,6 +12,7 @@ from era_cache.errors import InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.choice import choose
 from era_cache.fitting.crossfit import Fitted
+from era_cache.fitting.signs import Signs
 
 
 def _fitted(*values: float, also: Sequence[float] | None = None) -> Fitted:
@@ -21,63 +22,64 @@ def _fitted(*values: float, also: Sequence[float] | None = None) -> Fitted:
     return Fitted(adapter, tuple(np.array(v, dtype=np.float64) for v in collections), {})
 
 
-SMALL = {"small": _fitted(0.5, 0.5, 0.5, 0.5)}
+SMALL = {"small": _fitted(*[0.5] * 40)}
+
+
+def _many(*values: float) -> list[float]:
+    """Forty judging queries: from thirty on, a standard error is no guess."""
+    return list(values) * (40 // len(values))
 
 
 @pytest.mark.parametrize(
     ("values", "chosen", "reason"),
     [
-        # Gains 0, 0, 0.4, 0.4: mean 0.2, deviation 0.231, standard error 0.1155.
+        # Gains 0, 0, 0.4, 0.4, ten times: mean 0.2, variance 40 / 39 * 0.04, standard error 0.032.
         (
             {"era": (0.5, 0.5, 0.9, 0.9)},
             "era",
-            "0.700 against 0.500 of small (+0.200, standard error 0.115, 4 queries",
+            "0.700 against 0.500 of small (+0.200, standard error 0.032, 40 queries",
         ),
-        # Gains -0.3, 0, 0, 0.4: mean 0.025, standard error 0.143.
+        # Gains -0.3, 0, 0, 0.4: mean 0.025, mean square 0.0625, standard error 0.040.
         (
             {"era": (0.2, 0.5, 0.5, 0.9)},
             "small",
             "era is not better than small by one standard error",
         ),
-        ({"era": (0.4, 0.4, 0.4, 0.4)}, "small", "no adapter beat"),
-        ({"era": (0.5, 0.5, 0.5, 0.5)}, "small", "no adapter beat"),  # as good
-        ({"aligned": (0.6,) * 4, "era": (0.6, 0.7, 0.8, 0.9)}, "era", "0.750 against 0.500"),
+        ({"era": (0.4,)}, "small", "no adapter beat"),
+        ({"era": (0.5,)}, "small", "no adapter beat"),  # as good
+        ({"aligned": (0.6,), "era": (0.6, 0.7, 0.8, 0.9)}, "era", "0.750 against 0.500"),
         # Values spread widely, but every query gains 0.1: differences are paired.
         (
             {"small": (0.0, 0.3, 0.6, 0.9), "era": (0.1, 0.4, 0.7, 1.0)},
             "era",
             "standard error 0.000",
         ),
-        # Gains 0 and 1 (halves are exact): mean 0.5, deviation sqrt(0.5), standard error 0.5.
-        ({"small": (0.0, 0.0), "era": (0.0, 1.0)}, "small", "not better"),
-        ({"small": (0.0,), "era": (1.0,)}, "small", "not better"),  # one query
     ],
 )
 def test_what_gains_more_than_one_standard_error_of_the_paired_difference_ships(
     values, chosen, reason
 ) -> None:
-    choice = choose(SMALL | {name: _fitted(*own) for name, own in values.items()})
+    choice = choose(SMALL | {name: _fitted(*_many(*own)) for name, own in values.items()})
     assert choice.name == chosen
     assert reason in choice.reason
 
 
 def test_a_candidate_that_is_asked_for_ships_whatever_validation_says() -> None:
-    fits = SMALL | {"era": _fitted(0.1, 0.1, 0.1, 0.1)}
+    fits = SMALL | {"era": _fitted(*[0.1] * 40)}
     assert choose(fits, "era") == ("era", "asked for with --candidate")
     with pytest.raises(InputError, match="No candidate 'best'; there are: small, era"):
         choose(fits, "best")
 
 
 def test_several_collections_count_by_their_judges_up_to_thirty() -> None:
-    # Gains of the first: 0, 0.2, 0.4, 0.6, mean 0.3, variance 0.2 / 3, of the mean 0.05 / 3.
-    # Of the second: 0.1 and 0.3, mean 0.2, variance 0.02, of the mean 0.01.
-    # Weights 4/6 and 2/6: gain 0.267, standard error sqrt(16 * 0.05 / 3 + 4 * 0.01) / 6 = 0.092.
-    small = _fitted(0.1, 0.1, 0.1, 0.1, also=[0.4, 0.2])
-    era = _fitted(0.1, 0.3, 0.5, 0.7, also=[0.5, 0.5])
+    # Gains of the first, ten times: 0, 0.2, 0.4, 0.6, mean 0.3, variance 40 / 39 * 0.05, of the
+    # mean 0.05 / 39. Of the second: 0.1 and 0.3, mean 0.2, variance 0.02, of the mean 0.01.
+    # Weights 30/32 and 2/32: gain 0.294, standard error sqrt(900 * 0.05 / 39 + 4 * 0.01) / 32.
+    small = _fitted(*_many(0.1), also=[0.4, 0.2])
+    era = _fitted(*_many(0.1, 0.3, 0.5, 0.7), also=[0.5, 0.5])
     choice = choose({"small": small, "era": era})
     assert choice.name == "era"
-    assert "0.433 against 0.167" in choice.reason
-    assert "+0.267, standard error 0.092, 6 queries" in choice.reason
+    assert "+0.294, standard error 0.034, 42 queries" in choice.reason
 
 
 def test_what_harms_a_collection_does_not_ship() -> None:
@@ -102,23 +104,78 @@ def test_a_collection_with_one_judging_query_is_never_enough() -> None:
     assert choose(fits).name == "small"
 
 
-def test_few_judges_try_only_the_dual_view() -> None:
-    # era has the best mean, but of 4 judging queries that says little; era-dual gains 0.05, less
-    # than its standard error, and ships only where the large model knows the documents.
+def test_of_few_judges_only_the_dual_view_is_tried_and_must_be_ahead_by_two_errors() -> None:
+    # era has the best mean, but of 4 judging queries that says little. Gains of era-dual: 0.1,
+    # 0.1, 0.2, 0.2, mean 0.15, standard error 0.029; then -0.2, 0, 0.2, 0.2, mean 0.05.
     fits = {
         "small": _fitted(0.5, 0.5, 0.5, 0.5),
         "era": _fitted(0.9, 0.9, 0.9, 0.9),
-        "era-dual": _fitted(0.3, 0.5, 0.7, 0.7),
+        "era-dual": _fitted(0.6, 0.6, 0.7, 0.7),
     }
-    assert choose(fits).name == "small"
-    fits["era-dual"] = fits["era-dual"]._replace(options={"knows_documents": 1})
-    choice = choose(fits)
-    assert choice.name == "era-dual"
-    assert "few held-out labels" in choice.reason
-    worse = {**fits, "era-dual": _fitted(0.3, 0.5, 0.5, 0.5)}
-    assert choose(worse).name == "small"
+    assert choose(fits).name == "era-dual"
+    weaker = {**fits, "era-dual": _fitted(0.3, 0.5, 0.7, 0.7)}
+    choice = choose(weaker)
+    assert choice.name == "small"
+    assert "by two standard errors" in choice.reason
     many = {name: _fitted(*np.tile(fit.values[0], 10)) for name, fit in fits.items()}
     assert choose(many).name == "era"
+
+
+ZERO = {"small": _fitted(*[0.5] * 40), "era-zero": _fitted(*[0.6] * 40)}
+
+
+def test_what_needs_no_label_ships_unless_labels_prefer_another() -> None:
+    assert choose(ZERO).name == "era-zero"
+    worse = {**ZERO, "era-zero": _fitted(*[0.49] * 40)}
+    assert choose(worse).name == "small"
+    # Differences of 0.2 either way: a standard error of 0.032, and a mean of -0.02 or -0.05.
+    for behind, chosen in ((0.02, "era-dual"), (0.05, "era-zero")):
+        dual = _fitted(*_many(0.8 - behind, 0.4 - behind))
+        assert choose({**ZERO, "era-dual": dual}).name == chosen
+
+
+def test_few_labels_lean_on_what_needs_none() -> None:
+    few = {"small": _fitted(0.5, 0.5, 0.5), "era-zero": _fitted(0.5, 0.6, 0.4)}
+    assert choose(few).name == "era-zero"  # neither better nor worse, as far as they can tell
+    assert choose({**few, "era-dual": _fitted(0.6, 0.7, 0.4)}).name == "era-zero"
+    assert choose({**few, "era-dual": _fitted(0.8, 0.9, 0.7)}).name == "era-dual"
+    assert choose({**few, "era-zero": _fitted(0.3, 0.4, 0.35)}).name == "small"
+
+
+SOUND = Signs(1000, 100, found=0.95, rank=1.1, agreement=0.5, own=0.99, same=False)
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [
+        ({"found": 0.4}, "40% of the alignment documents"),
+        ({"found": None, "documents": 12}, "only 12 alignment documents"),
+        ({"rank": 0.3}, "30% of the directions"),
+        ({"own": 0.52, "agreement": 0.1}, "query rows are shuffled"),
+        ({"agreement": 0.05}, "hardly agree on their neighbours"),
+        ({"same": True}, "the same model"),
+    ],
+)
+def test_a_sign_that_something_is_broken_comes_before_any_label(broken, named) -> None:
+    fits = {**ZERO, "era-dual": _fitted(*[0.9] * 40)}
+    assert choose(fits, signs=[SOUND]).name == "era-dual"
+    choice = choose(fits, signs=[SOUND, SOUND._replace(**broken)])
+    assert choice.name == "small"
+    assert named in choice.reason
+    assert choose(fits, "era-dual", signs=[SOUND._replace(**broken)]).name == "era-dual"
+
+
+def test_without_labels_the_choice_says_what_was_looked_at() -> None:
+    fits = {name: _fitted() for name in ("small", "aligned", "era-zero")}
+    choice = choose(fits, signs=[SOUND, SOUND._replace(queries=20, agreement=0.4)])
+    assert choice.name == "era-zero"
+    assert "nothing was measured" in choice.reason
+    assert "95% of held-out alignment documents" in choice.reason
+    assert "120 queries (correlation 0.40)" in choice.reason
+    unseen = choose(fits, signs=[SOUND._replace(queries=0, agreement=None, own=None)])
+    assert unseen.name == "era-zero"
+    assert "no query was there to look at" in unseen.reason
+    assert choose(fits, signs=[SOUND._replace(own=0.5)]).name == "small"
 
 
 def test_the_dual_view_ships_unless_another_is_better_by_a_standard_error() -> None:

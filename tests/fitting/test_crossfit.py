@@ -15,7 +15,7 @@ from era_cache.fitting import crossfit as crossfit_module
 from era_cache.fitting import held_out as judging
 from era_cache.fitting.adapter import Adapter, References, unit
 from era_cache.fitting.crossfit import Fitted, Request, crossfit, crossfit_all
-from era_cache.fitting.held_out import Part, document_references, macro, values_of
+from era_cache.fitting.held_out import Part, document_references, luck, macro, values_of
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.mining import STRATEGIES
 from era_cache.fitting.softmax_documents import barred_documents
@@ -159,8 +159,38 @@ def test_the_mean_of_collections_counts_each_alike_unless_few_judge() -> None:
     assert Fitted(None, (many, more), {}).mean == 0.75
 
 
+def test_luck_is_what_the_others_would_not_have_chosen() -> None:
+    # Two settings, four queries, each a fold. The second one's mean is higher (0.3 against 0.25),
+    # for its first query alone: without that one the first setting is ahead, 1/3 against 0.
+    plain, lucky = np.array([0.0, 0.0, 0.0, 1.0]), np.array([1.2, 0.0, 0.0, 0.0])
+    (owed,) = luck([(plain,), (lucky,)], 1)
+    # Query 0 is judged by the first setting, query 3 by the second: they owe 1.2 and nothing. The
+    # other two by the second, whose value is that of the first.
+    np.testing.assert_allclose(owed, [1.2, 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(luck([(plain,), (plain,)], 0)[0], 0)
+    np.testing.assert_array_equal(luck([(lucky[:1],), (plain[:1],)], 0)[0], 0)  # a single judge
+
+
+def test_corrected_values_of_settings_that_differ_by_chance_only_gain_nothing() -> None:
+    # Of thirty settings of noise the best looks well ahead; corrected it is where all are.
+    generator = np.random.default_rng(0)
+    raw, corrected = [], []
+    for _ in range(100):
+        settings = [(generator.normal(0.5, 0.3, 40),) for _ in range(30)]
+        best = max(range(30), key=lambda i: settings[i][0].mean())
+        raw.append(settings[best][0].mean())
+        corrected.append((settings[best][0] - luck(settings, best)[0]).mean())
+    assert np.mean(raw) > 0.58
+    assert np.mean(corrected) == pytest.approx(0.5, abs=0.02)
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_held_out_values_never_fall_below_the_start(seed) -> None:
+def test_held_out_values_never_fall_below_the_start(seed, monkeypatch) -> None:
+    def nothing(settings, _chosen):  # what was chosen is looked at, not what luck takes off
+        return tuple(np.zeros(len(values)) for values in settings[0])
+
+    for module in (crossfit_module, judging):
+        monkeypatch.setattr(module, "luck", nothing)
     for data in (fit_data(seed=seed, noise=3.0, n_train=6, n_validation=5), fit_data(seed=seed)):
         request = _request(data)
         assert crossfit(request).mean >= _started(request).mean()

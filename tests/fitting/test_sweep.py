@@ -15,8 +15,9 @@ from era_cache.fitting import sweep as sweep_module
 from era_cache.fitting.candidates import TRAINED, VIEWS_READ
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.held_out import document_references
+from era_cache.fitting.label_free import joined_start, spread
 from era_cache.fitting.recipes import parts_of
-from era_cache.fitting.starts import align, choose_scale, joined_start
+from era_cache.fitting.starts import align, choose_scale
 from era_cache.fitting.sweep import Job, short, sweep
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.types import IntArray
@@ -61,12 +62,15 @@ def _alone(several: list[FitData], job: Job) -> Fitted:
     ]
     parts = parts_of(several, config)
     references = document_references(parts, config)
+    wide = spread([one.corpus for one in several], config)
     if job.candidate == "small+":
-        start, references = torch.eye(several[0].corpus.shape[1]), None
+        start, references = wide, None
     else:
-        start = align(parts, config)[0].weight
-    if job.candidate == "era-dual":
-        start = joined_start(start, choose_scale(parts, start, references, config))
+        aligned = align(parts, config)[0].weight
+        start = wide @ aligned
+        if job.candidate == "era-dual":
+            scale, _ = choose_scale(parts, aligned, wide, references, config)
+            start = joined_start(aligned, scale, wide)
     return crossfit(Request(parts, VIEWS_READ[job.candidate], start, config, references))
 
 
