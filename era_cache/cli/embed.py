@@ -26,7 +26,7 @@ from era_cache.cli.common import (
     say,
     version_option,
 )
-from era_cache.cli.text_options import collection_options, read_texts
+from era_cache.cli.text_options import collection_options, plain_options, read_texts
 from era_cache.config import EmbedConfig
 
 if TYPE_CHECKING:
@@ -118,12 +118,16 @@ def model_options(side: str) -> Callable[[Command], Command]:
 @click.option(
     "--note", default="", show_default=False, help="Kept with the vectors, in each segment."
 )
+@plain_options
 @collection_options
 @device_option
 @json_option
 @version_option
 def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> None:
     """Encode COLLECTION (a folder in BEIR layout, or what --reader reads) into a store.
+
+    It needs no judgements; those that come later cost no encoding. Documents or queries alone will
+    do, also as one plain file of texts (--role).
 
     The small model encodes all documents and queries, the large model all queries and a sample of
     the documents. Rows that the store has are not encoded again, so an interrupted run goes on
@@ -138,6 +142,11 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
     from era_cache.store.store import Store
 
     texts = read_texts(collection, options)
+    if not texts.splits and texts.query_ids and texts.doc_ids:
+        note(
+            f"{texts.name}: no judgements; all {len(texts.query_ids):,} queries are taken. era-fit "
+            "needs none; qrels that come later cost no encoding."
+        )
     large, small = _encoders(options)
     _mention_prompts(texts.instructions, large, small)
     config = replace(
@@ -235,5 +244,6 @@ def _render(store_path: Path, stored: Collection, reports: list[EncodedRows]) ->
         total = sum(report.rows for report in reports)
         say(f"Nothing to encode: all {total:,} texts were in the store already.")
     say(f"Collection {stored.name}-{stored.version} is in {store_path}.")
-    out = f"adapters/{stored.name}"
-    say(f"Next: era-fit {quote(str(store_path))} {stored.name} --out {out}")
+    if stored.doc_ids:
+        out = f"adapters/{stored.name}"
+        say(f"Next: era-fit {quote(str(store_path))} {stored.name} --out {out}")

@@ -15,7 +15,7 @@ from era_cache.cli.common import (
 if TYPE_CHECKING:
     from era_cache.collection.records import TextCollection
 
-__all__ = ["collection_options", "how_to_read", "read_texts"]
+__all__ = ["collection_options", "how_to_read", "plain_options", "read_texts"]
 
 
 how_to_read = all_of(
@@ -55,18 +55,49 @@ collection_options = all_of(
 """All options of a collection that is read whole."""
 
 
+plain_options = all_of(
+    click.option(
+        "--role",
+        "plain_role",
+        type=click.Choice(["document", "query"]),
+        help="COLLECTION is one file of texts of this role: JSON lines, .csv, .tsv, .parquet, or "
+        "one text a line.",
+    ),
+    click.option(
+        "--column",
+        metavar="NAME",
+        default="text",
+        help="With --role: the field or column of the texts.",
+    ),
+)
+"""Options of a plain file of texts."""
+
+
 def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
     """Read a collection, and tell what was left out. Raises ``InputError``."""
-    from era_cache.collection.readers import READERS, Reader
+    if options.get("plain_role"):
+        from era_cache.collection.plain_texts import read_plain_texts
+        from era_cache.types import Role
 
-    read: Reader = READERS.load(options["reader"])
-    texts = read(
-        collection,
-        name=options["name"],
-        document_template=options["document_text"],
-        all_queries=options["all_queries"],
-        skip_bad_rows=options["skip_bad_rows"],
-    )
+        texts = read_plain_texts(
+            collection,
+            Role(options["plain_role"]),
+            column=options["column"],
+            name=options["name"],
+            document_template=options["document_text"],
+            skip_bad_rows=options["skip_bad_rows"],
+        )
+    else:
+        from era_cache.collection.readers import READERS, Reader
+
+        read: Reader = READERS.load(options["reader"])
+        texts = read(
+            collection,
+            name=options["name"],
+            document_template=options["document_text"],
+            all_queries=options["all_queries"],
+            skip_bad_rows=options["skip_bad_rows"],
+        )
     for message in texts.dropped.messages():
         note(f"{texts.name}: {message}.")
     if "ignore_identical_ids" not in options:

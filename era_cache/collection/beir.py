@@ -1,21 +1,22 @@
 """Reading a retrieval collection from a folder in BEIR layout.
 
 In: ``corpus.jsonl {_id,title,text}``, ``queries.jsonl {_id,text,instruction?}``, judgements
-(``judgements.py``), optional ``meta.json``; plain or packed with gzip. Out: a ``TextCollection``.
+(``judgements.py``), ``meta.json``; plain or packed with gzip. Either of the first two will do, and
+judgements can come later. Out: a ``TextCollection``.
 Whatever is not taken over is counted in ``Dropped`` and reported, never dropped silently.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from era_cache.collection.judgements import Known, judgement_files, read_judgements
-from era_cache.collection.lines import Problems, lines_of
+from era_cache.collection.lines import Line, Problems, lines_of
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.collection.text_files import read_blocks
 from era_cache.disk.files import is_companion, safe_name
@@ -23,7 +24,7 @@ from era_cache.disk.json_files import loads_json
 from era_cache.errors import FormatError, InputError
 from era_cache.types import Qrels
 
-__all__ = ["read_beir"]
+__all__ = ["documents_of", "queries_of", "read_beir"]
 
 _PLACEHOLDER = re.compile(r"\{(title|text)\}")
 
@@ -39,33 +40,52 @@ def read_beir(
     """Read a collection in BEIR layout.
 
     Args:
-        folder: holds ``corpus.jsonl``, ``queries.jsonl``, ``qrels/*.tsv`` and maybe ``meta.json``;
-            each may be packed (``.gz``).
+        folder: holds ``corpus.jsonl`` or ``queries.jsonl`` or both, and maybe ``qrels/*.tsv`` and
+            ``meta.json``; each may be packed (``.gz``).
         name: of the collection; None takes it from ``meta.json``, else from the folder.
         document_template: how title and text become a document; an empty title adds nothing.
-        all_queries: keep queries that no judgement names.
+        all_queries: keep queries that no judgement names; where nothing is judged, all are kept.
         skip_bad_rows: leave out and count rows that would otherwise be errors.
 
     Raises:
         InputError: a file or row is wrong; the message names file and line.
         StoreError: a file cannot be read.
     """
+    if folder.is_file():
+        raise InputError(
+            f"{folder}: a file, where a folder with corpus.jsonl, queries.jsonl and qrels/*.tsv "
+            "(BEIR layout) is expected. A file of texts: say --role document or --role query."
+        )
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such folder. A collection is a folder with corpus.jsonl, queries.jsonl "
             "and qrels/*.tsv (BEIR layout)."
         )
     corpus, queries = _found(folder, "corpus"), _found(folder, "queries")
+    if corpus is None and queries is None:
+        raise InputError(
+            f"{folder}: neither corpus.jsonl nor queries.jsonl is there (BEIR layout: see README)."
+        )
     meta = _read_meta(folder)
     name = safe_name(name or str(meta.get("name") or folder.resolve().name))
     problems = Problems(skip_bad_rows)
-    doc_rows, doc_texts, empty = _read_corpus(corpus, document_template, problems)
-    query_rows, query_texts, instructions = _read_queries(queries, problems)
+    doc_rows: dict[str, int] = {}
+    query_rows: dict[str, int] = {}
+    doc_texts: list[str] = []
+    query_texts: list[str] = []
+    instructions: list[str] = []
+    empty: set[str] = set()
+    if corpus is not None:
+        doc_rows, doc_texts, empty = documents_of(
+            corpus, lines_of(corpus), document_template, problems
+        )
+    if queries is not None:
+        query_rows, query_texts, instructions = queries_of(queries, lines_of(queries), problems)
     qrels, repeated = _read_qrels(folder, Known(query_rows, doc_rows, empty), problems)
     judged = np.zeros(len(query_rows), dtype=bool)
     for part in qrels.values():
         judged[part.query_rows] = True
-    kept = np.arange(len(judged)) if all_queries else np.flatnonzero(judged)
+    kept = np.flatnonzero(judged) if qrels and not all_queries else np.arange(len(judged))
     query_ids = list(query_rows)
     return TextCollection(
         name=name,
@@ -81,8 +101,8 @@ def read_beir(
     )
 
 
-def _found(folder: Path, name: str) -> Path:
-    """The one file of lines of this name, packed or not."""
+def _found(folder: Path, name: str) -> Path | None:
+    """The one file of lines of this name, packed or not; None where nothing is called so."""
     paths = [folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"]
     there = [path for path in paths if path.is_file()]
     if len(there) == 1:
@@ -92,13 +112,13 @@ def _found(folder: Path, name: str) -> Path:
             f"{folder}: has {paths[0].name} and {paths[1].name}, which may differ. Remove one."
         )
     others = sorted(path.name for path in folder.glob(f"{name}*") if not is_companion(path.name))
-    hint = ""
-    if others:
-        hint = (
-            f" There is {', '.join(others[:3])}. From Parquet or CSV, pandas writes it: "
-            f"frame.to_json('{name}.jsonl', orient='records', lines=True)."
-        )
-    raise InputError(f"{folder}: {name}.jsonl is missing (BEIR layout: see README).{hint}")
+    if not others:
+        return None
+    raise InputError(
+        f"{folder}: {name}.jsonl is missing (BEIR layout: see README). There is "
+        f"{', '.join(others[:3])}. From Parquet or CSV, pandas writes it: "
+        f"frame.to_json('{name}.jsonl', orient='records', lines=True)."
+    )
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
@@ -120,9 +140,23 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_corpus(
-    path: Path, template: str, problems: Problems
+def documents_of(
+    path: Path, lines: Iterable[Line], template: str, problems: Problems
 ) -> tuple[dict[str, int], list[str], set[str]]:
+    """Read documents.
+
+    Args:
+        path: for messages.
+        lines: each a JSON object with ``_id``, ``text`` and maybe ``title``.
+        template: how title and text become a document.
+        problems: takes up bad rows.
+
+    Returns:
+        Row numbers by id, texts, and ids of documents without text, which have no row.
+
+    Raises:
+        InputError: a row or the template is wrong, or there is no document.
+    """
     if "{text}" not in template:
         raise InputError(f"The document template {template!r} does not contain {{text}}.")
     # Without a title, what stands between it and the text ("Title: {title}. {text}") goes too.
@@ -130,7 +164,7 @@ def _read_corpus(
     rows: dict[str, int] = {}
     texts: list[str] = []
     empty: set[str] = set()
-    for line in lines_of(path):
+    for line in lines:
         with problems:
             row = line.row()
             doc_id = line.new_id(row, rows, empty)
@@ -150,11 +184,14 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template).strip()
 
 
-def _read_queries(path: Path, problems: Problems) -> tuple[dict[str, int], list[str], list[str]]:
+def queries_of(
+    path: Path, lines: Iterable[Line], problems: Problems
+) -> tuple[dict[str, int], list[str], list[str]]:
+    """Read queries: row numbers by id, texts, instructions. As ``documents_of``."""
     rows: dict[str, int] = {}
     texts: list[str] = []
     instructions: list[str] = []
-    for line in lines_of(path):
+    for line in lines:
         with problems:
             row = line.row()
             query_id = line.new_id(row, rows)
@@ -174,6 +211,11 @@ def _read_queries(path: Path, problems: Problems) -> tuple[dict[str, int], list[
 
 def _read_qrels(folder: Path, known: Known, problems: Problems) -> tuple[dict[str, Qrels], int]:
     files = judgement_files(folder)
+    if not files:
+        return {}, 0
+    for what, rows in (("corpus.jsonl", known.documents), ("queries.jsonl", known.queries)):
+        if not rows:
+            raise InputError(f"{folder}: there are judgements, but no {what} that they are about.")
     grades: dict[tuple[int, int], int] = {}
     columns: dict[str, tuple[list[int], list[int], list[int]]] = {}
     repeated = 0

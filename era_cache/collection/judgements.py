@@ -73,8 +73,11 @@ def judgement_files(folder: Path) -> list[tuple[str, Path]]:
 
     They lie in ``folder/qrels``; or it is one file, ``qrels.tsv`` or ``qrels.jsonl``.
 
+    Returns:
+        Nothing where nothing is called so: judgements can come later.
+
     Raises:
-        InputError: there is none.
+        InputError: what is there is of another form.
     """
     inside = folder / "qrels"
     paths = sorted(inside.iterdir()) if inside.is_dir() else sorted(folder.glob("qrels.*"))
@@ -84,11 +87,11 @@ def judgement_files(folder: Path) -> list[tuple[str, Path]]:
         split, _, suffix = path.name.removesuffix(".gz").rpartition(".")
         if f".{suffix}" in _SUFFIXES and split and not is_companion(path.name):
             found.append((split, path))
-    if found:
+    if found or not others:
         return found
-    there = f" There is {', '.join(others[:3])}, of another form or name." if others else ""
     raise InputError(
-        f"{inside}: no judgements; expected qrels/<split>.tsv (or .jsonl) in {folder}.{there}"
+        f"{inside}: no judgements; expected qrels/<split>.tsv (or .jsonl) in {folder}. There is "
+        f"{', '.join(others[:3])}, of another form or name."
     )
 
 

@@ -72,7 +72,7 @@ def embed_collection(
     """Encode a collection with both encoders as far as the store lacks it.
 
     The small encoder gets all documents and queries; the large one all queries and a sample of
-    the documents for alignment, or all of them.
+    the documents for alignment, or all of them. A collection may lack either role.
 
     Args:
         store: where the vectors go.
@@ -111,11 +111,14 @@ def embed_collection(
         if fingerprint in seen:  # same model on both sides: already encoded in full
             continue
         seen.add(fingerprint)
+        if not len(part.keys):
+            continue
         if bad and part.encoder is not bad[0].encoder and not config.skip_bad_rows:
             break  # the other model may take hours
         report, found = _encode_missing(store, part, config, progress)
         reports.append(report)
         bad += found
+    _register(store, parts)
     if not bad:
         return collection, reports
     if not config.skip_bad_rows:
@@ -124,7 +127,7 @@ def embed_collection(
         rows_of_equals(bad, Role.DOCUMENT, collection.doc_keys),
         rows_of_equals(bad, Role.QUERY, collection.query_keys),
     )
-    if not left_out.doc_ids or not left_out.query_ids:
+    if any(len(texts.of(role).ids) and not len(left_out.of(role).ids) for role in Role):
         raise unusable(bad)
     # The sample of documents is another without them, so that few may still have to be encoded.
     collection, second = embed_collection(
@@ -137,6 +140,20 @@ def embed_collection(
         progress=progress,
     )
     return collection, [one.after(first) for first, one in zip(reports, second, strict=True)]
+
+
+def _register(store: Store, parts: tuple[_Part, ...]) -> None:
+    """Let the store know the role of an encoder that no text was there for.
+
+    Whoever fits on the documents alone needs to know which encoder the queries are to have.
+    """
+    for part in parts:
+        if len(part.keys):
+            continue
+        for role in Role:
+            known = store.find_encoder(part.encoder.spec.fingerprint(role))
+            if known is not None:
+                store.add_encoder(part.encoder.spec, part.role, known.spec.dim)
 
 
 class _Part(NamedTuple):

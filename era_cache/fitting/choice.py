@@ -79,14 +79,14 @@ def _unmeasured(signs: Sequence[Signs]) -> str:
     """What speaks for a candidate that nothing was measured of."""
     seen = sum(sign.queries for sign in signs)
     known = [sign.found for sign in signs if sign.found is not None]
-    text = "no label, so that nothing was measured on this collection; "
+    text = "chosen without any label or measurement: "
     if known:
-        text += f"{min(known):.0%} of held-out alignment documents find themselves among ten, "
+        text += f"{min(known):.0%} of held-out alignment documents find themselves among ten, and "
     if not seen:
-        return f"{text}and no query was there to look at: a wrong query prompt would not be seen"
+        return f"{text}no query was there to look at, so that a wrong prompt would not be seen"
     agreed = [sign.agreement for sign in signs if sign.agreement is not None]
     return (
-        f"{text}and both models agree on the neighbours of {seen:,} queries (correlation "
+        f"{text}both models agree on the neighbours of {seen:,} queries (correlation "
         f"{min(agreed):.2f}), as they do where era-zero was better than small on other collections"
     )
 

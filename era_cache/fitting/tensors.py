@@ -264,6 +264,11 @@ def _align_rows(
         order = order[~np.isin(keys[order], keys[is_test])]
         # Where nearly every document is a query, those of training and validation have to do.
         order = left if len(left) >= min(100, len(order) / 4) else order
+    if not len(collection.doc_keys):
+        raise FitError(
+            f"{collection.name}: a collection of queries alone; there is nothing to search. Name "
+            "one with documents."
+        )
     if not len(order):
         raise FitError(
             f"{collection.name}: no document is encoded by {encoders.align.spec.label()}, or each "

@@ -92,7 +92,7 @@ def test_embed_says_which_line_of_which_file_is_wrong(collection, tmp_path, name
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("missing", [".", "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+@pytest.mark.parametrize("missing", [".", "corpus.jsonl", "queries.jsonl"])
 def test_embed_names_what_is_missing(collection, tmp_path, missing):
     gone = collection / missing
     if gone.is_dir():
@@ -100,7 +100,7 @@ def test_embed_names_what_is_missing(collection, tmp_path, missing):
     else:
         gone.unlink()
     result = run(embed.main, collection, *MODELS, "--store", tmp_path / "store")
-    assert_fails(result, collection, "qrels" if "qrels" in missing else missing.strip("."))
+    assert_fails(result, collection, missing.strip("."))
 
 
 def test_embed_skips_bad_rows_where_asked_and_counts_them(tmp_path, hash_encoders):

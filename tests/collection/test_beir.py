@@ -155,7 +155,6 @@ def test_blank_lines_crlf_a_byte_order_mark_and_numbers_as_ids_are_read(tmp_path
         ({"qrels": "q1 d1 0\nq2 d2 -1\n"}, "no judgement is positive"),
         ({"qrels": "query-id corpus-id score\n"}, "no judgement is positive"),
         ({"qrels": "q1 d1 1\nquery-id corpus-id score\n"}, r"test\.tsv line 2: score 'score'"),
-        ({"qrels": None}, r"qrels: no judgements; expected qrels/<split>\.tsv"),
     ],
 )
 def test_every_wrong_row_is_an_error_that_names_it(tmp_path, change, message):
@@ -336,17 +335,46 @@ def test_an_id_is_unique_among_empty_documents_too(tmp_path):
 def test_a_missing_file_is_named(tmp_path, name):
     folder = beir(tmp_path)
     (folder / name).unlink()
-    with pytest.raises(InputError, match=f"{name} is missing"):
+    with pytest.raises(InputError, match=f"judgements, but no {name} that they are about"):
+        read_beir(folder)
+    (folder / name.replace(".jsonl", ".csv")).write_text("_id,text\n")
+    with pytest.raises(InputError, match=f"{name} is missing.*There is"):
         read_beir(folder)
 
 
-def test_a_missing_folder_or_folder_of_qrels_is_named(tmp_path):
-    folder = beir(tmp_path)
-    shutil.rmtree(folder / "qrels")
-    with pytest.raises(InputError, match="qrels: no judgements"):
-        read_beir(folder)
+def test_a_missing_folder_or_one_with_nothing_in_it_is_named(tmp_path):
     with pytest.raises(InputError, match="absent: no such folder"):
         read_beir(tmp_path / "absent")
+    with pytest.raises(InputError, match=r"neither corpus\.jsonl nor queries\.jsonl"):
+        read_beir(tmp_path)
+    with pytest.raises(InputError, match="say --role document or --role query"):
+        read_beir(beir(tmp_path) / "corpus.jsonl")
+
+
+def test_without_judgements_every_query_is_there(tmp_path):
+    folder = beir(tmp_path)
+    with (folder / "queries.jsonl").open("a") as file:
+        file.write('{"_id": "q9", "text": "asked, not judged"}\n')
+    assert "q9" not in read_beir(folder).query_ids
+    shutil.rmtree(folder / "qrels")
+    texts = read_beir(folder)
+    assert (texts.query_ids[-1], texts.splits, texts.dropped) == ("q9", {}, Dropped())
+    (folder / "qrels.csv").write_text("q1,d1,1\n")  # meant as judgements, but in no known form
+    with pytest.raises(InputError, match=r"no judgements; expected .* There is qrels\.csv"):
+        read_beir(folder)
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl"])
+def test_documents_or_queries_alone_are_a_collection(tmp_path, name):
+    folder = beir(tmp_path)
+    shutil.rmtree(folder / "qrels")
+    whole = read_beir(folder)
+    (folder / name).unlink()
+    texts = read_beir(folder)
+    if name == "corpus.jsonl":
+        assert (texts.doc_ids, texts.query_ids) == ([], whole.query_ids)
+    else:
+        assert (texts.doc_ids, texts.query_ids, texts.instructions) == (whole.doc_ids, [], [])
 
 
 # What is left out, and counted

@@ -169,7 +169,7 @@ def test_without_labels_the_choice_says_what_was_looked_at() -> None:
     fits = {name: _fitted() for name in ("small", "aligned", "era-zero")}
     choice = choose(fits, signs=[SOUND, SOUND._replace(queries=20, agreement=0.4)])
     assert choice.name == "era-zero"
-    assert "nothing was measured" in choice.reason
+    assert "without any label or measurement" in choice.reason
     assert "95% of held-out alignment documents" in choice.reason
     assert "120 queries (correlation 0.40)" in choice.reason
     unseen = choose(fits, signs=[SOUND._replace(queries=0, agreement=None, own=None)])
