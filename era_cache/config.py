@@ -15,6 +15,8 @@ class EmbedConfig:
 
     align_documents: int = 1000
     """Documents that the large model encodes for alignment (the paper's number)."""
+    align_sample: str = ""
+    """``random``, ``retrieved``, or empty for what the queries there are allow."""
     align_seed: int = 42
     """Chooses the sample; a larger sample of the same seed contains the smaller."""
     batch_tokens: int = 8192

@@ -26,7 +26,12 @@ from era_cache.cli.common import (
     say,
     version_option,
 )
-from era_cache.cli.text_options import collection_options, plain_options, read_texts
+from era_cache.cli.text_options import (
+    collection_options,
+    plain_options,
+    read_log,
+    read_texts,
+)
 from era_cache.config import EmbedConfig
 
 if TYPE_CHECKING:
@@ -84,6 +89,19 @@ def model_options(side: str) -> Callable[[Command], Command]:
     help="Number of documents that the large model encodes, too, to align the two spaces.",
 )
 @click.option(
+    "--align-sample",
+    type=click.Choice(["random", "retrieved"]),
+    help="How these are chosen: at random, or where queries that nobody judged look.  [default: "
+    "retrieved where there are such queries, else random; as many as are encoded already will do]",
+)
+@click.option(
+    "--query-log",
+    type=PathArgument,
+    metavar="FILE",
+    help="Plain file of queries, as with --role query, that help to choose. Only the small model "
+    "encodes them.",
+)
+@click.option(
     "--large-corpus",
     is_flag=True,
     help="Encode all documents with the large model, too: era-eval then measures a full re-encode.",
@@ -138,6 +156,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
       era-embed data/toy --store stores/mine \\
           --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
     """
+    from era_cache.encode.align_sample import judged_since
     from era_cache.encode.embed import embed_collection
     from era_cache.store.store import Store
 
@@ -147,11 +166,13 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             f"{texts.name}: no judgements; all {len(texts.query_ids):,} queries are taken. era-fit "
             "needs none; qrels that come later cost no encoding."
         )
+    log = read_log(options)
     large, small = _encoders(options)
     _mention_prompts(texts.instructions, large, small)
     config = replace(
         DEFAULTS,
         align_documents=options["align_documents"],
+        align_sample=options["align_sample"] or "",
         dtype=options["dtype"],
         note=options["note"],
         skip_bad_rows=options["skip_bad_rows"],
@@ -164,7 +185,14 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             small=small,
             config=config,
             large_corpus=options["large_corpus"],
+            log=log,
             progress=bars,
+        )
+    if not options["align_sample"] and judged_since(Store.open(store_path), stored):
+        note(
+            f"{stored.name}: its alignment documents were chosen while nothing was judged, perhaps "
+            "by queries that are test queries now, which can flatter figures a little. "
+            "--align-sample random chooses without any query."
         )
     for report in reports:
         if report.bad:

@@ -15,7 +15,7 @@ from era_cache.cli.common import (
 if TYPE_CHECKING:
     from era_cache.collection.records import TextCollection
 
-__all__ = ["collection_options", "how_to_read", "plain_options", "read_texts"]
+__all__ = ["collection_options", "how_to_read", "plain_options", "read_log", "read_texts"]
 
 
 how_to_read = all_of(
@@ -67,10 +67,28 @@ plain_options = all_of(
         "--column",
         metavar="NAME",
         default="text",
-        help="With --role: the field or column of the texts.",
+        help="With --role and --query-log: the field or column of the texts.",
     ),
 )
 """Options of a plain file of texts."""
+
+
+def read_log(options: dict[str, Any]) -> TextCollection | None:
+    """The log of queries, if one was given. Raises ``InputError``."""
+    if options["query_log"] is None:
+        return None
+    from era_cache.collection.plain_texts import read_plain_texts
+    from era_cache.types import Role
+
+    log = read_plain_texts(
+        options["query_log"],
+        Role.QUERY,
+        column=options["column"],
+        skip_bad_rows=options["skip_bad_rows"],
+    )
+    for message in log.dropped.messages():
+        note(f"{options['query_log']}: {message}.")
+    return log
 
 
 def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:

@@ -7,26 +7,26 @@ report of what was encoded and what was already there. The only step that loads 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from era_cache import __version__
-from era_cache.collection.keys import alignment_order, distinct_rows
-from era_cache.collection.records import Collection, RoleTexts, TextCollection
+from era_cache.collection.keys import distinct_rows
+from era_cache.collection.records import Collection, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.disk.shown import require_unicode
 from era_cache.encode.bad_rows import BadRow, rows_of_equals, unusable
 from era_cache.encode.encoder import Encoder
+from era_cache.encode.parts import LOG, Asked, Part
 from era_cache.errors import EncoderError
-from era_cache.store.encoder_record import render
 from era_cache.store.precision import StoredRows, sort_out, why_bad
 from era_cache.store.records import ROLES
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
-from era_cache.types import FloatArray, IntArray, Keys, Progress, Role, silent
+from era_cache.types import FloatArray, IntArray, Progress, Role, silent
 
 __all__ = ["EncodedRows", "embed_collection"]
 
@@ -67,6 +67,7 @@ def embed_collection(
     small: Encoder,
     config: EmbedConfig,
     large_corpus: bool = False,
+    log: TextCollection | None = None,
     progress: Progress = silent,
 ) -> tuple[Collection, list[EncodedRows]]:
     """Encode a collection with both encoders as far as the store lacks it.
@@ -81,6 +82,7 @@ def embed_collection(
         small: the encoder of the index; may be the same model.
         config: sample size, precision, group sizes.
         large_corpus: encode every document with the large encoder, too.
+        log: queries that help to choose the sample; only the small model encodes them.
         progress: told how far each part is.
 
     Returns:
@@ -102,13 +104,15 @@ def embed_collection(
         large.spec.fingerprint(Role.DOCUMENT),
     )
     store.add_pair(collection, dict(zip(ROLES, sides, strict=True)))
-    parts = _parts(texts, collection, (large, small), config, large_corpus)
+    asked = Asked(store, texts, collection, (large, small), config, large_corpus, log)
+    parts: list[Part] = []
     reports: list[EncodedRows] = []
     bad: list[BadRow] = []
     seen = set()
-    for part in parts:
+    for part in asked.parts():
+        parts.append(part)
         fingerprint = part.encoder.spec.fingerprint(part.role)
-        if fingerprint in seen:  # same model on both sides: already encoded in full
+        if fingerprint in seen and part.what != LOG:  # same model on both sides: done in full
             continue
         seen.add(fingerprint)
         if not len(part.keys):
@@ -137,12 +141,13 @@ def embed_collection(
         small=small,
         config=config,
         large_corpus=large_corpus,
+        log=log,
         progress=progress,
     )
     return collection, [one.after(first) for first, one in zip(reports, second, strict=True)]
 
 
-def _register(store: Store, parts: tuple[_Part, ...]) -> None:
+def _register(store: Store, parts: Sequence[Part]) -> None:
     """Let the store know the role of an encoder that no text was there for.
 
     Whoever fits on the documents alone needs to know which encoder the queries are to have.
@@ -156,64 +161,8 @@ def _register(store: Store, parts: tuple[_Part, ...]) -> None:
                 store.add_encoder(part.encoder.spec, part.role, known.spec.dim)
 
 
-class _Part(NamedTuple):
-    """Texts of one role for one encoder, none of them put into the template yet.
-
-    ``what`` names them for progress and report; ``keys`` is (n, 16) uint8.
-    """
-
-    what: str
-    encoder: Encoder
-    role: Role
-    keys: Keys
-    asked: RoleTexts
-    rows: IntArray | None = None
-    """Which rows of the collection they are; None for all of the role."""
-
-    def rendered(self, rows: IntArray) -> list[str]:
-        """Some of the texts as the model is given them."""
-        taken = self.asked.take(rows)
-        return render(self.encoder.spec.templates[self.role], taken.texts, taken.instructions)
-
-
-def _parts(
-    texts: TextCollection,
-    collection: Collection,
-    encoders: tuple[Encoder, Encoder],
-    config: EmbedConfig,
-    large_corpus: bool,
-) -> tuple[_Part, ...]:
-    """What is to be encoded: all by the small encoder; queries and a sample by the large one.
-
-    Args:
-        texts: the collection.
-        collection: the same as stored.
-        encoders: the large and the small one.
-        config: how many documents the large one encodes, and the seed that orders them.
-        large_corpus: whether it encodes all of them.
-    """
-    large, small = encoders
-    most = None if large_corpus else config.align_documents
-    sample = np.sort(alignment_order(collection.doc_keys, config.align_seed)[:most])
-    documents, queries = texts.of(Role.DOCUMENT), texts.of(Role.QUERY)
-    keys = collection.doc_keys
-    return (
-        _Part("documents", small, Role.DOCUMENT, keys, documents),
-        _Part("queries", small, Role.QUERY, collection.query_keys, queries),
-        _Part("queries", large, Role.QUERY, collection.query_keys, queries),
-        _Part(
-            "documents" if large_corpus else "alignment documents",
-            large,
-            Role.DOCUMENT,
-            keys[sample],
-            documents.take(sample),
-            sample,
-        ),
-    )
-
-
 def _encode_missing(
-    store: Store, part: _Part, config: EmbedConfig, progress: Progress
+    store: Store, part: Part, config: EmbedConfig, progress: Progress
 ) -> tuple[EncodedRows, list[BadRow]]:
     """Encode those texts of a part that the store has not, in groups that are committed one by one.
 
@@ -254,7 +203,7 @@ def _shifted(tell: Progress, what: str, before: int, total: int) -> Callable[[in
     return lambda done: tell(what, before + done, total)
 
 
-def _missing_rows(store: Store, part: _Part, distinct: IntArray, dtype: str) -> IntArray:
+def _missing_rows(store: Store, part: Part, distinct: IntArray, dtype: str) -> IntArray:
     known = store.find_encoder(part.encoder.spec.fingerprint(part.role))
     if known is None:
         return distinct
@@ -265,7 +214,7 @@ def _missing_rows(store: Store, part: _Part, distinct: IntArray, dtype: str) -> 
 class _Job:
     """Encodes groups of rows of one part and commits them."""
 
-    def __init__(self, store: Store, part: _Part, config: EmbedConfig) -> None:
+    def __init__(self, store: Store, part: Part, config: EmbedConfig) -> None:
         self._store, self._part, self._config = store, part, config
         self._dtype = config.dtype
         self._writer: SegmentWriter | None = None
