@@ -35,7 +35,7 @@ from era_cache.fitting.recipes import fit_candidates, fit_paper
 from era_cache.fitting.tensors import FitData, HeldOut
 from era_cache.rank.measures import evaluate
 
-__all__ = ["PEER_NAMES", "RATIOS", "SEEDS", "check", "records", "run"]
+__all__ = ["PEER_NAMES", "RATIOS", "SEEDS", "Kept", "check", "records", "run"]
 
 RATIOS = (0.05, 0.1, 0.2, 0.4)
 SEEDS = (42, 43, 44, 45, 46)
@@ -47,14 +47,35 @@ PEER_NAMES = (
     "llamaindex_tuned",
     "search_adaptor",
 )
-VERSIONS = {"ours": "2", "strict": "1", "paper": "1", "peers": "1"}
+VERSIONS = {"ours": "3", "strict": "2", "paper": "1", "peers": "1"}
 """Of what makes each kind of record; raised where results change."""
 CHECKED = (("gorilla-torch", 0.05), ("theoremqa", 0.2))
 """Records that ``check`` makes again."""
 
 
-def _path() -> Path:
-    return demo_models_dir().parent / "benchmarks" / "fit.jsonl"
+def _path(name: str = "fit") -> Path:
+    return demo_models_dir().parent / "benchmarks" / f"{name}.jsonl"
+
+
+class Kept:
+    """Records of another benchmark in a file of their own: key (a tuple of JSON values) to record.
+
+    ``code`` is raised where results change; records of other codes are passed over.
+    """
+
+    def __init__(self, name: str, code: str) -> None:
+        self._name, self._code = name, code
+
+    def read(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """Everything kept so far."""
+        path = _path(self._name)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        kept = (json.loads(line) for line in lines)
+        return {tuple(one["key"]): one["record"] for one in kept if one["code"] == self._code}
+
+    def keep(self, key: tuple[Any, ...], record: dict[str, Any]) -> None:
+        """Add a record."""
+        _append(_path(self._name), {"key": key, "code": self._code, "record": record})
 
 
 def records() -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -69,8 +90,7 @@ def records() -> dict[tuple[Any, ...], dict[str, Any]]:
     return found
 
 
-def _keep(record: dict[str, Any]) -> None:
-    path = _path()
+def _append(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -173,7 +193,10 @@ def run(
                         config = dataclasses.replace(FitConfig(), refit=kind == "ours")
                         found = _ours(data, held_out, config)
                     key = {"kind": kind, "pair": pair, "collection": name}
-                    _keep({**key, "labels": labels, "seed": seed, "code": VERSIONS[kind], **found})
+                    _append(
+                        _path(),
+                        {**key, "labels": labels, "seed": seed, "code": VERSIONS[kind], **found},
+                    )
                     shown = {k: round(100 * v, 1) for k, v in found["test"].items()}
                     click.echo(f"{pair} {name} {labels:.0%} seed {seed} {kind}: {shown}", err=True)
 

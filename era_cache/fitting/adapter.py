@@ -47,8 +47,9 @@ class References(NamedTuple):
 
     The view ``view`` says which references are near (p = softmax(query . keys / temperature)).
     The mapped query says which ones it would find (q, the same with ``values``). It moves to
-    ``unit(mapped + step * sum_j (p_j - q_j) values_j)``, ``steps`` times: a gradient step on the
-    cross-entropy of q against p. Without ``contrast`` q counts as zero.
+    ``unit(mapped + step * sum_j (p_j - q_j) values_j + pull * (start - mapped))``, ``steps`` times:
+    a gradient step on the cross-entropy of q against p, and on the distance to ``start``, where the
+    query began. Without ``contrast`` q counts as zero.
 
     ``keys`` (m, d_view) and ``values`` (m, d_out) are unit rows, float32. The tables that fitting
     makes are alignment documents (keys of the large model, values of the small one) and labelled
@@ -62,6 +63,7 @@ class References(NamedTuple):
     step: float
     steps: int = 1
     contrast: bool = True
+    pull: float = 0.0
 
     def wanted(self, queries: torch.Tensor) -> torch.Tensor:
         """Where the references near each query lie: sum_j p_j values_j.
@@ -100,12 +102,16 @@ class References(NamedTuple):
     def _move(self, mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         import torch
 
+        start = mapped
         for _ in range(self.steps):
             change = wanted
             if self.contrast:
                 found = torch.softmax(mapped @ self.values.T / self.temperature, dim=1)
                 change = wanted - found @ self.values
-            mapped = unit(mapped + self.step * change)
+            moved = mapped + self.step * change
+            if self.pull:
+                moved = moved + self.pull * (start - mapped)
+            mapped = unit(moved)
         return mapped
 
 

@@ -44,6 +44,7 @@ class Table(_Part, frozen=True, kw_only=True):
     step: Annotated[float, Meta(ge=0, le=1e6)]
     steps: Annotated[int, Meta(ge=1, le=100)]
     contrast: bool
+    pull: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 
 class CandidateRecord(_Part, frozen=True, kw_only=True):
@@ -143,6 +144,8 @@ class AdapterConfig(_Part, frozen=True, kw_only=True):
         described = self.candidates.values()
         if self.version == 1 and any(one.hidden or one.references for one in described):
             raise ValueError("version 1 has no hidden layer and no references")
+        if 0 < self.version < 3 and any(t.pull for one in described for t in one.references):
+            raise ValueError("references have a pull from version 3 on")
 
     def fitted_on(self) -> list[FittedOn]:
         """All collections that it was fitted on; none where that is not recorded."""

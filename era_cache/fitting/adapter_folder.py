@@ -37,7 +37,7 @@ __all__ = [
     "save_adapters",
 ]
 
-FORMAT, VERSION = "era-adapter", 2
+FORMAT, VERSION = "era-adapter", 3
 _OWN_FILES = frozenset(
     {"README.md", "adapter.safetensors", "candidates", "config.json", "curve", "evaluation"}
     | {"held-out.safetensors", "metrics.json"}
@@ -46,7 +46,7 @@ _HELD_OUT = "held-out.safetensors"
 _LARGEST = 1e9
 """Of a weight; unit rows times it, squared and summed, stay far below what float32 holds."""
 _LONGEST_REFERENCE = 1.001
-_MOVES = ("view", "temperature", "step", "steps", "contrast")
+_MOVES = ("view", "temperature", "step", "steps", "contrast", "pull")
 """What a reference table is beside its vectors."""
 
 
@@ -161,10 +161,16 @@ def _write_adapters(
         folder / "metrics.json",
         {"format": "era-metrics", "version": 1, **msgspec.to_builtins(metrics)},
     )
-    # Whoever reads version 1 would drop what it does not know, and serve wrong vectors.
-    new = any(one.hidden or one.references for one in candidates.values())
-    config = msgspec.structs.replace(config, version=VERSION if new else 1, candidates=candidates)
+    version = max(map(_version_of, candidates.values()))
+    config = msgspec.structs.replace(config, version=version, candidates=candidates)
     write_json(folder / "config.json", {"format": FORMAT, **msgspec.to_builtins(config)})
+
+
+def _version_of(entry: CandidateRecord) -> int:
+    """The first version that knows all of it: a reader of another would serve wrong vectors."""
+    if any(table.pull for table in entry.references):
+        return 3
+    return 2 if entry.hidden or entry.references else 1
 
 
 def load_config(folder: Path) -> AdapterConfig:

@@ -24,7 +24,7 @@ __all__ = ["FEW_JUDGES", "Choice", "choose"]
 FEW_JUDGES = 30
 """Below so many judging queries a standard error is a guess."""
 _FEW_CLEARLY = 2.0
-"""Standard errors by which few labels must prefer a trained candidate."""
+"""Standard errors by which few labels must prefer a trained candidate, or small to era-zero."""
 
 
 class Choice(NamedTuple):
@@ -98,7 +98,7 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
     rival = base
     if "era-zero" in fits and "era-zero" not in harmful:
         ahead = _differences(fits["era-zero"], fits[base])
-        if macro(ahead) > (-_standard_error(ahead) if few else 0):
+        if macro(ahead) > (-_FEW_CLEARLY * _standard_error(ahead) if few else 0):
             rival = "era-zero"
     tried = ["era-dual"] if few else list(fits)
     tried = [n for n in tried if n in fits and n not in harmful and n not in (base, rival)]

@@ -89,5 +89,7 @@ def label_free(
     step, steps = config.zero_step
     if references is None or not step:
         return adapter
-    table = references._replace(temperature=config.zero_temperature, step=step, steps=steps)
+    table = references._replace(
+        temperature=config.zero_temperature, step=step, steps=steps, pull=config.zero_pull
+    )
     return adapter._replace(references=(table,))

@@ -45,6 +45,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "spread_shrink": (1e-6, 1),
     "zero_scale": (0, 1e6),
     "zero_temperature": _POSITIVE,
+    "zero_pull": (0, 1),
     "reference_documents": (0, _LARGEST),
     "reference_temperature": _POSITIVE,
     "memory_temperature": _POSITIVE,

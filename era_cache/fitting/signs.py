@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Signs", "signs_of"]
 
-_AGREEMENT, _OWN, _FOUND, _RANK = 0.2, 0.65, 0.65, 0.6
+_AGREEMENT, _FOUND, _RANK = 0.2, 0.65, 0.6
+_OWN = {8: 0.9, 20: 0.75}
+"""Below so many queries, the own share asked for: few shuffled rows can pass by chance."""
+_OWN_OF_MANY = 0.65
 _MOST_QUERIES, _CENTRED, _FEW_DOCUMENTS = 1000, 20, 30
 _SAME = 1 - 1e-4
 
@@ -48,6 +51,9 @@ class Signs(NamedTuple):
     own: float | None
     same: bool
 
+    def _own_asked(self) -> float:
+        return next((least for most, least in _OWN.items() if self.queries < most), _OWN_OF_MANY)
+
     def problems(self) -> list[str]:
         """What is wrong, in words; empty where nothing is."""
         wrong = []
@@ -66,7 +72,7 @@ class Signs(NamedTuple):
                 f"the large documents lie in {self.rank:.0%} of the directions that the small ones "
                 "use: the large model tells less apart than the small one"
             )
-        if self.own is not None and self.own < _OWN:
+        if self.own is not None and self.own < self._own_asked():
             wrong.append(
                 "a query's large vector agrees with its own small vector no better than with other "
                 f"queries' ({self.own:.0%}; chance is 50%): query rows are shuffled or noise"

@@ -116,6 +116,20 @@ def test_a_query_that_is_mapped_to_no_direction_is_an_error(weight) -> None:
 # References
 
 
+def test_a_pull_leads_back_to_where_a_query_began() -> None:
+    # Two steps by hand, in float64.
+    table = _table(0.4)._replace(steps=2, pull=0.3)
+    queries = unit(normal(5, table.keys.shape[1], seed=8))
+    mapped = unit(normal(5, table.values.shape[1], seed=9))
+    wanted = table.wanted(queries)
+    expected, values = mapped.double(), table.values.double()
+    for _ in range(2):
+        found = torch.softmax(expected @ values.T / table.temperature, dim=1) @ values
+        moved = expected + 0.4 * (wanted.double() - found) + 0.3 * (mapped.double() - expected)
+        expected = moved / moved.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(table.move(mapped, wanted).double(), expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("contrast", [True, False])
 def test_a_move_is_a_gradient_step_on_the_cross_entropy(contrast) -> None:
     table = _table(0.4, contrast=contrast)

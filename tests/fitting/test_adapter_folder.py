@@ -211,8 +211,8 @@ def test_a_candidate_comes_back_as_it_was(tmp_path, adapter) -> None:
 def test_the_description_of_a_full_adapter(full) -> None:
     entry = config_of(full)["candidates"]["era-dual"]
     assert entry["hidden"] == 6
-    names = ["view", "entries", "temperature", "step", "steps", "contrast"]
-    tables = [("large", 7, 0.05, 0.5, 2, True), ("small", 4, 0.1, 0.25, 1, False)]
+    names = ["view", "entries", "temperature", "step", "steps", "contrast", "pull"]
+    tables = [("large", 7, 0.05, 0.5, 2, True, 0.0), ("small", 4, 0.1, 0.25, 1, False, 0.0)]
     assert entry["references"] == [dict(zip(names, table, strict=True)) for table in tables]
 
 
@@ -224,6 +224,19 @@ def test_version_1_is_written_unless_a_candidate_needs_version_2(folder, full, t
         adapters = {**_adapters(), "era": needs}
         _save(tmp_path / "x", adapters, "small")
         assert load_config(tmp_path / "x").version == 2
+
+
+def test_a_pull_is_kept_and_makes_version_3(tmp_path) -> None:
+    full = _full()
+    pulled = full._replace(references=tuple(t._replace(pull=0.25) for t in full.references))
+    _save(tmp_path / "x", {"era-zero": pulled}, "era-zero")
+    assert load_config(tmp_path / "x").version == 3
+    assert [table.pull for table in load_adapter(tmp_path / "x").references] == [0.25, 0.25]
+    path = tmp_path / "x" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "version": 2}))
+    with pytest.raises(FormatError, match="pull from version 3 on"):
+        load_config(tmp_path / "x")
 
 
 def test_an_adapter_of_version_1_is_still_read(tmp_path) -> None:
@@ -354,13 +367,13 @@ DAMAGED = {
     "temperature": [0, -0.05, 1e-39, 1e39, 10**400],
     "view": [None],
 }
-DAMAGED |= {"step": [-0.5, "big", 1e30], "steps": [0, -1, 10**9]}
+DAMAGED |= {"step": [-0.5, "big", 1e30], "steps": [0, -1, 10**9], "pull": [-0.1, 1.5, "x"]}
 
 
 @pytest.mark.parametrize(
     ("message", "changes"),
     [
-        ("version", [lambda c: c.update(version=3)]),
+        ("version", [lambda c: c.update(version=4)]),
         ("version 1 has no", [lambda c: c.update(version=1)]),
         ("era-store|era-adapter", [lambda c: c.update(format="era-store")]),
         ("damaged: no chosen candidate", [lambda c: c.pop("candidates")]),
@@ -373,7 +386,7 @@ DAMAGED |= {"step": [-0.5, "big", 1e30], "steps": [0, -1, 10**9]}
         ("damaged", [_entry("hidden", value) for value in (-6, None, [6], "many")]),
         ("damaged", [_entry("references", value) for value in NO_TABLES]),
         ("damaged", [_reference(**{name: v}) for name, bad in DAMAGED.items() for v in bad]),
-        ("damaged", [_incomplete(name) for name in Table.__struct_fields__]),
+        ("damaged", [_incomplete(name) for name in Table.__struct_fields__ if name != "pull"]),
         ("unknown views", [_entry("views", v) for v in ([], ["small", "small"], ["other"])]),
         ("references of a view it does not read", [_entry("views", ["small"])]),
         ("references of a view it does not read", [_reference(view="medium")]),
