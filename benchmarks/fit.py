@@ -1,8 +1,9 @@
-"""The bars of fitting: quality against the paper's recipe and peers, and time.
+"""The bars of fitting: quality against the paper's recipe and peers, no labels, harm, and time.
 
-    python -m benchmarks.peers.setup     # once: environments of the peers
-    python -m benchmarks.fit             # hours on two cores; goes on where it was stopped
-    python -m benchmarks.fit --quick     # four small collections, one split
+    python -m benchmarks.peers.setup                 # once: environments of the peers
+    python -m benchmarks.fit                         # hours on two cores; goes on where it stopped
+    python -m benchmarks.fit --quick                 # four small collections, one split
+    python -m benchmarks.fit --part labels --part harm      # what no labels and few labels give
 
 Quality comes from the records of ``benchmarks.fit_quality``; missing ones are made first. Times are
 ratios of runs in this process on the same arrays with the same threads: keep the machine idle.
@@ -25,6 +26,8 @@ import torch
 
 from benchmarks.common import Bar, finish, skipped
 from benchmarks.fit_data import PAIRS, available, demo_name
+from benchmarks.fit_harm import harm_bars
+from benchmarks.fit_labels import labels_bars, large_corpus_bars
 from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, run
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.evaluate.statistics import holm
@@ -39,6 +42,7 @@ from era_cache.fitting.sweep import Job, sweep
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.types import Qrels
 
+PARTS = ("quality", "labels", "harm", "time")
 QUICK = ("gorilla-torch", "theoremqa", "toollens", "cranfield")
 CANDIDATES = (
     "small",
@@ -390,8 +394,14 @@ def _process_bar(store: Path, collection: str) -> list[Bar]:
     "--strict/--no-strict", default=True, help="Also where validation labels never train."
 )
 @click.option("--peers/--no-peers", default=True, help="Run the peers (see benchmarks/peers).")
-@click.option("--quality/--no-quality", "measured", default=True, help="Measure quality.")
-@click.option("--time/--no-time", "timing", default=True, help="Measure times.")
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(PARTS),
+    default=PARTS,
+    help="What is measured; may be repeated.  [default: all]",
+)
 @click.option("--store", type=click.Path(path_type=Path), default=Path("demo/store"))
 @click.option("--collection", default="bfcl", show_default=True)
 @click.option("--json", "as_json", is_flag=True)
@@ -400,8 +410,7 @@ def main(
     pairs: tuple[str, ...],
     strict: bool,
     peers: bool,
-    measured: bool,
-    timing: bool,
+    parts: tuple[str, ...],
     store: Path,
     collection: str,
     as_json: bool,
@@ -410,7 +419,7 @@ def main(
     torch.zeros(512, 512) @ torch.zeros(512, 512)  # threads start before any clock does
     bars: list[Bar] = []
     seeds = SEEDS[:1] if quick else SEEDS
-    chosen = (pairs[:1] if quick else pairs) if measured else ()
+    chosen = (pairs[:1] if quick else pairs) if "quality" in parts else ()
     for pair in chosen:
         there = available(PAIRS[pair])
         names = [n for n in there if not quick or n in QUICK] or there
@@ -444,7 +453,15 @@ def main(
             table, peer_bars = quality.peers()
             click.echo(f"\n{table}", err=as_json)
             bars += peer_bars
-    if timing:
+    if "labels" in parts:
+        for found in (*map(labels_bars, pairs), large_corpus_bars()):
+            click.echo(f"\n{found[0]}", err=as_json)
+            bars += found[1]
+    if "harm" in parts:
+        table, harmed = harm_bars()
+        click.echo(f"\n{table}", err=as_json)
+        bars += harmed
+    if "time" in parts:
         bars += _time_bars() + _process_bar(store, collection)
     finish(bars, as_json=as_json)
 

@@ -221,9 +221,9 @@ def percent(value: str) -> float:
     return round(share, 6)
 
 
-def finite(_context: Any, _parameter: Any, value: float) -> float:
+def finite(_context: Any, _parameter: Any, value: float | None) -> float | None:
     """Refuse NaN and infinity, which click takes for numbers."""
-    if not math.isfinite(value):
+    if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number.")
     return value
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from era_cache.fitting.tensors import FitData
 
-__all__ = ["Signs", "signs_of"]
+__all__ = ["Signs", "agreement_of", "signs_of"]
 
 _AGREEMENT, _FOUND, _RANK = 0.2, 0.65, 0.6
 _OWN = {8: 0.9, 20: 0.75}
@@ -113,13 +113,18 @@ def signs_of(data: FitData, seed: int) -> Signs:
     if views and len(large) > 2:
         both = [torch.cat([v[name] for v in views])[:_MOST_QUERIES] for name in ("large", "small")]
         queries = len(both[0])
-        agreement, own = _agreement(both[0] @ large.T, both[1] @ small.T)
+        agreement, own = agreement_of(both[0] @ large.T, both[1] @ small.T)
         same = same and _same_model(*both)
     return Signs(len(large), queries, found, rank, agreement, own, same)
 
 
-def _agreement(large: torch.Tensor, small: torch.Tensor) -> tuple[float, float | None]:
-    """Agreement and own share, from (n, m) cosines of queries with documents in both spaces."""
+def agreement_of(large: torch.Tensor, small: torch.Tensor) -> tuple[float, float | None]:
+    """Mean agreement and own share (``Signs``) of queries.
+
+    Args:
+        large: (n, m) cosines of queries with documents in the large space.
+        small: the same in the small space.
+    """
     queries = len(large)
     if queries >= _CENTRED:
         large, small = large - large.mean(dim=0), small - small.mean(dim=0)

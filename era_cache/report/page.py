@@ -41,15 +41,17 @@ def render_html(report: Report) -> str:
     return _page(report.title, lead_of(report), body, contents)
 
 
-def render_rows_html(title: str, lead: Sequence[str], table: Table) -> str:
+def render_rows_html(title: str, lead: Sequence[str], table: Table, picture: str = "") -> str:
     """Render one table as such a page, its columns to be sorted.
 
     Args:
         title: Of the page.
         lead: Sentences above the table, the first one larger.
         table: The rows.
+        picture: An ``svg`` element from ``draw_svg`` above them.
     """
-    return _page(title, lead, [f"<section>\n{table_html(table)}\n</section>"], [])
+    drawn = f"<figure>\n{picture}\n</figure>\n" if picture else ""
+    return _page(title, lead, [f"<section>\n{drawn}{table_html(table)}\n</section>"], [])
 
 
 def _page(

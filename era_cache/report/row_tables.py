@@ -28,6 +28,7 @@ def write_tables(
     title: str,
     lead: Sequence[str],
     about: Mapping[str, Any] | None = None,
+    picture: str = "",
 ) -> None:
     """Write ``<name>.csv``, ``<name>.json`` and ``<name>.html``.
 
@@ -38,6 +39,7 @@ def write_tables(
         title: of the page.
         lead: sentences above its table.
         about: how the rows came about (JSON), kept in the JSON file.
+        picture: an ``svg`` element above the table.
 
     Raises:
         StoreError: a file cannot be written.
@@ -57,7 +59,7 @@ def write_tables(
         tuple(Cell(column) for column in columns),
         tuple(tuple(_cell(row[column]) for column in columns) for row in shown),
     )
-    page = render_rows_html(title, lead, table)
+    page = render_rows_html(title, lead, table, picture)
     write_bytes(folder / f"{name}.html", page.encode("utf-8"))
 
 

@@ -521,11 +521,17 @@ def test_a_full_disk_is_said_and_no_row_is_lost(built, tmp_path, monkeypatch) ->
 
 
 def test_alignments_are_compared_by_method_and_number(built, tmp_path) -> None:
-    options = ["--counts", "10,40,5000", "--json", "--out", tmp_path]
-    rows = json.loads(_done(_fit("align", built, "planted", *options)).stdout)["rows"]
+    options = ["--counts", "10,40,5000", "--document-cost", "2", "--json", "--out", tmp_path]
+    found = json.loads(_done(_fit("align", built, "planted", *options)).stdout)
+    rows = found["rows"]
     counts = [row["documents"] for row in rows if row["method"] == "procrustes"]
     assert counts == [48, 10, 40, 48]  # of 60 documents a fifth is held out
     assert {row["texts"] for row in rows} == {12}
     assert {row["method"] for row in rows} >= {"ridge", "whitened", "mixture"}
     assert (tmp_path / "align.html").is_file()
-    assert _fit("align", built, "planted", "--counts", "0").exit_code == 2
+    worth = [(row["documents"], row["cost"]) for row in found["worth"]]
+    assert worth == [(0, 0), (10, 20), (40, 80), (60, 120)]  # by labels: none is held out
+    assert found["worth"][0]["gain"] == 0
+    assert "<svg" in (tmp_path / "worth.html").read_text(encoding="utf-8")
+    assert _fit("align", built, "planted", "--counts", "-1").exit_code == 2
+    assert _fit("align", built, "planted", "--document-cost", "nan").exit_code == 2

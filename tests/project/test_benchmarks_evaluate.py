@@ -155,7 +155,7 @@ def test_only_one_message_and_exit_code_1_count_as_refused() -> None:
 
 @pytest.mark.parametrize(
     ("module", "options"),
-    [("evaluate", ["--only", "agreement", "--only", "protocol"]), ("fit", ["--no-time"])],
+    [("evaluate", ["--only", "agreement", "--only", "protocol"]), ("fit", ["--part", "quality"])],
 )
 def test_benchmarks_without_any_collection_say_so(tmp_path, module, options) -> None:
     nowhere = {"ERA_COLLECTIONS": str(tmp_path / "none"), "ERA_DEMO": str(tmp_path / "no-demo")}
