@@ -102,7 +102,7 @@ class FitConfig:
     """Weight of the aligned large view in era-zero."""
     zero_temperature: float = 0.05
     """Of the references of era-zero."""
-    zero_step: tuple[float, int] = (0.3, 24)
+    zero_step: tuple[float, int] = (0.3, 32)
     """Step and number of steps of era-zero."""
     zero_pull: float = 0.1
     """Pull of era-zero towards where its queries begin, at each step."""

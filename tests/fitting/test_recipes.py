@@ -229,7 +229,7 @@ def test_era_zero_is_the_formula_that_the_documentation_gives() -> None:
     wanted = torch.softmax(views["large"] @ large.T / 0.05, dim=1).double() @ small.double()
     small = small.double()
     start = query
-    for _ in range(24):
+    for _ in range(32):
         found = torch.softmax(query @ small.T / 0.05, dim=1) @ small
         moved = query + 0.3 * (wanted - found) + 0.1 * (start - query)
         query = torch.nn.functional.normalize(moved, dim=1)
