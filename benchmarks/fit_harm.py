@@ -99,7 +99,11 @@ def _spoiled(case: _Case, kind: str, seed: int) -> _Case:
 
     large = data.align_small if "copy" in kind else data.align_large
     return _Case(
-        data._replace(align_large=documents(large, generator), train=asked(data.train)),
+        data._replace(
+            align_large=documents(large, generator),
+            train=asked(data.train),
+            validation=asked(data.validation),
+        ),
         held_out._replace(queries=asked(held_out.queries)),
     )
 
