@@ -17,6 +17,7 @@ Grades from 1 on are positive.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -31,6 +32,7 @@ from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.adapter_config import AdapterConfig, Metrics
 from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics, save_adapters
 from era_cache.fitting.arrays import (
+    Arrays,
     Given,
     checked_arrays,
     parts_that_judge,
@@ -43,7 +45,7 @@ from era_cache.fitting.label_forms import LabelsById, judgements, usable_queries
 from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.settings import checked
-from era_cache.fitting.tensors import resolve_device
+from era_cache.fitting.tensors import FitData, resolve_device
 from era_cache.rank.measures import Ranking, evaluate, mean, parse_measure
 from era_cache.rank.search import search
 from era_cache.types import Array, IntArray
@@ -258,6 +260,8 @@ as you would share those texts' vectors.
         path = Path(folder)
         record, metrics = load_config(path), load_metrics(path)
         means = {name: one.validation for name, one in metrics.candidates.items()}
+        if metrics.judging_queries == 0:
+            means = dict.fromkeys(means, math.nan)  # fitted without labels
         known = {name: mean for name, mean in means.items() if mean is not None}
         lacking = ", ".join(name for name in record.candidates if name not in known)
         if lacking:
@@ -275,7 +279,7 @@ as you would share those texts' vectors.
 def fit(
     query_vectors: Vectors,
     corpus_vectors: Vectors,
-    qrels: Any,
+    qrels: Any = None,
     *,
     small_queries: Vectors | None = None,
     align_large: Vectors | None = None,
@@ -293,7 +297,9 @@ def fit(
         query_vectors: (n, d_large), the large model's queries. Those without a label only help
             where queries align.
         corpus_vectors: (N, d_small), the small model's documents: the live index.
-        qrels: labels in one of the module's forms.
+        qrels: labels in one of the module's forms. None fits without any: ``era-zero``, or
+            ``small`` where the vectors show that something is wrong; ``small_queries`` and the
+            alignment texts are needed then, and no candidate has a held-out mean (NaN).
         small_queries: (n, d_small), the same queries by the small model.
         align_large: (m, d_large), texts that both models encoded, usually documents. All of them
             align; the first ``options.config.reference_documents`` become references.
@@ -316,6 +322,8 @@ def fit(
     )
     if small_queries is None and "small" in VIEWS_READ.get(candidate, ()):
         raise InputError(f"Candidate '{candidate}' reads the small model's queries: small_queries.")
+    if qrels is None:
+        return _fit_without_labels(vectors, recipe, options, validation)
     judged = judgements(qrels, len(vectors.large), len(vectors.corpus))
     recipe = recipe_for(recipe, vectors, validation is not None)
     if validation is None and recipe.align_texts != "documents":
@@ -330,6 +338,10 @@ def fit(
         reason = f"asked for by candidate='{candidate}'"
     elif small_queries is None:
         reason += " (without small_queries, aligned is all that there is to compare with)"
+    return _made(result, reason, data, recipe)
+
+
+def _made(result: FitResult, reason: str, data: FitData, recipe: FitConfig) -> RetrievalAdapter:
     return RetrievalAdapter(
         adapters={name: fit.adapter.to("cpu") for name, fit in result.candidates.items()},
         candidates={name: fit.mean for name, fit in result.candidates.items()},
@@ -340,3 +352,13 @@ def fit(
         config=recipe,
         result=result,
     )
+
+
+def _fit_without_labels(
+    vectors: Arrays, recipe: FitConfig, options: FitOptions, validation: Any
+) -> RetrievalAdapter:
+    if validation is not None:
+        raise InputError("validation needs qrels: without labels nothing is judged.")
+    data = vectors.without_labels()
+    result = fit_candidates(data, recipe, candidate=options.candidate, progress=options.progress)
+    return _made(result, result.choice.reason, data, recipe)

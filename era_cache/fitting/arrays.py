@@ -81,6 +81,23 @@ class Arrays(NamedTuple):
             align_small=self.align_small,
         )
 
+    def without_labels(self) -> FitData:
+        """All queries as queries that nobody judged, and no others.
+
+        Raises:
+            FitError: there are no alignment texts.
+        """
+        if not len(self.align_large):
+            raise FitError(
+                "Nothing to align the two spaces on. Without qrels, pass align_large and "
+                "align_small: the same documents by both models."
+            )
+        none = np.zeros(0, dtype=np.int64)
+        everyone = np.arange(len(self.large), dtype=np.int64)
+        unjudged = Qrels(none, none, none)
+        data = self.fit_data(unjudged, none, none)
+        return data._replace(unlabelled=self.fit_data(unjudged, everyone, none).train)
+
 
 def checked_arrays(given: Given, device: str) -> Arrays:
     """The vectors of a fit as unit rows that fit together, on a torch device.

@@ -531,3 +531,40 @@ def test_a_folder_without_means_is_refused(fitted, tmp_path) -> None:
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), "utf-8")
     with pytest.raises(FormatError, match=r"metrics\.json: incomplete: era has no mean"):
         RetrievalAdapter.load(tmp_path)
+
+
+# Without labels
+
+
+def test_without_labels_the_dual_view_needs_none(problem, tmp_path) -> None:
+    # Large queries that agree with the large documents, as those of a sound model do.
+    large = problem.align_large[:50] + 0.3 * np.random.default_rng(5).normal(size=(50, D_LARGE))
+    vectors = problem.vectors() | {"query_vectors": large[TRAIN].astype(np.float32)}
+    large_queries, corpus = vectors.pop("query_vectors"), vectors.pop("corpus_vectors")
+    found = fit(large_queries, corpus, options=FitOptions(QUICK, device="cpu"), **vectors)
+    assert list(found.candidates) == ["small", "aligned", "era-zero"]
+    assert found.chosen == "era-zero"
+    assert "without any label" in found.reason
+    assert all(math.isnan(mean) for mean in found.candidates.values())
+    found.save(tmp_path / "a")
+    again = RetrievalAdapter.load(tmp_path / "a")
+    assert again.chosen == "era-zero"
+    assert all(math.isnan(mean) for mean in again.candidates.values())
+    ours = found.transform(large[TEST].astype(np.float32), problem.small[TEST])
+    np.testing.assert_array_equal(
+        again.transform(large[TEST].astype(np.float32), problem.small[TEST]), ours
+    )
+    assert ours.shape == (20, D_SMALL)
+
+
+def test_without_labels_what_is_needed_is_asked_for(problem) -> None:
+    vectors = problem.vectors()
+    large, corpus = vectors.pop("query_vectors"), vectors.pop("corpus_vectors")
+    with pytest.raises(FitError, match="the small model's queries are needed"):
+        fit(large, corpus, **vectors | {"small_queries": None})
+    with pytest.raises(FitError, match="Without qrels, pass align_large and align_small"):
+        fit(large, corpus, small_queries=vectors["small_queries"])
+    with pytest.raises(InputError, match="validation needs qrels"):
+        fit(large, corpus, validation=0.5, **vectors)
+    with pytest.raises(FitError, match="'era' is trained with labels"):
+        fit(large, corpus, options=FitOptions(QUICK, "era"), **vectors)
