@@ -96,7 +96,8 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
     few = queries < FEW_JUDGES and base == "small"
     harmful = [name for name in fits if name != base and _harmed(fits[name], fits[base])]
     rival = base
-    if "era-zero" in fits and "era-zero" not in harmful:
+    # Few queries of one collection are no reason to doubt what was better on all others.
+    if "era-zero" in fits and (few or "era-zero" not in harmful):
         ahead = _differences(fits["era-zero"], fits[base])
         if macro(ahead) > (-_FEW_CLEARLY * _standard_error(ahead) if few else 0):
             rival = "era-zero"

@@ -139,6 +139,8 @@ def test_few_labels_lean_on_what_needs_none() -> None:
     assert choose(few).name == "era-zero"  # neither better nor worse, as far as they can tell
     assert choose({**few, "era-dual": _fitted(0.6, 0.7, 0.4)}).name == "era-zero"
     assert choose({**few, "era-dual": _fitted(0.8, 0.9, 0.7)}).name == "era-dual"
+    # Losses of 0.1, 0, 0.2: more than one standard error of 0.058, less than two.
+    assert choose({**few, "era-zero": _fitted(0.4, 0.5, 0.3)}).name == "era-zero"
     assert choose({**few, "era-zero": _fitted(0.3, 0.4, 0.35)}).name == "small"
 
 
