@@ -35,7 +35,7 @@ from era_cache.cli.text_options import (
 from era_cache.config import EmbedConfig
 
 if TYPE_CHECKING:
-    from era_cache.collection.records import Collection
+    from era_cache.collection.records import Collection, TextCollection
     from era_cache.encode.embed import EncodedRows
     from era_cache.encode.encoder import Encoder
 
@@ -161,11 +161,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
     from era_cache.store.store import Store
 
     texts = read_texts(collection, options)
-    if not texts.splits and texts.query_ids and texts.doc_ids:
-        note(
-            f"{texts.name}: no judgements; all {len(texts.query_ids):,} queries are taken. era-fit "
-            "needs none; qrels that come later cost no encoding."
-        )
+    _mention_no_judgements(texts)
     log = read_log(options)
     large, small = _encoders(options)
     _mention_prompts(texts.instructions, large, small)
@@ -194,10 +190,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             "by queries that are test queries now, which can flatter figures a little. "
             "--align-sample random chooses without any query."
         )
-    for report in reports:
-        if report.bad:
-            named = "; ".join(report.bad[:_NAMED]) + ("; …" if len(report.bad) > _NAMED else "")
-            note(f"{stored.name}: {len(report.bad)} texts left out (--skip-bad-rows): {named}.")
+    _mention_bad_rows(stored, reports)
     if as_json:
         echo_json(
             {
@@ -210,6 +203,21 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
         )
         return
     _render(store_path, stored, reports)
+
+
+def _mention_bad_rows(stored: Collection, reports: list[EncodedRows]) -> None:
+    for report in reports:
+        if report.bad:
+            named = "; ".join(report.bad[:_NAMED]) + ("; …" if len(report.bad) > _NAMED else "")
+            note(f"{stored.name}: {len(report.bad)} texts left out (--skip-bad-rows): {named}.")
+
+
+def _mention_no_judgements(texts: TextCollection) -> None:
+    if not texts.splits and texts.query_ids and texts.doc_ids:
+        note(
+            f"{texts.name}: no judgements; all {len(texts.query_ids):,} queries are taken. era-fit "
+            "needs none; qrels that come later cost no encoding."
+        )
 
 
 def _encoders(options: dict[str, Any]) -> tuple[Encoder, Encoder]:

@@ -51,21 +51,7 @@ def read_beir(
         InputError: a file or row is wrong; the message names file and line.
         StoreError: a file cannot be read.
     """
-    if folder.is_file():
-        raise InputError(
-            f"{folder}: a file, where a folder with corpus.jsonl, queries.jsonl and qrels/*.tsv "
-            "(BEIR layout) is expected. A file of texts: say --role document or --role query."
-        )
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder. A collection is a folder with corpus.jsonl, queries.jsonl "
-            "and qrels/*.tsv (BEIR layout)."
-        )
-    corpus, queries = _found(folder, "corpus"), _found(folder, "queries")
-    if corpus is None and queries is None:
-        raise InputError(
-            f"{folder}: neither corpus.jsonl nor queries.jsonl is there (BEIR layout: see README)."
-        )
+    corpus, queries = _files(folder)
     meta = _read_meta(folder)
     name = safe_name(name or str(meta.get("name") or folder.resolve().name))
     problems = Problems(skip_bad_rows)
@@ -99,6 +85,26 @@ def read_beir(
         splits={split: part.select_queries(kept) for split, part in qrels.items()},
         dropped=Dropped(len(empty), len(judged) - len(kept), repeated, problems.count),
     )
+
+
+def _files(folder: Path) -> tuple[Path | None, Path | None]:
+    """The files of documents and of queries, one of which may be missing."""
+    if folder.is_file():
+        raise InputError(
+            f"{folder}: a file, where a folder with corpus.jsonl, queries.jsonl and qrels/*.tsv "
+            "(BEIR layout) is expected. A file of texts: say --role document or --role query."
+        )
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder. A collection is a folder with corpus.jsonl, queries.jsonl "
+            "and qrels/*.tsv (BEIR layout)."
+        )
+    corpus, queries = _found(folder, "corpus"), _found(folder, "queries")
+    if corpus is None and queries is None:
+        raise InputError(
+            f"{folder}: neither corpus.jsonl nor queries.jsonl is there (BEIR layout: see README)."
+        )
+    return corpus, queries
 
 
 def _found(folder: Path, name: str) -> Path | None:

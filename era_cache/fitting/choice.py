@@ -39,7 +39,8 @@ def choose(
 ) -> Choice:
     """Choose by signs first, then by held-out means.
 
-    1. Signs that something is broken: ``small``, today's index as it is.
+    1. Signs that something is broken: ``small``, today's index as it is. Likewise with too few
+       documents to tell and fewer than 30 judging queries.
     2. Otherwise ``era-zero``, which needs no label, unless labels say that it is worse than
        ``small``.
     3. Or a trained candidate, if its mean exceeds that of ``small`` by more than one standard error
@@ -70,6 +71,9 @@ def choose(
     if problems and base == "small":
         return Choice(base, f"no adapter can be trusted: {'; '.join(problems)}")
     queries = sum(len(values) for values in fits[base].values)
+    unknown = next((text for sign in signs if (text := sign.unknown())), "")
+    if unknown and queries < FEW_JUDGES and base == "small":
+        return Choice(base, f"no adapter can be trusted: {unknown}")
     if not queries:
         return Choice("era-zero", _unmeasured(signs))
     return _by_labels(fits, base, queries)

@@ -156,24 +156,20 @@ def fit_candidates(
             zero = label_free(*begin, config)
             fits["era-zero"] = untrained(zero, parts)
             signs = tuple(signs_of(part.data, config.seed) for part in parts)
-    missing: list[str] = []
     if not judged:
         if candidate not in ("auto", *fits):
             raise FitError(f"Candidate '{candidate}' is trained with labels; there are none.")
         return FitResult(fits, choose(fits, candidate, signs), seconds, signs=signs)
+    missing: list[str] = []
     for name in TRAINED if has_small else ("era",):
         if ready is not None and name in ready:
             fits[name] = ready[name]
             continue
-        if missing:
+        found = None if missing else _trained(name, parts, config, begin, tell, seconds)
+        if found is None:
             missing.append(name)
-            continue
-        tell(name)
-        try:
-            with _timed(seconds, name):
-                fits[name] = _trained(name, parts, config, begin, tell)
-        except KeyboardInterrupt:
-            missing.append(name)
+        else:
+            fits[name] = found
     if candidate in missing:
         raise FitError(f"Interrupted before {candidate} was fitted; the same command begins anew.")
     return FitResult(fits, choose(fits, candidate, signs), seconds, tuple(missing), signs)
@@ -196,9 +192,25 @@ def _as_it_is(parts: Sequence[Part]) -> Adapter:
 
 
 def _trained(
+    name: str,
+    parts: Sequence[Part],
+    config: FitConfig,
+    begin: _Begin,
+    tell: Progress,
+    seconds: dict[str, float],
+) -> Fitted | None:
+    """One of the candidates that are trained, from its start; None where Ctrl-C came first."""
+    tell(name)
+    try:
+        with _timed(seconds, name):
+            return _from_start(name, parts, config, begin, tell)
+    except KeyboardInterrupt:
+        return None
+
+
+def _from_start(
     name: str, parts: Sequence[Part], config: FitConfig, begin: _Begin, tell: Progress
 ) -> Fitted:
-    """One of the candidates that are trained, from its start."""
     options: dict[str, float | int | str] = {}
     owed = None
     references = begin.references

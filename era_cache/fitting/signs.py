@@ -51,18 +51,22 @@ class Signs(NamedTuple):
     own: float | None
     same: bool
 
+    def unknown(self) -> str:
+        """What cannot be told for want of documents, in words; empty where it can."""
+        if self.found is not None:
+            return ""
+        return (
+            f"only {self.documents} alignment documents are there to tell whether the large model "
+            "knows them (--align-documents encodes more)"
+        )
+
     def _own_asked(self) -> float:
         return next((least for most, least in _OWN.items() if self.queries < most), _OWN_OF_MANY)
 
     def problems(self) -> list[str]:
         """What is wrong, in words; empty where nothing is."""
         wrong = []
-        if self.found is None:
-            wrong.append(
-                f"only {self.documents} alignment documents are there to tell whether the large "
-                "model knows them (--align-documents encodes more)"
-            )
-        elif self.found < _FOUND:
+        if self.found is not None and self.found < _FOUND:
             wrong.append(
                 f"only {self.found:.0%} of the alignment documents find themselves among ten: the "
                 "large documents are of other texts, in another order, or noise"

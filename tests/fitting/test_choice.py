@@ -151,7 +151,6 @@ SOUND = Signs(1000, 100, found=0.95, rank=1.1, agreement=0.5, own=0.99, same=Fal
     ("broken", "named"),
     [
         ({"found": 0.4}, "40% of the alignment documents"),
-        ({"found": None, "documents": 12}, "only 12 alignment documents"),
         ({"rank": 0.3}, "30% of the directions"),
         ({"own": 0.52, "agreement": 0.1}, "query rows are shuffled"),
         ({"agreement": 0.05}, "hardly agree on their neighbours"),
@@ -165,6 +164,17 @@ def test_a_sign_that_something_is_broken_comes_before_any_label(broken, named) -
     assert choice.name == "small"
     assert named in choice.reason
     assert choose(fits, "era-dual", signs=[SOUND._replace(**broken)]).name == "era-dual"
+
+
+def test_too_few_documents_to_tell_need_many_labels() -> None:
+    untold = SOUND._replace(found=None, rank=None, documents=12)
+    fits = {**ZERO, "era-dual": _fitted(*[0.9] * 40)}
+    assert choose(fits, signs=[SOUND, untold]).name == "era-dual"
+    for count in (0, 29):
+        few = {name: _fitted(*fit.values[0][:count]) for name, fit in fits.items()}
+        choice = choose(few, signs=[SOUND, untold])
+        assert choice.name == "small"
+        assert "only 12 alignment documents" in choice.reason
 
 
 def test_without_labels_the_choice_says_what_was_looked_at() -> None:

@@ -76,10 +76,6 @@ BROKEN: dict[str, tuple[Callable[[FitData], FitData], str]] = {
     "noise": (lambda d: d._replace(align_large=unit(normal(150, 16, seed=9))), "find themselves"),
     "shuffled": (lambda d: d._replace(align_large=d.align_large.flip(0)), "find themselves"),
     "alike": (_alike, "find themselves"),
-    "few": (
-        lambda d: d._replace(align_large=d.align_large[:9], align_small=d.align_small[:9]),
-        "only 9 alignment documents",
-    ),
     "queries-shuffled": (
         lambda d: _with_queries(d, large=d.train.views["large"].flip(0)),
         "shuffled or noise",
@@ -96,6 +92,14 @@ BROKEN: dict[str, tuple[Callable[[FitData], FitData], str]] = {
 def test_what_is_broken_is_named(sound, how) -> None:
     spoil, named = BROKEN[how]
     assert named in _problems(spoil(sound))
+
+
+def test_few_documents_tell_nothing(sound) -> None:
+    few = sound._replace(align_large=sound.align_large[:9], align_small=sound.align_small[:9])
+    signs = signs_of(few, seed=0)
+    assert (signs.found, signs.rank) == (None, None)
+    assert "only 9 alignment documents" in signs.unknown()
+    assert signs_of(sound, seed=0).unknown() == ""
 
 
 def test_a_turned_copy_of_the_small_model_is_the_same_model(sound) -> None:
