@@ -136,8 +136,7 @@ def _run(
 
     store = Store.open(store_path)
     only, holdout = options["only_domain"], options["holdout_domain"]
-    named = collections or tuple(store.collection_names())
-    names = named_collections(store, named, only, holdout)
+    names = named_collections(store, collections, only, holdout, everything=True)
     plan = Plan(
         protocol=protocol,
         collections=names,

@@ -156,19 +156,36 @@ def reading_of(options: Mapping[str, Any]) -> Reading:
 
 
 def named_collections(
-    store: Store, named: Sequence[str], only: str | None, holdout: str | None
+    store: Store,
+    named: Sequence[str],
+    only: str | None,
+    holdout: str | None,
+    *,
+    everything: bool = False,
 ) -> list[str]:
     """The collections to fit on: those named, or all, less those that the domains leave out.
+
+    Of all, those without judgements are left out, and told.
+
+    Args:
+        store: where they are.
+        named: by the user.
+        only: the domain that they are to have.
+        holdout: the domain that they are not to have.
+        everything: whether all are meant where neither a name nor a domain is given.
 
     Raises:
         InputError: nothing is named, or nothing is left.
     """
-    if not named and only is None and holdout is None:
+    if not named and only is None and holdout is None and not everything:
         raise InputError("Name a collection of the store, or a domain with --only-domain.")
     names = list(named) or store.collection_names()
     found = []
     for name in names:
         collection = store.collection(name)
+        if not named and not (collection.qrels.relevance >= 1).any():
+            note(f"{name}: no query has a positive judgement; left out. Name it to fit on it.")
+            continue
         versions = store.versions(name)
         if len(versions) > 1:
             doubt = store.conflict(name)

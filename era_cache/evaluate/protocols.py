@@ -17,6 +17,7 @@ the protocol, training queries that are test queries of any collection are left 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -295,7 +296,11 @@ class _Run:
                 "validation": sum(len(source.split.validation) for source in sources),
                 "judging": sum(len(v) for v in result.candidates["small"].values),
             },
-            held_out={name: fit.mean for name, fit in result.candidates.items()},
+            held_out={
+                name: fit.mean
+                for name, fit in result.candidates.items()
+                if not math.isnan(fit.mean)  # without labels nothing judges
+            },
             chosen=result.choice.name,
             reason=result.choice.reason,
             seconds={**result.seconds, "evaluate": time.monotonic() - start},

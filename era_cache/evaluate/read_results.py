@@ -81,7 +81,7 @@ class FitRecord(Record, frozen=True):
     sha256: str
     job: dict[str, Any]
     trained_on: str
-    labels: Annotated[float, Meta(gt=0, le=1)]
+    labels: Annotated[float, Meta(ge=0, le=1)]
     split_seed: Annotated[int, Meta(ge=0, lt=2**62)]
     queries: dict[str, Count]
     held_out: dict[str, Share]

@@ -119,3 +119,20 @@ def test_a_curve_begins_at_no_labels(case) -> None:
     )
     assert "era-zero" in [row["name"] for row in record["candidates"]]
     assert [point["labels"] for point in record["curve"]] == [0.0, 0.2, 0.4]
+
+
+def test_protocols_over_a_whole_store_leave_out_what_nobody_judged(case) -> None:
+    shutil.move(case / "qrels", case / "beir" / "qrels")
+    _embed(case)
+    (case / "log.txt").write_text("what is asked\nand what else\n")
+    words = [*MODELS, "--store", case / "store", "--role", "query"]
+    _done(_run(embed.main, case / "log.txt", *words))
+    words = [case / "store", "--labels", "0,40", "--set", "iterations=2", "--device", "cpu"]
+    result = _done(_run(evaluate.main, "each", *words, "--out", case / "each", "--json"))
+    assert "log: no query has a positive judgement; left out" in result.stderr
+    record = json.loads(result.stdout)
+    assert [point["labels"] for point in record["curve"]] == [0.0, 0.4]
+    # What was written is read back: a report of it, at no labels too.
+    report = ["report", case / "each", "--out", case / "again", "--tables-at", "0", "--json"]
+    again = json.loads(_done(_run(evaluate.main, *report)).stdout)
+    assert [row["name"] for row in again["candidates"]][:3] == ["small", "aligned", "era-zero"]

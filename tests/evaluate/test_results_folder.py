@@ -462,7 +462,7 @@ def test_damaged_query_ids_are_refused(folder, change) -> None:
         lambda r: r["job"].update(x="\ud800"),
         lambda r: r["job"].update(x=DEEP),
         lambda r: r.update(trained_on=None),
-        lambda r: r.update(labels=0),
+        lambda r: r.update(labels=-0.1),
         lambda r: r.update(labels=1.5),
         lambda r: r.update(labels=True),
         lambda r: r.update(labels="0.2"),
