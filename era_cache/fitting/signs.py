@@ -26,7 +26,9 @@ _AGREEMENT, _FOUND, _RANK = 0.2, 0.65, 0.6
 _OWN = {8: 0.9, 20: 0.75}
 """Below so many queries, the own share asked for: few shuffled rows can pass by chance."""
 _OWN_OF_MANY = 0.65
-_MOST_QUERIES, _CENTRED, _FEW_DOCUMENTS = 1000, 20, 30
+_MOST_QUERIES, _MOST_DOCUMENTS = 1000, 5000
+"""What is looked at; more would say the same, and cost memory."""
+_CENTRED, _FEW_DOCUMENTS = 20, 30
 _SAME = 1 - 1e-4
 
 
@@ -102,7 +104,8 @@ def signs_of(data: FitData, seed: int) -> Signs:
 
     sets = [s for s in (data.train, data.validation, data.unlabelled) if s is not None]
     views = [s.views for s in sets if len(s.ids) and "small" in s.views]
-    large, small = data.align_large, data.align_small
+    documents = len(data.align_large)
+    large, small = data.align_large[:_MOST_DOCUMENTS], data.align_small[:_MOST_DOCUMENTS]
     found = rank = None
     if len(large) >= _FEW_DOCUMENTS:
         try:
@@ -119,7 +122,7 @@ def signs_of(data: FitData, seed: int) -> Signs:
         queries = len(both[0])
         agreement, own = agreement_of(both[0] @ large.T, both[1] @ small.T)
         same = same and _same_model(*both)
-    return Signs(len(large), queries, found, rank, agreement, own, same)
+    return Signs(documents, queries, found, rank, agreement, own, same)
 
 
 def agreement_of(large: torch.Tensor, small: torch.Tensor) -> tuple[float, float | None]:
