@@ -98,13 +98,13 @@ class FitConfig:
     """How far queries are spread over directions that documents use little; 0 for not at all."""
     spread_shrink: float = 0.1
     """Share of the documents' moment that is taken as equal in all directions."""
-    zero_scale: float = 0.15
+    zero_scale: float = 0.1
     """Weight of the aligned large view in era-zero."""
     zero_temperature: float = 0.05
     """Of the references of era-zero."""
     zero_step: tuple[float, int] = (0.3, 32)
     """Step and number of steps of era-zero."""
-    zero_pull: float = 0.1
+    zero_pull: float = 0.09
     """Pull of era-zero towards where its queries begin, at each step."""
     reference_documents: int = 1000
     """Alignment documents that an adapter keeps as references, at most; 0 for none."""

@@ -223,7 +223,7 @@ def test_era_zero_is_the_formula_that_the_documentation_gives() -> None:
     values = 0.9 * values + 0.1 * values.mean()
     power = vectors @ torch.diag(values**-0.25) @ vectors.T
     views = data.validation.views
-    query = (views["small"] + 0.15 * views["large"] @ map_.weight.T).double() @ power
+    query = (views["small"] + 0.1 * views["large"] @ map_.weight.T).double() @ power
     query = torch.nn.functional.normalize(query, dim=1)
     large, small = (texts[: config.reference_documents] for texts in data[4:6])
     wanted = torch.softmax(views["large"] @ large.T / 0.05, dim=1).double() @ small.double()
@@ -231,7 +231,7 @@ def test_era_zero_is_the_formula_that_the_documentation_gives() -> None:
     start = query
     for _ in range(32):
         found = torch.softmax(query @ small.T / 0.05, dim=1) @ small
-        moved = query + 0.3 * (wanted - found) + 0.1 * (start - query)
+        moved = query + 0.3 * (wanted - found) + 0.09 * (start - query)
         query = torch.nn.functional.normalize(moved, dim=1)
     torch.testing.assert_close(adapter.apply(views).double(), query, atol=1e-4, rtol=0)
 
