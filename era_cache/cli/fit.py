@@ -166,6 +166,12 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
             out / "curve" / f"{share * 100:g}", plan._replace(split=replace(split, labels=share))
         )
         missing = point.result.missing
+    used, encoded = report.alignment_documents, report.encoded_documents
+    if encoded > used >= recipe.align_documents:
+        note(
+            f"The large model encoded {encoded:,} documents, of which {used:,} are used; "
+            "--align-documents N --set reference_documents=N takes more."
+        )
     if missing:
         note(
             f"Interrupted: {', '.join(missing)} not fitted. The same command with --resume goes on."

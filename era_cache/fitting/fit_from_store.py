@@ -77,7 +77,8 @@ class FitReport(NamedTuple):
     """What ``fit_to_folder`` did.
 
     ``alignment`` is how well held-out alignment texts find themselves, None where there are too
-    few; fewer alignment documents than asked for are left by an interrupted embed.
+    few; fewer alignment documents than asked for are left by an interrupted embed. The large model
+    may have encoded more (``encoded_documents``) than were used.
     """
 
     folder: Path
@@ -88,6 +89,7 @@ class FitReport(NamedTuple):
     alignment: SelfRetrieval | None
     resumed: tuple[str, ...]
     seconds: float
+    encoded_documents: int = 0
 
     def queries(self) -> dict[str, int]:
         """Queries of each part, over all collections."""
@@ -171,7 +173,15 @@ def fit_to_folder(
         alignment,
         tuple(ready),
         time.monotonic() - start,
+        _encoded(inputs),
     )
+
+
+def _encoded(inputs: _Inputs) -> int:
+    """Documents of all collections that the large model encoded."""
+    index = inputs.encoders.align.index(check=False)
+    collections = [s.collection for s in inputs.sources] + [one for one, _ in inputs.further]
+    return sum(int((index.positions(one.doc_keys) >= 0).sum()) for one in collections)
 
 
 def _read(store: Store, names: Sequence[str], plan: FitPlan, reading: Reading) -> _Inputs:

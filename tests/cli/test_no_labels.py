@@ -53,6 +53,7 @@ def test_judgements_come_later_and_cost_no_encoding(case) -> None:
     result = _run(fit.main, case / "store", "beir", "--out", case / "a", "--candidate", "era-zero")
     assert "fitting without labels" in _done(result).stderr
     assert "No labels, 60 queries looked at, 0 test queries" in result.stdout
+    assert "documents, of which" not in result.stderr  # all that are encoded are used
     assert "not measured" in (case / "a" / "README.md").read_text()
     unmeasured = _run(evaluate.main, case / "store", case / "a")
     assert unmeasured.exit_code == 1
@@ -82,6 +83,13 @@ def test_without_labels_json_says_what_the_signs_were(case) -> None:
     (signs,) = found["signs"]
     assert signs["queries"] == 60
     assert json.loads((case / "a" / "metrics.json").read_text())["signs"] == found["signs"]
+
+
+def test_documents_that_are_encoded_and_not_used_are_told(case) -> None:
+    _embed(case)
+    words = [case / "store", "beir", "--out", case / "a", "--align-documents", "50"]
+    result = _done(_run(fit.main, *words))
+    assert "encoded 120 documents, of which 50 are used" in result.stderr
 
 
 def test_labels_that_were_asked_for_must_be_there(case) -> None:
