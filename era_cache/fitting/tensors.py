@@ -7,7 +7,7 @@ device. ``load_fit_data`` reads training and validation queries and nothing of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -258,7 +258,10 @@ def _align_rows(
         own = np.array([doc_id in query_ids for doc_id in collection.doc_ids], dtype=bool)
         keys = np.ascontiguousarray(collection.doc_keys).view("V16").reshape(-1)
         left = order[~np.isin(keys[order], keys[own])]
-        tested = range(len(collection.query_ids)) if split is None else split.test
+        # Where nothing is judged yet, any query may be a test query later.
+        tested: Iterable[int] = range(len(collection.query_ids))
+        if split is not None and len(split.test):
+            tested = split.test
         test_ids = {collection.query_ids[row] for row in tested}
         is_test = np.array([doc_id in test_ids for doc_id in collection.doc_ids], dtype=bool)
         order = order[~np.isin(keys[order], keys[is_test])]

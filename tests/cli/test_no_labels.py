@@ -7,12 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from beir_folder import beir_of
 from click.testing import CliRunner, Result
 from hash_encoder import HashEncoder
-from planted import planted_texts
+from planted import embedded, planted_texts, read_fit_data
 
 from era_cache.cli import embed, evaluate, fit
+from era_cache.collection.splits import make_split
+from era_cache.config import SplitConfig
+from era_cache.fitting.encoder_pair import resolve_encoders
 
 MODELS = ("--query-model", "L", "--doc-model", "S")
 
@@ -144,3 +148,16 @@ def test_protocols_over_a_whole_store_leave_out_what_nobody_judged(case) -> None
     report = ["report", case / "each", "--out", case / "again", "--tables-at", "0", "--json"]
     again = json.loads(_done(_run(evaluate.main, *report)).stdout)
     assert [row["name"] for row in again["candidates"]][:3] == ["small", "aligned", "era-zero"]
+
+
+def test_where_queries_are_documents_no_query_aligns_before_anyone_is_judged(tmp_path) -> None:
+    # Any of them may be a test query later: with every document a query, nothing is left to align.
+    texts = planted_texts(n_docs=120, n_queries=110, queries_are_documents=True)
+    store, collection = embedded(tmp_path / "s", texts._replace(splits={}), align_documents=120)
+    split = make_split(collection, SplitConfig(labels=0.0))
+    data = read_fit_data(store, collection, split)
+    keys = collection.doc_keys[110:]
+    encoder = resolve_encoders(store, collection).document
+    expected = torch.nn.functional.normalize(torch.from_numpy(encoder.vectors(keys)), dim=1)
+    assert 0 < len(data.align_small) <= 10
+    assert bool((data.align_small @ expected.T).max(dim=1).values.min() > 0.999)
