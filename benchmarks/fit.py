@@ -32,6 +32,7 @@ from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, ru
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.evaluate.statistics import holm
 from era_cache.fitting.adapter import unit
+from era_cache.fitting.candidates import DEFAULT
 from era_cache.fitting.crossfit import Request, crossfit
 from era_cache.fitting.held_out import document_references
 from era_cache.fitting.paper import paper_triples
@@ -44,17 +45,7 @@ from era_cache.types import Qrels
 
 PARTS = ("quality", "labels", "harm", "time")
 QUICK = ("gorilla-torch", "theoremqa", "toollens", "cranfield")
-CANDIDATES = (
-    "small",
-    "aligned",
-    "era-zero",
-    "era",
-    "era-dual",
-    "small+",
-    "shipped",
-    "paper",
-    "large",
-)
+CANDIDATES = (*DEFAULT, "shipped", "paper", "large")
 # What the paper's own code gave at 20 % of the labels, the better of its two learning rates.
 PUBLISHED = {
     "toollens": 0.365,
@@ -178,7 +169,7 @@ class Quality:
 
     def _behind(self) -> Bar:
         """What ships against the best single candidate, at each share."""
-        singles = ("small", "aligned", "era-zero", "era", "era-dual", "small+")
+        singles = DEFAULT
         behind = []
         for ratio in RATIOS:
             best = max(self.macro(candidate, ratio) for candidate in singles)

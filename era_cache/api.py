@@ -35,13 +35,12 @@ from era_cache.fitting.arrays import (
     Arrays,
     Given,
     checked_arrays,
-    parts_that_judge,
-    recipe_for,
+    labelled_data,
     record_of,
 )
 from era_cache.fitting.candidates import VIEWS_READ
 from era_cache.fitting.held_out import PRIMARY
-from era_cache.fitting.label_forms import LabelsById, judgements, usable_queries
+from era_cache.fitting.label_forms import LabelsById, judgements
 from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.settings import checked
@@ -58,8 +57,6 @@ if TYPE_CHECKING:
 __all__ = ["FitOptions", "LabelsById", "RetrievalAdapter", "fit"]
 
 _V = TypeVar("_V", Array, "torch.Tensor")
-_JUDGING = 1 / 3
-"""Share of the queries that is set aside to judge where the others align the spaces."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,14 +321,7 @@ def fit(
         raise InputError(f"Candidate '{candidate}' reads the small model's queries: small_queries.")
     if qrels is None:
         return _fit_without_labels(vectors, recipe, options, validation)
-    judged = judgements(qrels, len(vectors.large), len(vectors.corpus))
-    recipe = recipe_for(recipe, vectors, validation is not None)
-    if validation is None and recipe.align_texts != "documents":
-        validation = _JUDGING  # queries that align cannot judge
-        recipe = dataclasses.replace(recipe, refit=False)
-    usable = usable_queries(judged, len(vectors.corpus))
-    train, judges = parts_that_judge(validation, usable, vectors.large, recipe)
-    data = vectors.fit_data(judged, train, judges)
+    data, recipe = labelled_data(vectors, qrels, validation, recipe)
     result = fit_candidates(data, recipe, candidate=candidate, progress=options.progress)
     reason = result.choice.reason
     if candidate != "auto":

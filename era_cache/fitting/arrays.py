@@ -15,6 +15,7 @@ from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_config import AdapterConfig, NamedCollection, Parts
+from era_cache.fitting.label_forms import judgements, usable_queries
 from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import FitData, QuerySet
@@ -30,12 +31,13 @@ __all__ = [
     "Arrays",
     "Given",
     "checked_arrays",
-    "parts_that_judge",
-    "recipe_for",
+    "labelled_data",
     "record_of",
 ]
 
 _SAME = 1e-6
+_JUDGING = 1 / 3
+"""Share of the queries that is set aside to judge where the others align the spaces."""
 
 
 class Given(NamedTuple):
@@ -138,6 +140,25 @@ def _varied(vectors: Vectors, name: str, device: str) -> torch.Tensor:
             f"{name}: all {len(rows)} rows point the same way; nothing tells them apart."
         )
     return rows
+
+
+def labelled_data(
+    vectors: Arrays, qrels: Any, validation: Any, recipe: FitConfig
+) -> tuple[FitData, FitConfig]:
+    """The data of a fit with labels, and the recipe as the arguments allow it.
+
+    Raises:
+        InputError: an argument cannot be used, or the recipe asks for what was not given.
+        FitError: no labelled query is left to train or to judge.
+    """
+    judged = judgements(qrels, len(vectors.large), len(vectors.corpus))
+    recipe = recipe_for(recipe, vectors, validation is not None)
+    if validation is None and recipe.align_texts != "documents":
+        validation = _JUDGING  # queries that align cannot judge
+        recipe = dataclasses.replace(recipe, refit=False)
+    usable = usable_queries(judged, len(vectors.corpus))
+    train, judges = parts_that_judge(validation, usable, vectors.large, recipe)
+    return vectors.fit_data(judged, train, judges), recipe
 
 
 def recipe_for(config: FitConfig, vectors: Arrays, fixed_judges: bool) -> FitConfig:

@@ -27,6 +27,7 @@ from era_cache.cli.common import INTERRUPTED
 from era_cache.collection.beir import read_beir
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
+from era_cache.fitting.candidates import DEFAULT
 from era_cache.store.store import Store
 
 BIN = Path(__file__).parents[2] / "bin"
@@ -422,14 +423,7 @@ def test_fit_prints_its_result_on_stdout_and_progress_on_stderr(built_hash_store
     assert summary["queries"] == {"train": 8, "validation": 2, "test": 10}
     assert summary["alignment_documents"] == 30
     assert summary["chosen"] in summary["validation"]
-    assert set(summary["validation"]) == {
-        "small",
-        "aligned",
-        "era-zero",
-        "era",
-        "era-dual",
-        "small+",
-    }
+    assert set(summary["validation"]) == set(DEFAULT)
     assert "fitting era" in result.stderr
     assert [path.name for path in (tmp_path / "out" / "curve").iterdir()] == ["20"]
 

@@ -20,6 +20,7 @@ from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.evaluate.evaluate_adapter import Evaluation, Measuring, evaluate_folder
 from era_cache.fitting.adapter_folder import load_adapter
+from era_cache.fitting.candidates import DEFAULT
 from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
 from era_cache.fitting.sources import Reading, environment
 from era_cache.rank.measures import parse_measure
@@ -74,14 +75,7 @@ def test_the_folder_says_what_it_was_fitted_on(store, built) -> None:
     config, collection = config_of(built), store.collection("planted")
     split = make_split(collection, SPLIT)
     assert config["chosen"] == "era"
-    assert set(config["candidates"]) == {
-        "small",
-        "aligned",
-        "era-zero",
-        "era",
-        "era-dual",
-        "small+",
-    }
+    assert set(config["candidates"]) == set(DEFAULT)
     assert config["collection"] == {"name": "planted", "digest": collection.digest}
     assert config["split"] == {
         "rule": "paper",
@@ -175,7 +169,7 @@ def test_the_record_holds_what_the_report_shows(store, built) -> None:
     assert record["measures"] == ["nDCG@10", "R@100", "RR", "AP"]
     assert record["chosen"] == "era"
     names = [row["name"] for row in record["candidates"]]
-    assert names == ["small", "aligned", "era-zero", "era", "era-dual", "small+"]
+    assert names == list(DEFAULT)
     assert set(ranked.scored) == set(names)
     assert "curve" not in record
     ndcg = parse_measure("nDCG@10")
@@ -231,14 +225,7 @@ def test_the_curve_shows_the_folders_under_it(store, fitted) -> None:
         (0.3, 18),
     ]
     for point in curve:
-        assert set(point["candidates"]) == {
-            "small",
-            "aligned",
-            "era-zero",
-            "era",
-            "era-dual",
-            "small+",
-        }
+        assert set(point["candidates"]) == set(DEFAULT)
         assert set(point["candidates"]["era"]) == {"mean", "low", "high", "sd"}
     # What needs no label is the same at every share.
     assert len({point["candidates"]["small"]["mean"] for point in curve}) == 1
@@ -257,16 +244,7 @@ def test_another_folder_joins_as_a_row(store, built, tmp_path) -> None:
     others = [tmp_path / "paper", tmp_path / "second"]
     evaluation = evaluate_folder(store, built, Measuring(others=others, device="cpu"))
     names = [row["name"] for row in _record(evaluation)["candidates"]]
-    assert set(names) == {
-        "small",
-        "aligned",
-        "era-zero",
-        "era",
-        "era-dual",
-        "small+",
-        "paper",
-        "era (second)",
-    }
+    assert set(names) == {*DEFAULT, "paper", "era (second)"}
     # Fitted alike, they rank alike.
     scored = evaluation.ranked["planted"].scored
     np.testing.assert_array_equal(

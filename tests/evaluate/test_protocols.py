@@ -29,6 +29,7 @@ from era_cache.evaluate.protocols import PROTOCOLS, Plan, run_protocol, tasks_of
 from era_cache.evaluate.read_results import read_results
 from era_cache.evaluate.results import Fit, MadeBy, Results, job_name
 from era_cache.fitting.adapter import Adapter
+from era_cache.fitting.candidates import DEFAULT
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.sources import Reading
@@ -171,7 +172,7 @@ def test_results_say_what_was_fitted_and_measured(store, tmp_path, seen, protoco
         assert fit.queries["train"] == sum(int(0.4 * SIZES[name]) for name in task.train)
         assert fit.queries["validation"] == sum(SIZES[name] // 10 for name in task.train)
         assert fit.queries["judging"] == fit.queries["train"] + fit.queries["validation"]
-        assert set(fit.held_out) == {"small", "aligned", "era-zero", "era", "era-dual", "small+"}
+        assert set(fit.held_out) == set(DEFAULT)
         assert {"align", "era", "evaluate"} <= set(fit.seconds)
         for one in fit.measured:
             collection = store.collection(one.collection)

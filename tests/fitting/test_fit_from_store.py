@@ -34,6 +34,7 @@ from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.evaluate.evaluate_adapter import Evaluation, Measuring, evaluate_folder
 from era_cache.fitting import recipes
 from era_cache.fitting.adapter_folder import load_adapter
+from era_cache.fitting.candidates import DEFAULT
 from era_cache.fitting.crossfit import crossfit
 from era_cache.fitting.fit_from_store import FitReport
 from era_cache.fitting.sources import load_sources
@@ -354,14 +355,7 @@ def test_resuming_a_complete_fit_fits_nothing_and_writes_only_another_choice(
 def test_resuming_where_nothing_is_begins(store, tmp_path) -> None:
     report = fit_folder(store, tmp_path / "a", resume=True)
     assert report.resumed == ()
-    assert set(report.result.candidates) == {
-        "small",
-        "aligned",
-        "era-zero",
-        "era",
-        "era-dual",
-        "small+",
-    }
+    assert set(report.result.candidates) == set(DEFAULT)
 
 
 @pytest.mark.parametrize(
