@@ -32,7 +32,6 @@ from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.adapter_config import AdapterConfig, Metrics
 from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics, save_adapters
 from era_cache.fitting.arrays import (
-    Arrays,
     Given,
     checked_arrays,
     labelled_data,
@@ -44,7 +43,7 @@ from era_cache.fitting.label_forms import LabelsById, judgements
 from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.settings import checked
-from era_cache.fitting.tensors import FitData, resolve_device
+from era_cache.fitting.tensors import resolve_device
 from era_cache.rank.measures import Ranking, evaluate, mean, parse_measure
 from era_cache.rank.search import search
 from era_cache.types import Array, IntArray
@@ -319,19 +318,18 @@ def fit(
     )
     if small_queries is None and "small" in VIEWS_READ.get(candidate, ()):
         raise InputError(f"Candidate '{candidate}' reads the small model's queries: small_queries.")
-    if qrels is None:
-        return _fit_without_labels(vectors, recipe, options, validation)
-    data, recipe = labelled_data(vectors, qrels, validation, recipe)
+    if qrels is not None:
+        data, recipe = labelled_data(vectors, qrels, validation, recipe)
+    elif validation is not None:
+        raise InputError("validation needs qrels: without labels nothing is judged.")
+    else:
+        data = vectors.without_labels()
     result = fit_candidates(data, recipe, candidate=candidate, progress=options.progress)
     reason = result.choice.reason
     if candidate != "auto":
         reason = f"asked for by candidate='{candidate}'"
     elif small_queries is None:
         reason += " (without small_queries, aligned is all that there is to compare with)"
-    return _made(result, reason, data, recipe)
-
-
-def _made(result: FitResult, reason: str, data: FitData, recipe: FitConfig) -> RetrievalAdapter:
     return RetrievalAdapter(
         adapters={name: fit.adapter.to("cpu") for name, fit in result.candidates.items()},
         candidates={name: fit.mean for name, fit in result.candidates.items()},
@@ -342,13 +340,3 @@ def _made(result: FitResult, reason: str, data: FitData, recipe: FitConfig) -> R
         config=recipe,
         result=result,
     )
-
-
-def _fit_without_labels(
-    vectors: Arrays, recipe: FitConfig, options: FitOptions, validation: Any
-) -> RetrievalAdapter:
-    if validation is not None:
-        raise InputError("validation needs qrels: without labels nothing is judged.")
-    data = vectors.without_labels()
-    result = fit_candidates(data, recipe, candidate=options.candidate, progress=options.progress)
-    return _made(result, result.choice.reason, data, recipe)
