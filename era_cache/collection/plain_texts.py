@@ -20,6 +20,7 @@ from typing import Any
 from era_cache.collection.beir import documents_of, queries_of
 from era_cache.collection.lines import Line, Problems, lines_of
 from era_cache.collection.records import Dropped, TextCollection
+from era_cache.collection.text_files import read_blocks, whole_lines
 from era_cache.disk.files import safe_name
 from era_cache.disk.parquet import import_pyarrow
 from era_cache.errors import InputError
@@ -118,14 +119,16 @@ def _as_lines(
 
 
 def _table(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.reader(
-        (line.decoded() + "\n" for line in lines_of(path)), delimiter=delimiter, strict=True
-    )
+    reader = csv.reader(_text_lines(path), delimiter=delimiter, strict=True)
     head: list[str] | None = None
     try:
         for cells in reader:
+            if not cells:  # a blank line between rows
+                continue
             if head is None:
                 head = cells
+                if len(set(head)) != len(head):
+                    raise Line(path, reader.line_num, b"").wrong("two columns have one name.")
                 continue
             if len(cells) != len(head):
                 raise Line(path, reader.line_num, b"").wrong(
@@ -134,6 +137,16 @@ def _table(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]
             yield reader.line_num, dict(zip(head, cells, strict=True))
     except csv.Error as error:
         raise Line(path, reader.line_num, b"").wrong(f"no row of a table: {error}.") from error
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    """Every line with its end, blank ones too: a quoted cell may hold them."""
+    for first, block in whole_lines(path, read_blocks(path), longest=None):
+        for number, data in enumerate(block[:-1].split(b"\n"), start=first):
+            try:
+                yield data.decode("utf-8") + "\n"
+            except UnicodeDecodeError as error:
+                raise Line(path, number, data).wrong(f"not UTF-8 text ({error.reason}).") from error
 
 
 def _parquet(path: Path, column: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

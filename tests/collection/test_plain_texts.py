@@ -60,6 +60,19 @@ def test_ids_titles_and_instructions_are_read_where_they_are(tmp_path) -> None:
     assert (queries.query_ids, queries.instructions, queries.name) == (["7"], ["Find it"], "mine")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_a_quoted_cell_holds_is_kept_as_it_is(tmp_path, end) -> None:
+    path = tmp_path / "docs.csv"
+    rows = ["text,id", f'"one{end}{end}  {end}two",a', "", '"three",b', f'"four{end}",c', "", ""]
+    path.write_bytes(end.join(rows).encode())
+    texts = read_plain_texts(path, Role.QUERY)
+    assert texts.query_ids == ["a", "b", "c"]
+    assert texts.query_texts == [f"one{end}{end}  {end}two", "three", f"four{end}"]
+    path.write_text("text,text\nx,y\n")
+    with pytest.raises(InputError, match="line 1: two columns have one name"):
+        read_plain_texts(path, Role.QUERY)
+
+
 def test_blank_lines_are_passed_over_and_keep_their_number(tmp_path) -> None:
     assert _log(tmp_path / "log.txt", "a\n\n  \nb\n") == [("1", "a"), ("4", "b")]
 
