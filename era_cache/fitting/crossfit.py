@@ -34,12 +34,14 @@ class Fitted(NamedTuple):
 
     ``values`` has, for each collection, (n,) float64 values of the primary measure, less what
     choosing settings on these very queries added (``luck``); ``options`` (JSON) say what produced
-    it.
+    it. ``mapped`` has, for each collection, (n, d) unit float32 rows: these queries as a model that
+    never saw them maps them; empty where that is not known.
     """
 
     adapter: Adapter
     values: tuple[FloatArray, ...]
     options: dict[str, float | int | str]
+    mapped: tuple[torch.Tensor, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -268,6 +270,7 @@ class _Group:
     ) -> Fitted:
         request, judge = self._requests[number], self._judges[number]
         values = judge.choose_tables(point.mapped, point.values)
+        held_out = tuple(judge.corrected(point.mapped))
         owed = luck(list(tried.values()), list(tried).index(point.strength))
         values = tuple(v - less for v, less in zip(values, owed, strict=True))
         options: dict[str, float | int | str] = {
@@ -288,7 +291,7 @@ class _Group:
         adapter = adapter._replace(references=judge.tables())
         if any(table.view not in request.views for table in adapter.references):
             raise ValueError("references read a view that the adapter does not")
-        return Fitted(adapter, values, options)
+        return Fitted(adapter, values, options, held_out)
 
 
 def _joined(views: Mapping[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:

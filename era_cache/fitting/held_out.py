@@ -234,8 +234,15 @@ class Judge:
             self._memories[fold] = table, wanted
         return self._memories[fold]
 
-    def values(self, mapped: Sequence[torch.Tensor]) -> tuple[FloatArray, ...]:
-        """Values of all judging queries, corrected by the tables as they are set."""
+    def corrected(self, mapped: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What is mapped of all judging queries, corrected by the tables as they are set.
+
+        Args:
+            mapped: from ``held_out``.
+
+        Returns:
+            For each collection (n, d) unit rows, in the order of its judging queries.
+        """
         import torch
 
         found = []
@@ -252,10 +259,15 @@ class Judge:
                     rows = torch.from_numpy(fold.judge).to(vectors.device)
                     table = table._replace(step=step, contrast=contrast)
                     moved[rows] = table.move(moved[rows], near[number])
-            found.append(
-                values_of(moved[judges], part.labels.queries, part.labels.judges, part.data)
-            )
-        return tuple(found)
+            found.append(moved[judges])
+        return found
+
+    def values(self, mapped: Sequence[torch.Tensor]) -> tuple[FloatArray, ...]:
+        """Values of all judging queries, corrected by the tables as they are set."""
+        return tuple(
+            values_of(vectors, part.labels.queries, part.labels.judges, part.data)
+            for part, vectors in zip(self._parts, self.corrected(mapped), strict=True)
+        )
 
     def choose_tables(
         self, mapped: Sequence[torch.Tensor], values: tuple[FloatArray, ...]

@@ -35,12 +35,13 @@ def untrained(
     """A map as it is, with references where there are any, and its values for all judges."""
     if references is not None:
         adapter = adapter._replace(references=(references,))
-    values = []
+    values, mapped = [], []
     for part in parts:
         queries, rows = part.labels.queries, part.labels.judges
         views = {name: vectors[rows] for name, vectors in queries.views.items()}
-        values.append(values_of(adapter.mapped(views), queries, rows, part.data))
-    return Fitted(adapter, tuple(values), {})
+        mapped.append(adapter.mapped(views))
+        values.append(values_of(mapped[-1], queries, rows, part.data))
+    return Fitted(adapter, tuple(values), {}, tuple(mapped))
 
 
 def align(

@@ -28,7 +28,7 @@ from era_cache.types import IntArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["search"]
+__all__ = ["best_packed_of", "search"]
 
 _QUERIES_AT_A_TIME = 4096
 _FAISS_FROM = 1 << 26
@@ -191,7 +191,7 @@ def _bestpacked(
             scores = products[: len(queries)]
             if exclude is not None:
                 _leave_out(scores, exclude - columns.start)
-            found = torch.cat([best, _blockpacked(scores, ranks[columns], k)], dim=1)
+            found = torch.cat([best, best_packed_of(scores, ranks[columns], k)], dim=1)
             best = found.topk(min(k, found.shape[1]), dim=1).values
     return best
 
@@ -202,8 +202,8 @@ def _leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:
     scores[inside, columns[inside]] = -math.inf
 
 
-def _blockpacked(scores: torch.Tensor, ranks: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the keys of the k best of each row of a block, ties at the cut resolved.
+def best_packed_of(scores: torch.Tensor, ranks: torch.Tensor, k: int) -> torch.Tensor:
+    """Keys (``ties.packed``) of the k best of each row of scores, ties at the cut resolved.
 
     Keys for the whole block would take longer than topk on the scores. topk chooses freely among
     equal scores, but one score more than needed shows where it had a choice: only there, where
