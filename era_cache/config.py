@@ -122,6 +122,13 @@ class FitConfig:
     memory_steps: tuple[float, ...] = (0.1, 0.2, 0.4)
     """Steps of the memory of labelled queries that held-out labels choose from; empty for none."""
     memory_temperature: float = 0.05
+    fusion_weights: tuple[float, ...] = (
+        *(0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7),
+        *(1.0, 1.4, 2.0, 3.0),
+    )
+    """Weights of a first stage beside the cosine, as ratios of their spreads; 0 is among them."""
+    fusion_default: float = 0.5
+    """The weight without labels, and where labels leave it open."""
     negatives: str = "corpus"
     """Documents of the softmax: ``corpus``, ``in-batch``, or a strategy of ``mining``."""
     negatives_per_query: int = 50

@@ -106,6 +106,18 @@ def model_options(side: str) -> Callable[[Command], Command]:
     is_flag=True,
     help="Encode all documents with the large model, too: era-eval then measures a full re-encode.",
 )
+@click.option(
+    "--bm25",
+    is_flag=True,
+    help="Rank the documents for every query by BM25, too: era-fit and era-eval then show it, "
+    "alone and joined with candidates. Needs the extra [bm25].",
+)
+@click.option(
+    "--bm25-language",
+    metavar="NAME",
+    default="english",
+    help="Language of BM25's stemmer and stop words; none for neither.",
+)
 @model_options("large")
 @model_options("small")
 @click.option(
@@ -184,6 +196,18 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             log=log,
             progress=bars,
         )
+        if options["bm25"]:
+            from era_cache.encode.bm25 import embed_bm25
+
+            reports.append(
+                embed_bm25(
+                    Store.open(store_path),
+                    texts,
+                    stored,
+                    language=options["bm25_language"],
+                    progress=bars,
+                )
+            )
     if not options["align_sample"] and judged_since(Store.open(store_path), stored):
         note(
             f"{stored.name}: its alignment documents were chosen while nothing was judged, perhaps "

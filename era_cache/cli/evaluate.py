@@ -32,6 +32,7 @@ from era_cache.cli.eval_options import (
 from era_cache.cli.eval_protocols import PROTOCOL_COMMANDS
 from era_cache.cli.eval_report import report
 from era_cache.cli.eval_reproduce import reproduce
+from era_cache.cli.fit_options import named_runs
 from era_cache.disk.files import check_writable
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
       era-eval stores/mine adapters/toy
     """
     check_report_options(options)
-    foreign = _named_runs(options["foreign"])
+    foreign = named_runs(options["foreign"])
     out = options["out"] or _default_out(adapter, options["collections"])
     check_writable(out)
     from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
@@ -175,21 +176,6 @@ def _show(found: Report, foreign: Mapping[str, Path], out: Path) -> None:
         if line.startswith(told):
             say(line)
     say(f"Report: {out / 'report.html'}")
-
-
-def _named_runs(texts: tuple[str, ...]) -> dict[str, Path]:
-    """Read ``NAME=FILE``, each name once."""
-    from era_cache.disk.files import safe_name
-
-    found: dict[str, Path] = {}
-    for text in texts:
-        name, equals, path = text.partition("=")
-        if not equals or not path:
-            raise click.UsageError(f"--run {text}: expected NAME=FILE, as in bm25=bm25.trec.")
-        if safe_name(name) in found:
-            raise click.UsageError(f"--run {name}: given twice.")
-        found[name] = Path(path)
-    return found
 
 
 def _default_out(adapter: Path, collections: tuple[str, ...]) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -29,6 +31,7 @@ from era_cache.cli.fit_options import (
     SPLIT,
     data_options,
     named_collections,
+    named_runs,
     reading_of,
     recipe_of,
     shares,
@@ -38,14 +41,24 @@ from era_cache.cli.fit_options import (
 from era_cache.cli.fit_sweep import sweep
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.disk.files import check_writable
-from era_cache.fitting.candidates import DEFAULT
+from era_cache.fitting.candidates import DEFAULT, described
 
 if TYPE_CHECKING:
+    from era_cache.fitting.first_stage import FirstStages
     from era_cache.fitting.fit_from_store import FitReport
+    from era_cache.store.store import Store
 
 __all__ = ["main"]
 
-NAMES = ["auto", *DEFAULT]
+LISTS_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""What the name of a first stage may be."""
+
+
+def _known_candidate(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    """Refuse what can be no candidate."""
+    if name != "auto" and (not described(name) or name == "paper"):
+        raise click.BadParameter(f"{name!r} is none of auto, {', '.join(DEFAULT)}.")
+    return name
 
 
 class FitForms(EraForms):
@@ -89,9 +102,19 @@ class FitForms(EraForms):
 )
 @click.option(
     "--candidate",
-    type=click.Choice(NAMES),
+    metavar="NAME",
+    callback=_known_candidate,
     default="auto",
-    help="Which candidate ships; auto lets held-out labels choose.",
+    help=f"Which candidate ships: {', '.join(DEFAULT)}, or one joined with a first stage, such as "
+    "bm25+era-dual; auto lets held-out labels choose.",
+)
+@click.option(
+    "--run",
+    "first_stage",
+    metavar="NAME=FILE",
+    multiple=True,
+    help="A run of another system (as era-eval reads it) that candidates are joined with, instead "
+    "of the store's bm25. Training queries must have results.",
 )
 @click.option(
     "--recipe",
@@ -144,6 +167,9 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
         split = without_labels(store, names, split)
     plan = FitPlan(split, recipe, options["candidate"], options["align_with"])
     out: Path = options["out"]
+    reading = reading_of(options)._replace(
+        first_stages=_first_stages(store, names, options["first_stage"])
+    )
 
     def fitted(folder: Path, plan: FitPlan) -> FitReport:
         return fit_to_folder(
@@ -151,7 +177,7 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
             names,
             folder,
             plan,
-            reading_of(options),
+            reading,
             resume=options["resume"],
             progress=lambda text: note(f"fitting {text} …"),
         )
@@ -172,6 +198,8 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
             f"The large model encoded {encoded:,} documents, of which {used:,} are used; "
             "--align-documents N --set reference_documents=N takes more."
         )
+    for text in report.notes:
+        note(text)
     if missing:
         note(
             f"Interrupted: {', '.join(missing)} not fitted. The same command with --resume goes on."
@@ -182,6 +210,32 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
         _render(store_path, out, report)
     if missing:
         click.get_current_context().exit(1)  # for scripts: what was asked for is not all there
+
+
+def _first_stages(store: Store, names: Sequence[str], given: tuple[str, ...]) -> FirstStages:
+    """The lists of another system: a run of the user's, else what the store has.
+
+    Raises:
+        UsageError: several runs, or a run for several collections.
+        InputError: it cannot be read, or belongs to something else.
+    """
+    from era_cache.fitting.first_stage import FirstStages
+
+    if not given:
+        return FirstStages()
+    if len(given) > 1 or len(names) > 1:
+        raise click.UsageError("--run: one run, of one collection.")
+    from era_cache.evaluate.runs import lists_of_run, load_run
+
+    collection = store.collection(names[0])
+    ((name, path),) = named_runs(given).items()
+    if described(name) or not LISTS_PREFIX.fullmatch(name):
+        raise click.UsageError(
+            f"--run {name}=…: expected a name of letters, digits, - and _ that is no candidate's."
+        )
+    return FirstStages(
+        name, {collection.name: lists_of_run(path, load_run(path), collection, name)}
+    )
 
 
 def _recipe(options: dict[str, Any]) -> FitConfig | PaperConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +31,7 @@ __all__ = [
     "SPLIT",
     "data_options",
     "named_collections",
+    "named_runs",
     "reading_of",
     "recipe_of",
     "seeds_option",
@@ -152,7 +154,23 @@ def reading_of(options: Mapping[str, Any]) -> Reading:
     """The options that say which vectors are read, and how."""
     from era_cache.fitting.sources import Reading
 
-    return Reading(*(options[name] for name in Reading._fields))
+    given = {name: options[name] for name in Reading._fields if name in options}
+    return Reading(**given)
+
+
+def named_runs(texts: tuple[str, ...]) -> dict[str, Path]:
+    """Read ``NAME=FILE``, each name once."""
+    from era_cache.disk.files import safe_name
+
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise click.UsageError(f"--run {text}: expected NAME=FILE, as in bm25=bm25.trec.")
+        if safe_name(name) in found:
+            raise click.UsageError(f"--run {name}: given twice.")
+        found[name] = Path(path)
+    return found
 
 
 def named_collections(

@@ -155,6 +155,7 @@ def _echo_difference(found: Difference) -> None:
         echo_table(["encoder", "role", "fingerprint", *columns], rows)
     _echo_sides("collections", found.collections)
     _echo_sides("pairs", found.pairs)
+    _echo_sides("runs", found.runs)
     say("Both hold the same." if found.same else "They differ.")
 
 

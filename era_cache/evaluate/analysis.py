@@ -24,7 +24,8 @@ from era_cache.evaluate.lined_up import (
 from era_cache.evaluate.query_differences import queries, scores
 from era_cache.evaluate.report_notes import notes
 from era_cache.evaluate.results import Head, Results
-from era_cache.fitting.candidates import CANDIDATES
+from era_cache.fitting.candidates import CANDIDATES, described
+from era_cache.fitting.first_stage import FirstStages
 from era_cache.report.records import (
     Candidate,
     CollectionFacts,
@@ -166,7 +167,9 @@ def _kind(name: str, head: Head) -> str:
     """What a row is."""
     if f"run {name}" in head.adapters:
         return "a run of another system"
-    return KINDS.get(name, "another adapter folder")
+    if name == FirstStages().name:
+        return "the first stage alone, as stored"
+    return KINDS.get(name) or described(name) or "another adapter folder"
 
 
 def _held_out(panel: Panel, name: str) -> float | None:

@@ -22,17 +22,21 @@ from era_cache.evaluate.statistics import (
     macro_randomisation_tests,
     seed_spread,
 )
-from era_cache.fitting.candidates import CANDIDATES
+from era_cache.fitting.candidates import CANDIDATES, FUSED, unfused_name
 from era_cache.report.records import CurvePoint, Estimate, Gain, Gains
 from era_cache.types import FloatArray
 
 __all__ = ["curve", "estimates", "gains", "mean_count", "number", "place"]
 
-_ORDER = (*CANDIDATES, "large", SHIPPED)
+_JOINED = "joined with a first stage"
+_ORDER = (*CANDIDATES, _JOINED, "large", SHIPPED)
 
 
 def place(name: str) -> tuple[int, str]:
     """Where a candidate stands in every table: the known ones in their order, then by name."""
+    base = unfused_name(name)
+    if base != name:
+        return _ORDER.index(_JOINED), f"{FUSED.index(base)} {name}"
     known = name in _ORDER
     return (_ORDER.index(name), "") if known else (len(_ORDER), name)
 

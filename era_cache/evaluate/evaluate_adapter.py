@@ -28,26 +28,28 @@ from era_cache.evaluate.recorded import (
     split_options,
 )
 from era_cache.evaluate.results import SHIPPED, Extra, Fit, Head, Measured, Results
-from era_cache.evaluate.runs import load_run, place_run
+from era_cache.evaluate.runs import lists_of_run, load_run, place_run
 from era_cache.evaluate.score import (
     DEFAULT_MEASURES,
     DEPTH,
     Scored,
     int8_loss,
     score_adapters,
+    score_first_stage,
     score_histogram,
     score_large,
 )
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_config import AdapterConfig
 from era_cache.fitting.adapter_folder import load_adapter, load_config
-from era_cache.fitting.candidates import CANDIDATES
+from era_cache.fitting.candidates import described
 from era_cache.fitting.check_against_store import (
     curve_points,
     fitted_names,
     fitted_on,
     other_adapter,
 )
+from era_cache.fitting.first_stage import FirstStages, QueryLists
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import HeldOut, QuerySet, load_held_out, resolve_device
@@ -164,7 +166,7 @@ class _Found:
             name, adapter = other_adapter(store, other, config, names, taken=self.adapters)
             self.adapters[name] = adapter
         for name in asked.runs:
-            if name in self.adapters or name in CANDIDATES or name in ("large", SHIPPED):
+            if name in self.adapters or described(name) or name in ("large", SHIPPED):
                 raise InputError(f"--run {name}=…: a row of that name is there. Choose another.")
         # A pipe can be read once only: the digest would be that of nothing, or never come.
         for name, path in asked.runs.items():
@@ -174,6 +176,8 @@ class _Found:
             f"run {name}": sha256_file(path) for name, path in asked.runs.items() if path.exists()
         }
         self.runs = {name: load_run(path) for name, path in asked.runs.items()}
+        joined = [one.fusion.run for one in self.adapters.values() if one.fusion is not None]
+        self.first_stage = joined[0] if joined else FirstStages().name
         self.members = {folder: config, **curve_points(folder, config)}
         self.further = [(path, load_config(path)) for path in asked.others]
         self.measured: dict[Path, list[Measured]] = {path: [] for path in self.members}
@@ -195,7 +199,10 @@ class _Found:
         self.loaded[collection.name] = collection
         asked, config = self.asked, self.config
         where = resolve_device(asked.device)
-        data = load_held_out(collection, split, self.encoders, device=where, check=asked.check)
+        lists = self._lists(collection)
+        data = load_held_out(
+            collection, split, self.encoders, device=where, check=asked.check, lists=lists
+        )
         near = None if asked.index == "exact" else ApproximateIndex(data.corpus, asked.index)
         if near is not None:
             self.notes.append(_recall(near, data, self.adapters[config.chosen], collection.name))
@@ -203,6 +210,7 @@ class _Found:
             rows = self.adapters
             if path != self.folder:
                 rows = {c: load_adapter(path, c) for c in point.candidates}
+            rows = self._with_lists(rows, data, lists.problems)
             start = time.monotonic()
             one, scored = measured_of(collection, split, data, rows, asked.measures, index=near)
             if path == self.folder:
@@ -220,11 +228,43 @@ class _Found:
             losses = int8_loss(data, self.adapters, own, asked.measures, seed=asked.seed)
             self.extra = Extra(int8=losses)
 
+    def _lists(self, collection: Collection) -> QueryLists:
+        """Lists of the first stage: from a run of its name where one is given, else the store's."""
+        name = self.first_stage
+        given = {}
+        if name in self.runs:
+            stored = lists_of_run(self.asked.runs[name], self.runs[name], collection, name)
+            given[collection.name] = stored
+        return FirstStages(name, given).of(self.store, collection)
+
+    def _with_lists(
+        self, adapters: dict[str, Adapter], data: HeldOut, problems: Sequence[str]
+    ) -> dict[str, Adapter]:
+        """The candidates that can be measured with the lists that there are.
+
+        Raises:
+            InputError: the chosen one cannot.
+        """
+        if data.queries.first is not None:
+            return adapters
+        left = {name: one for name, one in adapters.items() if one.fusion is None}
+        self.notes += [one for one in problems if one not in self.notes]
+        if self.config.chosen not in left and self.config.chosen in adapters:
+            why = problems[0] if problems else f"There are none of {self.first_stage}."
+            raise InputError(
+                f"{self.folder}: the chosen candidate {self.config.chosen} needs lists of "
+                f"{self.first_stage}. {why} Make them with era-embed, or give --run "
+                f"{self.first_stage}=FILE."
+            )
+        return left
+
     def _foreign(self, collection: Collection, data: HeldOut) -> dict[str, Scored]:
         """Runs of other systems as rows."""
         rows = {}
         exclude = None if data.queries.exclude is None else data.queries.exclude.cpu().numpy()
         for name, run in self.runs.items():
+            if data.queries.first is not None and name == data.queries.first.name:
+                continue  # measured already
             placed = place_run(
                 self.asked.runs[name],
                 run,
@@ -276,6 +316,8 @@ def measured_of(
         The values without histograms, and the rankings.
     """
     scored = score_adapters(data, adapters, measures, depth, index)
+    if data.queries.first is not None:
+        scored[data.queries.first.name] = score_first_stage(data, measures, depth)
     large = score_large(data, measures, depth)
     if large is not None:
         scored["large"] = large

@@ -20,7 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache.collection.judgements import ROLE_NAMES, unquoted
+from era_cache.collection.records import Collection
 from era_cache.collection.text_files import read_blocks
+from era_cache.disk.files import sha256_file
 from era_cache.errors import InputError
 from era_cache.evaluate.run_json import (
     JSON_FORM,
@@ -32,9 +34,12 @@ from era_cache.evaluate.run_order import rank_results
 from era_cache.evaluate.text_columns import Columns, Form, read_columns
 from era_cache.evaluate.trec import RUN_FORM
 from era_cache.rank.measures import Ranking
-from era_cache.types import IntArray
+from era_cache.store.lists import Lists, StoredLists
+from era_cache.types import IntArray, Keys
 
-__all__ = ["PlacedRun", "load_run", "place_run"]
+__all__ = ["PlacedRun", "lists_of_run", "load_run", "place_run"]
+
+_DEPTH = 1000
 
 _EXPECTED = f"{len(RUN_FORM.names)} columns ({' '.join(RUN_FORM.names)}), or {JSON_FORM}"
 _NAMED = 3
@@ -193,3 +198,62 @@ def place_run(
         missing,
         unknown,
     )
+
+
+def lists_of_run(path: Path, run: Columns, collection: Collection, name: str) -> StoredLists:
+    """A run as the lists of a first stage, cut at 1,000 documents of each query.
+
+    Documents that the collection lacks are left out; of documents of equal text the best one
+    counts. The score of a document that a list does not hold is the lowest of the list where the
+    run was cut there: the list is one of several that are the longest, or has 1,000 documents. Else
+    it is all that matched, and other documents score 0, unless the run has negative scores.
+
+    Args:
+        path: what to call the run in an error.
+        run: from ``load_run``.
+        collection: whose documents and queries it ranks.
+        name: of the system.
+
+    Raises:
+        InputError: as ``place_run``.
+    """
+    placed = place_run(path, run, collection.query_ids, collection.doc_ids, depth=_DEPTH)
+    doc_keys, doc_number = _distinct(collection.doc_keys)
+    query_keys, query_number = _distinct(collection.query_text_keys)
+    rows, scores = placed.ranking
+    known = (rows >= 0) & (rows < len(collection.doc_ids))
+    lengths = known.sum(axis=1)
+    longest = int(lengths.max(initial=0))
+    cut = longest if longest >= _DEPTH or (lengths == longest).sum() > 1 else longest + 1
+    negative = bool((scores[known] < 0).any())
+    docs: list[IntArray] = [np.zeros(0, dtype=np.int64)] * len(query_keys)
+    values = [np.zeros(0, dtype=np.float32)] * len(query_keys)
+    floor = np.zeros(len(query_keys), dtype=np.float32)
+    there = np.zeros(len(query_keys), dtype=bool)
+    for row in range(len(rows)):
+        kept = known[row]
+        at = query_number[row]
+        if not kept.any() or there[at]:
+            continue
+        mine, first = np.unique(doc_number[rows[row, kept]], return_index=True)
+        order = np.argsort(first)
+        docs[at], values[at] = mine[order], scores[row, kept][first[order]].astype(np.float32)
+        floor[at] = values[at][-1] if negative or lengths[row] == cut else 0.0
+        there[at] = True
+    lists = Lists(
+        doc_keys,
+        np.ascontiguousarray(query_keys[there]),
+        np.cumsum([len(one) for one, kept in zip(docs, there, strict=True) if kept]),
+        np.concatenate(docs),
+        np.concatenate(values),
+        floor[there],
+    )
+    return StoredLists(name, {"run": path.name, "sha256": sha256_file(path)}, "", lists)
+
+
+def _distinct(keys: Keys) -> tuple[Keys, IntArray]:
+    """The distinct keys, rising, and the number of each row's among them."""
+    values, number = np.unique(
+        np.ascontiguousarray(keys).view("V16").reshape(-1), return_inverse=True
+    )
+    return values.view(np.uint8).reshape(-1, 16), number.reshape(-1)

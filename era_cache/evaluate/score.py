@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from era_cache.errors import InputError
 from era_cache.evaluate.results import EDGES, Histogram
 from era_cache.evaluate.statistics import bootstrap_interval, paired_randomisation_test
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.tensors import HeldOut
 from era_cache.rank.approximate import ApproximateIndex
+from era_cache.rank.fuse import fused_rankings
 from era_cache.rank.measures import Measure, Ranking, evaluate, mean, parse_measure
 from era_cache.rank.search import search
 from era_cache.report.records import Stored
@@ -33,6 +35,7 @@ __all__ = [
     "depth_of",
     "int8_loss",
     "score_adapters",
+    "score_first_stage",
     "score_histogram",
     "score_large",
 ]
@@ -72,8 +75,7 @@ def _score(
         ranking = search(mapped, corpus, k, exclude=exclude, tie_ranks=data.tie_ranks)
     else:
         ranking = index.search(mapped, k, exclude=exclude, tie_ranks=data.tie_ranks)
-    values = evaluate(ranking.doc_rows, data.queries.qrels, measures, len(corpus))
-    return Scored(ranking, dict(values))
+    return _measured(ranking, data, measures)
 
 
 def score_adapters(
@@ -90,16 +92,52 @@ def score_adapters(
         adapters: candidates by name.
         measures: what to measure.
         depth: documents kept of each ranking.
-        index: over the corpus, to search instead of all of it.
+        index: over the corpus, to search instead of all of it; what a first stage joins is searched
+            exactly.
 
     Raises:
         FingerprintError: an adapter expects other dimensions.
+        InputError: one needs a first stage whose lists are not there.
     """
     device, views = data.corpus.device, data.queries.views
-    return {
-        name: _score(adapter.to(device).apply(views), data.corpus, data, measures, depth, index)
-        for name, adapter in adapters.items()
-    }
+    found = {}
+    for name, adapter in adapters.items():
+        mapped = adapter.to(device).apply(views)
+        if adapter.fusion is None:
+            found[name] = _score(mapped, data.corpus, data, measures, depth, index)
+        else:
+            found[name] = _measured(_fused(name, mapped, adapter, data, depth), data, measures)
+    return found
+
+
+def score_first_stage(data: HeldOut, measures: Sequence[Measure], depth: int = DEPTH) -> Scored:
+    """The lists of the first stage alone. Raises ``InputError`` where there are none."""
+    first, queries = data.queries.first, data.queries
+    if first is None:
+        raise InputError("The queries have no lists of a first stage.")
+    return _measured(first.ranking(depth, data.tie_ranks, queries.exclude), data, measures)
+
+
+def _fused(name: str, mapped: torch.Tensor, adapter: Adapter, data: HeldOut, depth: int) -> Ranking:
+    first, fusion = data.queries.first, adapter.fusion
+    if fusion is None or first is None or first.name != fusion.run:
+        have = "none" if first is None else first.name
+        raise InputError(f"{name} needs the lists of its first stage; there are those of {have}.")
+    (ranking,) = fused_rankings(
+        mapped,
+        data.corpus,
+        first,
+        [fusion.weight],
+        min(depth, len(data.corpus)),
+        exclude=data.queries.exclude,
+        tie_ranks=data.tie_ranks,
+    )
+    return ranking
+
+
+def _measured(ranking: Ranking, data: HeldOut, measures: Sequence[Measure]) -> Scored:
+    values = evaluate(ranking.doc_rows, data.queries.qrels, measures, len(data.corpus))
+    return Scored(ranking, dict(values))
 
 
 def score_large(data: HeldOut, measures: Sequence[Measure], depth: int = DEPTH) -> Scored | None:

@@ -15,7 +15,7 @@ from era_cache.fitting.rows import rows_of, same_count
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VIEWS", "Adapter", "Hidden", "References", "unit"]
+__all__ = ["VIEWS", "Adapter", "Fusion", "Hidden", "References", "unit"]
 
 VIEWS = ("large", "small")
 _BLOCK_ELEMENTS = 1 << 22
@@ -115,12 +115,21 @@ class References(NamedTuple):
         return mapped
 
 
+class Fusion(NamedTuple):
+    """Another system joins in: score = cosine + ``weight`` * the score of ``run``."""
+
+    run: str
+    weight: float
+
+
 class Adapter(NamedTuple):
     """A map of one or more query views into the document space.
 
     ``views`` are names from ``VIEWS``, concatenated in this order; ``weight`` is (d_out, d_in)
     float32, ``bias`` (d_out,) float32 or None, ``hidden`` a residual layer or None. ``references``
     then correct the mapped vector one after another; their views must be among ``views``.
+    ``fusion`` says what whoever ranks with the mapped vectors adds to their cosines
+    (``rank.fuse``); the vectors are the same without it.
     """
 
     views: tuple[str, ...]
@@ -128,6 +137,7 @@ class Adapter(NamedTuple):
     bias: torch.Tensor | None = None
     hidden: Hidden | None = None
     references: tuple[References, ...] = ()
+    fusion: Fusion | None = None
 
     def to(self, device: torch.device | str) -> Adapter:
         """The same adapter with its tensors on a device."""

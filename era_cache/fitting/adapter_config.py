@@ -19,6 +19,7 @@ __all__ = [
     "CandidateMetrics",
     "CandidateRecord",
     "FittedOn",
+    "FusionRecord",
     "Metrics",
     "NamedCollection",
     "NamedEncoder",
@@ -47,6 +48,14 @@ class Table(_Part, frozen=True, kw_only=True):
     pull: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 
+class FusionRecord(_Part, frozen=True, kw_only=True):
+    """A first stage that joins in; ``of`` names the candidate whose file it shares."""
+
+    run: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")]
+    weight: Annotated[float, Meta(ge=0, le=1e9)]
+    of: str
+
+
 class CandidateRecord(_Part, frozen=True, kw_only=True):
     """One candidate: the views it reads, its parts, and the SHA-256 of its file."""
 
@@ -55,6 +64,7 @@ class CandidateRecord(_Part, frozen=True, kw_only=True):
     shape: tuple[int, int]
     hidden: Count = 0
     references: tuple[Table, ...] = ()
+    fusion: FusionRecord | None = None
     sha256: str
 
     def __post_init__(self) -> None:
@@ -119,6 +129,7 @@ class FittedOn(_Part, frozen=True, kw_only=True):
 class AdapterConfig(_Part, frozen=True, kw_only=True):
     """``config.json``. What was fitted on arrays has no split, and ``encoders`` is empty.
 
+    ``first_stage`` says what made the lists that candidates are joined with, by name.
     ``collection`` and ``split`` are those of the first of several ``collections``. ``version`` and
     ``candidates`` are written as the adapters need them, whatever they are here.
     """
@@ -134,6 +145,7 @@ class AdapterConfig(_Part, frozen=True, kw_only=True):
     dimensions: dict[str, int] | None = None
     queries: Parts | None = None
     alignment_documents: Count | None = None
+    first_stage: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     environment: dict[str, str] = {}
     choice_reason: str = ""
@@ -146,6 +158,8 @@ class AdapterConfig(_Part, frozen=True, kw_only=True):
             raise ValueError("version 1 has no hidden layer and no references")
         if 0 < self.version < 3 and any(t.pull for one in described for t in one.references):
             raise ValueError("references have a pull from version 3 on")
+        if 0 < self.version < 4 and any(one.fusion is not None for one in described):
+            raise ValueError("a first stage joins from version 4 on")
 
     def fitted_on(self) -> list[FittedOn]:
         """All collections that it was fitted on; none where that is not recorded."""

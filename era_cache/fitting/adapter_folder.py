@@ -23,8 +23,15 @@ from era_cache.errors import (
     NewerError,
     StoreError,
 )
-from era_cache.fitting.adapter import Adapter, Hidden, References
-from era_cache.fitting.adapter_config import AdapterConfig, CandidateRecord, Metrics, Table
+from era_cache.fitting.adapter import Adapter, Fusion, Hidden, References
+from era_cache.fitting.adapter_config import (
+    AdapterConfig,
+    CandidateRecord,
+    FusionRecord,
+    Metrics,
+    Table,
+)
+from era_cache.fitting.candidates import unfused_name
 from era_cache.types import FloatArray
 
 __all__ = [
@@ -37,7 +44,7 @@ __all__ = [
     "save_adapters",
 ]
 
-FORMAT, VERSION = "era-adapter", 3
+FORMAT, VERSION = "era-adapter", 4
 _OWN_FILES = frozenset(
     {"README.md", "adapter.safetensors", "candidates", "config.json", "curve", "evaluation"}
     | {"held-out.safetensors", "metrics.json"}
@@ -62,7 +69,10 @@ def _tensors(adapter: Adapter) -> dict[str, Any]:
     return {name: t.detach().cpu().float().contiguous().numpy() for name, t in tensors.items()}
 
 
-def _described(adapter: Adapter, digest: str) -> CandidateRecord:
+def _described(name: str, adapter: Adapter, digest: str) -> CandidateRecord:
+    fusion = None
+    if adapter.fusion is not None:
+        fusion = FusionRecord(**adapter.fusion._asdict(), of=unfused_name(name))
     return CandidateRecord(
         views=adapter.views,
         bias=adapter.bias is not None,
@@ -72,6 +82,7 @@ def _described(adapter: Adapter, digest: str) -> CandidateRecord:
             Table(entries=len(table.keys), **{name: getattr(table, name) for name in _MOVES})
             for table in adapter.references
         ),
+        fusion=fusion,
         sha256=digest,
     )
 
@@ -150,9 +161,11 @@ def _write_adapters(
 
     candidates = {}
     for name, adapter in adapters.items():
-        path = folder / "candidates" / f"{name}.safetensors"
-        write_bytes(path, save(_tensors(adapter)))
-        candidates[name] = _described(adapter, sha256_file(path))
+        # What a first stage joins is the same map, and one file.
+        path = folder / "candidates" / f"{unfused_name(name)}.safetensors"
+        if adapter.fusion is None or unfused_name(name) not in adapters:
+            write_bytes(path, save(_tensors(adapter)))
+        candidates[name] = _described(name, adapter, sha256_file(path))
     write_bytes(folder / "adapter.safetensors", save(_tensors(adapters[config.chosen])))
     if held_out:
         values = {name: np.asarray(v, dtype=np.float32) for name, v in held_out.items()}
@@ -168,6 +181,8 @@ def _write_adapters(
 
 def _version_of(entry: CandidateRecord) -> int:
     """The first version that knows all of it: a reader of another would serve wrong vectors."""
+    if entry.fusion is not None:
+        return 4
     if any(table.pull for table in entry.references):
         return 3
     return 2 if entry.hidden or entry.references else 1
@@ -242,7 +257,8 @@ def load_adapter(folder: Path, name: str | None = None) -> Adapter:
     if entry is None:
         raise FormatError(f"{folder}: no candidate '{name}'; it has {sorted(config.candidates)}.")
     chosen = name == config.chosen
-    path = folder / ("adapter.safetensors" if chosen else f"candidates/{_plain(name)}.safetensors")
+    file = name if entry.fusion is None else entry.fusion.of
+    path = folder / ("adapter.safetensors" if chosen else f"candidates/{_plain(file)}.safetensors")
     names = {"weight"} | ({"bias"} if entry.bias else set())
     names |= {f"hidden.{part}" for part in Hidden._fields} if entry.hidden else set()
     tables = range(len(entry.references))
@@ -297,7 +313,8 @@ def _assembled(tensors: Mapping[str, FloatArray], entry: CandidateRecord) -> Ada
         )
         for number, table in enumerate(entry.references)
     )
-    return Adapter(entry.views, parts["weight"], parts.get("bias"), hidden, references)
+    fusion = None if entry.fusion is None else Fusion(entry.fusion.run, entry.fusion.weight)
+    return Adapter(entry.views, parts["weight"], parts.get("bias"), hidden, references, fusion)
 
 
 def load_held_out(folder: Path, names: Sequence[str]) -> dict[str, FloatArray] | None:

@@ -5,7 +5,17 @@ In: nothing. Out: tables by name; whatever lists, shows or fits candidates takes
 
 from __future__ import annotations
 
-__all__ = ["CANDIDATES", "DEFAULT", "TRAINED", "UNTRAINED", "VIEWS_READ"]
+__all__ = [
+    "CANDIDATES",
+    "DEFAULT",
+    "FUSED",
+    "TRAINED",
+    "UNTRAINED",
+    "VIEWS_READ",
+    "described",
+    "fused_name",
+    "unfused_name",
+]
 
 CANDIDATES = {
     "small": "the small encoder's own query: today's index as it is",
@@ -33,3 +43,24 @@ VIEWS_READ = {
     "paper": ("large",),
 }
 """Name to the query views that its adapter joins, in this order."""
+FUSED = ("small", "era-zero", "era", "era-dual")
+"""Those that a first stage joins, where there is one."""
+
+
+def fused_name(run: str, name: str) -> str:
+    """Name of a candidate that a first stage joins, such as ``bm25+era-dual``."""
+    return f"{run}+{name}"
+
+
+def unfused_name(name: str) -> str:
+    """Name of the candidate that a first stage joined; any other name is as it was."""
+    run, _, base = name.partition("+")
+    return base if run and base in FUSED else name
+
+
+def described(name: str) -> str:
+    """What a candidate stands for; empty for a name that is none."""
+    base = unfused_name(name)
+    if base != name:
+        return f"{name.removesuffix(base)[:-1]} joined with {base}: cosine plus weighted score"
+    return CANDIDATES.get(name, "")

@@ -6,14 +6,14 @@ the name of one, and why.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 from era_cache.errors import InputError
+from era_cache.fitting.candidates import fused_name
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.held_out import PRIMARY, macro, weights_of
+from era_cache.fitting.held_out import PRIMARY, macro, standard_error
 from era_cache.fitting.signs import Signs
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ def choose(
        lose clearly (``_harmed``). With fewer than 30 judging queries a standard error is a guess:
        only ``era-dual`` is tried, and must be ahead of both by two.
 
+    4. Of the candidates that a first stage joins, one is chosen by the same steps among themselves;
+       it ships if labels put it ahead of the one above by one standard error. With fewer than 30
+       judging queries, or none, it ships unless labels speak against it or it has no weight.
+
     Without small queries there are neither ``small`` nor ``era-zero``, and ``aligned`` is what must
     be beaten.
 
@@ -66,17 +70,62 @@ def choose(
         if candidate not in fits:
             raise InputError(f"No candidate '{candidate}'; there are: {', '.join(fits)}.")
         return Choice(candidate, "asked for with --candidate")
+    plain = {name: fit for name, fit in fits.items() if fit.adapter.fusion is None}
+    choice, trusted = _unfused(plain, signs)
+    joined = {
+        name: fits[fused_name(fit.adapter.fusion.run, name)]
+        for name in plain
+        for fit in fits.values()
+        if fit.adapter.fusion is not None and fused_name(fit.adapter.fusion.run, name) in fits
+    }
+    return _with_fusion(choice, plain, joined, trusted=trusted)
+
+
+def _with_fusion(
+    choice: Choice, plain: Mapping[str, Fitted], joined: Mapping[str, Fitted], *, trusted: bool
+) -> Choice:
+    """Step 4; ``joined`` by the names that the candidates have without the first stage."""
+    queries = sum(len(values) for values in next(iter(plain.values())).values)
+    if not trusted:
+        joined = {name: fit for name, fit in joined.items() if name == "small" and queries}
+    if not joined:
+        return choice
+    rival = "small" if "small" in joined else next(iter(joined))
+    if trusted and queries:
+        rival = _by_labels(joined, rival, queries).name
+    elif trusted:
+        rival = choice.name if choice.name in joined else rival
+    fit, before = joined[rival], plain[choice.name]
+    fusion = fit.adapter.fusion
+    assert fusion is not None
+    name = fused_name(fusion.run, rival)
+    if not fusion.weight:
+        return choice._replace(reason=f"{choice.reason}; {fusion.run} adds nothing to {rival}")
+    if not queries:
+        text = f"; joined with {fusion.run} at the weight that was best on other collections"
+        return Choice(name, choice.reason + text)
+    both = {choice.name: before, name: fit}
+    counted = _counted(both, name, choice.name, queries)
+    ahead = _differences(fit, before)
+    least = -_FEW_CLEARLY if queries < FEW_JUDGES else 1.0
+    if macro(ahead) > least * standard_error(ahead) and not _harmed(fit, before):
+        return Choice(name, f"{counted}; without {fusion.run} {choice.name}: {choice.reason}")
+    return Choice(choice.name, f"{choice.reason}; {name} is not clearly better: {counted}")
+
+
+def _unfused(fits: Mapping[str, Fitted], signs: Sequence[Signs]) -> tuple[Choice, bool]:
+    """Steps 1 to 3, and whether adapters may be trusted at all."""
     base = "small" if "small" in fits else "aligned"
     problems = list(dict.fromkeys(text for sign in signs for text in sign.problems()))
     if problems and base == "small":
-        return Choice(base, f"no adapter can be trusted: {'; '.join(problems)}")
+        return Choice(base, f"no adapter can be trusted: {'; '.join(problems)}"), False
     queries = sum(len(values) for values in fits[base].values)
     unknown = next((text for sign in signs if (text := sign.unknown())), "")
     if unknown and queries < FEW_JUDGES and base == "small":
-        return Choice(base, f"no adapter can be trusted: {unknown}")
+        return Choice(base, f"no adapter can be trusted: {unknown}"), False
     if not queries:
-        return Choice("era-zero", _unmeasured(signs))
-    return _by_labels(fits, base, queries)
+        return Choice("era-zero", _unmeasured(signs)), True
+    return _by_labels(fits, base, queries), True
 
 
 def _unmeasured(signs: Sequence[Signs]) -> str:
@@ -103,7 +152,7 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
     # Few queries of one collection are no reason to doubt what was better on all others.
     if "era-zero" in fits and (few or "era-zero" not in harmful):
         ahead = _differences(fits["era-zero"], fits[base])
-        if macro(ahead) > (-_FEW_CLEARLY * _standard_error(ahead) if few else 0):
+        if macro(ahead) > (-_FEW_CLEARLY * standard_error(ahead) if few else 0):
             rival = "era-zero"
     tried = ["era-dual"] if few else list(fits)
     tried = [n for n in tried if n in fits and n not in harmful and n not in (base, rival)]
@@ -115,7 +164,7 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
         if "era-dual" in tried:
             # The best of several means is in part the luckiest.
             ahead = _differences(fits[name], fits["era-dual"])
-            if macro(ahead) <= _standard_error(ahead):
+            if macro(ahead) <= standard_error(ahead):
                 name = "era-dual"
         counted = _counted(fits, name, base, queries)
         least = _FEW_CLEARLY if few else 1.0
@@ -135,14 +184,14 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
 def _ahead(fits: Mapping[str, Fitted], name: str, other: str, errors: float) -> bool:
     """Whether a candidate's mean is that of another plus more than so many standard errors."""
     gains = _differences(fits[name], fits[other])
-    return macro(gains) > errors * _standard_error(gains)
+    return macro(gains) > errors * standard_error(gains)
 
 
 def _counted(fits: Mapping[str, Fitted], name: str, base: str, queries: int) -> str:
     gains = _differences(fits[name], fits[base])
     return (
         f"held-out {PRIMARY} {fits[name].mean:.3f} against {fits[base].mean:.3f} of {base} "
-        f"({macro(gains):+.3f}, standard error {_standard_error(gains):.3f}, {queries} queries)"
+        f"({macro(gains):+.3f}, standard error {standard_error(gains):.3f}, {queries} queries)"
     )
 
 
@@ -158,13 +207,4 @@ def _harmed(fit: Fitted, base: Fitted) -> bool:
     """
     judged = [d for d in _differences(fit, base) if len(d) > 1]
     limit = NormalDist().inv_cdf(1 - NormalDist().cdf(-1.0) / max(1, len(judged)))
-    return any(d.mean() < -limit * _standard_error([d]) for d in judged)
-
-
-def _standard_error(differences: Sequence[FloatArray]) -> float:
-    """Of ``macro`` of the differences, collections being fixed."""
-    weights = weights_of(differences)
-    judged = [(w, d) for w, d in zip(weights, differences, strict=True) if w]
-    if not judged or any(len(d) < 2 for _, d in judged):
-        return math.inf
-    return math.sqrt(sum(w * w * float(d.var(ddof=1)) / len(d) for w, d in judged))
+    return any(d.mean() < -limit * standard_error([d]) for d in judged)

@@ -37,7 +37,7 @@ from era_cache.fitting.adapter_folder import (
 )
 from era_cache.fitting.alignment.quality import compare_alignments
 from era_cache.fitting.alignment.self_retrieval import SelfRetrieval
-from era_cache.fitting.candidates import UNTRAINED
+from era_cache.fitting.candidates import UNTRAINED, unfused_name
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.model_card import model_card
@@ -78,7 +78,7 @@ class FitReport(NamedTuple):
 
     ``alignment`` is how well held-out alignment texts find themselves, None where there are too
     few; fewer alignment documents than asked for are left by an interrupted embed. The large model
-    may have encoded more (``encoded_documents``) than were used.
+    may have encoded more (``encoded_documents``) than were used. ``notes`` say what was left out.
     """
 
     folder: Path
@@ -90,6 +90,7 @@ class FitReport(NamedTuple):
     resumed: tuple[str, ...]
     seconds: float
     encoded_documents: int = 0
+    notes: tuple[str, ...] = ()
 
     def queries(self) -> dict[str, int]:
         """Queries of each part, over all collections."""
@@ -148,7 +149,8 @@ def fit_to_folder(
             raise InputError("--recipe paper fits one collection at a time.")
         result = fit_paper(inputs.data[0], plan.recipe, progress=progress)
     else:
-        if resume:
+        # To join a first stage takes the held-out queries as mapped, which no folder has.
+        if resume and not any(_has_lists(data) for data in inputs.data):
             counts = [len(part.labels.judges) for part in parts_of(inputs.data, plan.recipe)]
             ready = _interrupted(folder, config, counts)
         result = fit_candidates(
@@ -160,7 +162,7 @@ def fit_to_folder(
             ready=ready,
         )
     alignment = _alignment_quality(inputs.data, plan.recipe)
-    trained = set(result.candidates) - set(UNTRAINED)
+    trained = set(map(unfused_name, result.candidates)) - set(UNTRAINED)
     if not (ready and trained == set(ready) and load_config(folder).chosen == result.choice.name):
         # Else all of it is there, perhaps with a curve and an evaluation.
         _save(folder, result, config, alignment)
@@ -174,7 +176,12 @@ def fit_to_folder(
         tuple(ready),
         time.monotonic() - start,
         _encoded(inputs),
+        tuple(problem for source in inputs.sources for problem in source.problems),
     )
+
+
+def _has_lists(data: FitData) -> bool:
+    return any(queries.first is not None for queries in (data.train, data.validation))
 
 
 def _encoded(inputs: _Inputs) -> int:
@@ -234,6 +241,7 @@ def _config(inputs: _Inputs, recipe: FitConfig | PaperConfig) -> AdapterConfig:
         aligned_with=tuple(_named(collection) for collection, _ in inputs.further),
         encoders=msgspec.convert(inputs.encoders.record(), dict[str, NamedEncoder]),
         alignment_documents=sum(map(len, large)) if _reads_documents(recipe) else 0,
+        first_stage={k: v for one in inputs.sources for k, v in one.first_stage.items()},
         recipe={"name": name, **dataclasses.asdict(recipe)},
         environment=environment(),
     )
@@ -287,7 +295,11 @@ def _save(
         {name: fit.adapter for name, fit in fits.items()},
         config,
         msgspec.structs.replace(result.metrics(), alignment=quality),
-        model_card(config, {name: fit.mean for name, fit in fits.items()}),
+        model_card(
+            config,
+            {name: fit.mean for name, fit in fits.items()},
+            fits[choice.name].adapter.fusion,
+        ),
         {
             f"{name}.{number}": values
             for name, fit in fits.items()

@@ -7,7 +7,7 @@ query, and the reference tables that help.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -29,9 +29,11 @@ __all__ = [
     "PRIMARY",
     "Judge",
     "Part",
+    "Settings",
     "document_references",
     "luck",
     "macro",
+    "standard_error",
     "values_of",
     "weights_of",
 ]
@@ -67,10 +69,21 @@ def macro(values: Sequence[FloatArray]) -> float:
     return sum(w * float(v.mean()) for w, v in zip(weights, values, strict=True) if w)
 
 
+Settings = Sequence[tuple[FloatArray, ...]]
+
+
+def highest(settings: Settings) -> int:
+    """The setting with the best mean; of equals the first, which is the simpler."""
+    return int(np.argmax([macro(values) for values in settings]))
+
+
 def luck(
-    settings: Sequence[tuple[FloatArray, ...]], chosen: int, folds: int = 5
+    settings: Settings,
+    chosen: int,
+    folds: int = 5,
+    choose: Callable[[Settings], int] = highest,
 ) -> tuple[FloatArray, ...]:
-    """What choosing the best of several settings adds to the values of those that chose.
+    """What choosing one of several settings adds to the values of those that chose.
 
     Queries that choose a setting flatter it. Here each query is judged under the setting that the
     other folds' queries choose; the difference is what the choice owes to these very queries.
@@ -79,6 +92,7 @@ def luck(
         settings: for each setting and collection, (n,) values of the same judging queries.
         chosen: the setting that all of them together choose.
         folds: parts of the judging queries, at most one query each.
+        choose: how some of them choose.
 
     Returns:
         For each collection (n,) float64 to take off the values under the chosen setting.
@@ -89,16 +103,26 @@ def luck(
     places = [(start + np.arange(n)) % folds for start, n in zip(first, counts, strict=True)]
     lucky = [np.zeros(count) for count in counts]
     for fold in range(folds if folds > 1 else 0):
-        means = [
-            macro([v[place != fold] for v, place in zip(values, places, strict=True)])
-            for values in settings
-        ]
-        theirs = int(np.argmax(means))  # of equals the first, which is the simpler
+        theirs = choose(
+            [
+                tuple(v[place != fold] for v, place in zip(values, places, strict=True))
+                for values in settings
+            ]
+        )
         for mine, ours, other, place in zip(
             lucky, settings[chosen], settings[theirs], places, strict=True
         ):
             mine[place == fold] = (ours - other)[place == fold]
     return tuple(lucky)
+
+
+def standard_error(differences: Sequence[FloatArray]) -> float:
+    """Of ``macro`` of paired differences, collections being fixed; infinite where one has one."""
+    weights = weights_of(differences)
+    judged = [(w, d) for w, d in zip(weights, differences, strict=True) if w]
+    if not judged or any(len(d) < 2 for _, d in judged):
+        return math.inf
+    return math.sqrt(sum(w * w * float(d.var(ddof=1)) / len(d) for w, d in judged))
 
 
 def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData) -> FloatArray:

@@ -5,21 +5,45 @@ In: what the folder says of itself. Out: Markdown.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
+from era_cache.fitting.adapter import Fusion
 from era_cache.fitting.adapter_config import AdapterConfig
+from era_cache.fitting.candidates import unfused_name
 from era_cache.fitting.held_out import PRIMARY
 
 __all__ = ["model_card"]
 
 
-def model_card(config: AdapterConfig, means: Mapping[str, float]) -> str:
+def _joined(config: AdapterConfig, fusion: Fusion | None) -> str:
+    """How whoever serves the chosen candidate adds its first stage."""
+    if fusion is None:
+        return ""
+    made = config.first_stage.get(fusion.run)
+    how = f" ({json.dumps(made)})" if made else ""
+    return f"""
+The chosen candidate is joined with **{fusion.run}**{how}. Rank by
+
+    score(query, document) = cosine + {fusion.weight:g} * {fusion.run}_score
+
+where a document that {fusion.run} does not return counts with its lowest score (0 for BM25, if
+all matches are returned). The vectors alone are those of {unfused_name(config.chosen)}. The weight
+is for these scores: another engine's have another scale, so fit with a run of the engine that will
+serve (`era-fit --run {fusion.run}=FILE`).
+"""
+
+
+def model_card(
+    config: AdapterConfig, means: Mapping[str, float], fusion: Fusion | None = None
+) -> str:
     """Describe an adapter that was fitted from a store.
 
     Args:
         config: of the folder, with ``encoders`` and ``split``.
         means: candidate to its held-out mean; NaN where no label judges.
+        fusion: the first stage that the chosen candidate is joined with.
     """
     fitted, encoders = config.fitted_on(), config.encoders or {}
     query, document, split = encoders["query"], encoders["document"], fitted[0].split
@@ -56,7 +80,7 @@ stay as they are. Chosen candidate: **{config.chosen}** — {config.choice_reaso
 {how}
 {config.alignment_documents} documents, with ERA Cache {config.environment["era_cache"]}. Test
 queries took no part. {said}
-
+{_joined(config, fusion)}
 The files hold vectors of alignment documents and of labelled queries (its references): share them
 as you would share those texts' vectors.
 

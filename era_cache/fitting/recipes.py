@@ -18,9 +18,10 @@ from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.adapter_config import CandidateMetrics, Metrics
 from era_cache.fitting.alignment.methods import align_paper
-from era_cache.fitting.candidates import DEFAULT, TRAINED, VIEWS_READ
+from era_cache.fitting.candidates import DEFAULT, TRAINED, VIEWS_READ, described, unfused_name
 from era_cache.fitting.choice import Choice, choose
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
+from era_cache.fitting.fusion import fused_candidates
 from era_cache.fitting.held_out import PRIMARY, Part, document_references
 from era_cache.fitting.label_free import joined_start, label_free, spread
 from era_cache.fitting.paper import train_paper
@@ -129,7 +130,7 @@ def fit_candidates(
         InputError: there is no such candidate.
         FitError: there is nothing to learn from.
     """
-    if candidate not in ("auto", *DEFAULT):
+    if candidate != "auto" and not described(candidate):
         raise InputError(f"No candidate '{candidate}'; there are: {', '.join(DEFAULT)}.")
     tell = progress or (lambda _text: None)
     seconds: dict[str, float] = {}
@@ -157,6 +158,7 @@ def fit_candidates(
             fits["era-zero"] = untrained(zero, parts)
             signs = tuple(signs_of(part.data, config.seed) for part in parts)
     if not judged:
+        fits |= fused_candidates(fits, parts, config)
         if candidate not in ("auto", *fits):
             raise FitError(f"Candidate '{candidate}' is trained with labels; there are none.")
         return FitResult(fits, choose(fits, candidate, signs), seconds, signs=signs)
@@ -170,8 +172,10 @@ def fit_candidates(
             missing.append(name)
         else:
             fits[name] = found
-    if candidate in missing:
+    if unfused_name(candidate) in missing:
         raise FitError(f"Interrupted before {candidate} was fitted; the same command begins anew.")
+    with _timed(seconds, "fusion"):
+        fits |= fused_candidates(fits, parts, config)
     return FitResult(fits, choose(fits, candidate, signs), seconds, tuple(missing), signs)
 
 

@@ -46,6 +46,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "zero_scale": (0, 1e6),
     "zero_temperature": _POSITIVE,
     "zero_pull": (0, 1),
+    "fusion_default": (0, 1e6),
     "reference_documents": (0, _LARGEST),
     "reference_temperature": _POSITIVE,
     "memory_temperature": _POSITIVE,
@@ -81,7 +82,7 @@ def _steps(text: str) -> tuple[tuple[float, int], ...]:
 
 def _parser(name: str) -> tuple[Callable[[str], Any], str]:
     """How a field is read, and what to say of it."""
-    if name in ("strengths", "scales", "memory_steps"):
+    if name in ("strengths", "scales", "memory_steps", "fusion_weights"):
         return _numbers, "numbers with / between them, such as 24/8/2.5"
     if name == "reference_steps":
         return _steps, "steps with / between them, such as 0/0.25/0.5x2"
@@ -177,6 +178,7 @@ def checked(config: FitConfig) -> FitConfig:
         "strengths": config.strengths,
         "scales": config.scales,
         "memory_steps": config.memory_steps,
+        "fusion_weights": config.fusion_weights,
         **{name: [step for step, _ in pairs] for name, pairs in steps.items()},
     }
     for name, numbers in lists.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from era_cache.collection.splits import Split, make_split
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import FingerprintError, InputError
 from era_cache.fitting.encoder_pair import Encoders, resolve_encoders
+from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.tensors import FitData, load_fit_data, resolve_device
 from era_cache.store.store import Store
 
@@ -32,13 +33,14 @@ class Reading(NamedTuple):
 
     ``query_encoder`` and ``doc_encoder`` name the large and the small side where the store leaves a
     choice; ``device`` is a torch device name, None chooses; ``check`` compares the digests of all
-    segments first.
+    segments first; ``first_stages`` says which lists of another system join in.
     """
 
     query_encoder: str | None = None
     doc_encoder: str | None = None
     device: str | None = None
     check: bool = True
+    first_stages: FirstStages = FirstStages()
 
     def encoders(self, store: Store, collection: Collection) -> Encoders:
         """The pair that is meant. Raises ``StoreError`` where that is unclear."""
@@ -59,11 +61,17 @@ def environment() -> dict[str, str]:
 
 
 class Source(NamedTuple):
-    """One collection that an adapter is fitted on."""
+    """One collection that an adapter is fitted on.
+
+    ``first_stage`` is the name of the system whose lists were read, and what made them;
+    ``problems`` say why there are none.
+    """
 
     collection: Collection
     split: Split
     data: FitData
+    first_stage: Mapping[str, Any] = {}
+    problems: tuple[str, ...] = ()
 
 
 def load_sources(
@@ -109,6 +117,7 @@ def load_sources(
                 f"{sources[0].collection.name}; one adapter serves one pair. Name the pair with "
                 "--query-encoder and --doc-encoder, or embed all collections alike."
             )
+        lists = reading.first_stages.of(store, collection)
         data = load_fit_data(
             collection,
             split,
@@ -116,11 +125,18 @@ def load_sources(
             align_documents=align_documents,
             device=where,
             check=reading.check,
+            lists=lists,
         )
-        sources.append(Source(collection, split, data))
+        made = lists.settings() if _has_lists(data) else {}
+        sources.append(Source(collection, split, data, made, tuple(lists.problems)))
     if first is None:
         raise InputError("No collection named.")
     return sources, first
+
+
+def _has_lists(data: FitData) -> bool:
+    sets = (data.train, data.validation, data.unlabelled)
+    return any(queries is not None and queries.first is not None for queries in sets)
 
 
 def _apart(collections: Sequence[Collection], splits: Sequence[Split]) -> list[Split]:

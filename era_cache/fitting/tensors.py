@@ -19,6 +19,8 @@ from era_cache.config import EmbedConfig
 from era_cache.errors import FitError, FormatError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.encoder_pair import Encoders
+from era_cache.fitting.first_stage import QueryLists
+from era_cache.rank.fuse import FirstStage
 from era_cache.rank.ties import tie_order
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.stored_encoder import StoredEncoder
@@ -53,7 +55,8 @@ class QuerySet(NamedTuple):
     ``views`` maps ``large`` and ``small`` to (n, d) unit float32; ``qrels`` numbers queries 0..n-1;
     ``exclude`` (n,) int64 is the document that a query must not find (itself), -1 for none, or None
     where the collection has no such rule. ``texts`` (n,) tells equal query texts, whatever their
-    instructions; None where that is not known.
+    instructions; None where that is not known. ``first`` is what another system found for each
+    query, None where there is none.
     """
 
     ids: list[str]
@@ -61,6 +64,7 @@ class QuerySet(NamedTuple):
     qrels: Qrels
     exclude: torch.Tensor | None
     texts: Array | None = None
+    first: FirstStage | None = None
 
 
 class FitData(NamedTuple):
@@ -150,6 +154,7 @@ def load_fit_data(
     align_documents: int,
     device: str = "cpu",
     check: bool = True,
+    lists: QueryLists | None = None,
 ) -> FitData:
     """Read what fitting may see: no row of a test query is touched.
 
@@ -160,6 +165,7 @@ def load_fit_data(
         align_documents: documents used for alignment at most (nested samples).
         device: torch device name.
         check: compare the digests of all segments first.
+        lists: what another system found for these queries, too.
 
     Raises:
         StoreError: rows are missing.
@@ -176,7 +182,7 @@ def load_fit_data(
         (split.validation, slice(len(split.train), None)),
     ):
         views = {"large": large[part], "small": small[part]}
-        parts.append(query_set(collection, rows, views, device))
+        parts.append(_with_lists(query_set(collection, rows, views, device), lists, rows))
     document_index = encoders.document.index(check=check)
     corpus = _read_unit(
         encoders.document, collection.doc_keys, device, check=False, index=document_index
@@ -202,8 +208,18 @@ def load_fit_data(
             encoders.align, collection.doc_keys[align_rows], device, check=False, index=align_index
         ),
         align_small=corpus[align_rows],
-        unlabelled=unlabelled._replace(qrels=unlabelled.qrels.select_queries(others[:0])),
+        unlabelled=_with_lists(
+            unlabelled._replace(qrels=unlabelled.qrels.select_queries(others[:0])), lists, others
+        ),
     )
+
+
+def _with_lists(queries: QuerySet, lists: QueryLists | None, rows: IntArray) -> QuerySet:
+    """The queries with another system's lists, where there are such lists."""
+    if lists is None or not len(rows):
+        return queries
+    views = next(iter(queries.views.values()))
+    return queries._replace(first=lists.select(rows, views.device))
 
 
 def _stored(collection: Collection, rows: IntArray, encoders: Encoders) -> IntArray:
@@ -288,8 +304,9 @@ def load_held_out(
     *,
     device: str = "cpu",
     check: bool = True,
+    lists: QueryLists | None = None,
 ) -> HeldOut:
-    """Read what evaluation needs.
+    """Read what evaluation needs, also another system's ``lists``.
 
     Raises:
         StoreError: rows are missing.
@@ -307,5 +324,5 @@ def load_held_out(
         large_corpus = _read_unit(
             encoders.align, collection.doc_keys, device, check=False, index=align_index
         )
-    queries = query_set(collection, split.test, views, device)
+    queries = _with_lists(query_set(collection, split.test, views, device), lists, split.test)
     return HeldOut(queries, corpus, _tie_ranks(collection, device), large_corpus)

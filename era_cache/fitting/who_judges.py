@@ -13,6 +13,7 @@ import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.tensors import QuerySet
+from era_cache.rank.fuse import stacked
 from era_cache.types import IntArray, Qrels
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def merged(first: QuerySet, second: QuerySet) -> QuerySet:
         qrels=Qrels(*(np.concatenate(pair) for pair in columns)),
         exclude=exclude,
         texts=texts,
+        first=stacked([first.first, second.first]),
     )
 
 

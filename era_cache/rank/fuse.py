@@ -54,8 +54,9 @@ class FirstStage(NamedTuple):
         """The lists as a ranking of k documents, ties as everywhere; padded where a list ends."""
         ties = tie_tables(tie_ranks, len(tie_ranks), self.docs.device)
         allowed = _allowed(self.docs, exclude)
-        keys = _keys(self.scores, self.docs, allowed, ties)
-        return _ranking(keys, min(k, keys.shape[1]), k, ties)
+        scores = self.scores.masked_fill(~allowed, float("-inf"))
+        keys = best_packed_of(scores, ties.ranks[self.docs.clamp(min=0)], k)
+        return _ranking(keys, k, ties)
 
 
 def stacked(parts: Sequence[FirstStage | None]) -> FirstStage | None:
@@ -128,14 +129,16 @@ def fused_rankings(
             queries[rows], corpus, docs, own, min(k, len(corpus)), ties
         )
         base = unpacked(outside, ties)
+        ranks = ties.ranks[docs.clamp(min=0)]
+        inside.masked_fill_(~allowed, float("-inf"))
         for number, weight in enumerate(weights):
             lifted = weight * first.floor[rows, None]
-            here = _keys(inside + weight * more, docs, allowed, ties)
-            best = here.topk(min(k, here.shape[1]), dim=1).values
+            here = torch.add(inside, more, alpha=weight)
+            best = best_packed_of(here, ranks, k)
             # Minus infinity stays what it is: a document that was left out.
             others = packed(base[0] + lifted, ties.ranks[base[1]])
             both = torch.cat([others, best], dim=1)
-            found[number].append(_ranking(both, min(k, both.shape[1]), k, ties))
+            found[number].append(_ranking(both, k, ties))
     if not len(queries):
         empty = np.zeros((0, k))
         return [Ranking(empty.astype(np.int64), empty.astype(np.float32)) for _ in weights]
@@ -188,16 +191,9 @@ def _allowed(docs: torch.Tensor, exclude: torch.Tensor | None) -> torch.Tensor:
     return there if exclude is None else there & (docs != exclude[:, None])
 
 
-def _keys(
-    scores: torch.Tensor, docs: torch.Tensor, allowed: torch.Tensor, ties: Ties
-) -> torch.Tensor:
-    """Scores and tie ranks as keys; what does not count comes last, at minus infinity."""
-    counted = scores.masked_fill(~allowed, float("-inf"))
-    return packed(counted, ties.ranks[docs.clamp(min=0)])
-
-
-def _ranking(keys: torch.Tensor, n_best: int, k: int, ties: Ties) -> Ranking:
-    """The best of some keys as a ranking of k places."""
+def _ranking(keys: torch.Tensor, k: int, ties: Ties) -> Ranking:
+    """The best of some keys as a ranking of k places; what scores minus infinity takes none."""
+    n_best = min(k, keys.shape[1])
     best = keys.topk(n_best, dim=1).values
     values, rows = unpacked(best, ties)
     rows = rows.where(values > float("-inf"), -1)

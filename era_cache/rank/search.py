@@ -205,21 +205,27 @@ def _leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:
 def best_packed_of(scores: torch.Tensor, ranks: torch.Tensor, k: int) -> torch.Tensor:
     """Keys (``ties.packed``) of the k best of each row of scores, ties at the cut resolved.
 
+    ``ranks`` are (n,) of the columns, or (q, n) where each row has documents of its own.
+
     Keys for the whole block would take longer than topk on the scores. topk chooses freely among
     equal scores, but one score more than needed shows where it had a choice: only there, where
     the k-th and the next are equal, are all keys of the row compared.
     """
+    if not scores.shape[1]:
+        return ranks.new_zeros(len(scores), 0)
     top = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     if not bool((top.values[:, 0] < math.inf).all()):  # topk puts NaN first
         raise ValueError("A score is NaN or too large for float32; scale the embeddings down.")
-    keys = packed(top.values, ranks[top.indices])[:, :k]
+    own = ranks.dim() == 2
+    keys = packed(top.values, ranks.gather(1, top.indices) if own else ranks[top.indices])[:, :k]
     if top.values.shape[1] <= k:
         return keys
     tied = (top.values[:, k - 1] == top.values[:, k]).nonzero().squeeze(1)
     # Keys are int64 and pass through copies: a sixteenth of the rows keeps them below the block.
     for piece in _slices(len(tied), max(1, len(scores) // 16)):
         rows = tied[piece]
-        keys[rows] = packed(scores[rows], ranks.expand(len(rows), -1)).topk(k, dim=1).values
+        theirs = ranks[rows] if own else ranks.expand(len(rows), -1)
+        keys[rows] = packed(scores[rows], theirs).topk(k, dim=1).values
     return keys
 
 

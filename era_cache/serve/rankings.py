@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from era_cache.fitting.candidates import CANDIDATES
+from era_cache.fitting.candidates import described
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.rank.measures import Ranking, evaluate
 from era_cache.serve.answer import Column, Elsewhere, Hit
@@ -42,7 +42,7 @@ class Rankings(NamedTuple):
         return [
             Column(
                 name,
-                CANDIDATES.get(name, ""),
+                described(name),
                 name == self.source.chosen,
                 self._value(number),
                 [

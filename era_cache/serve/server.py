@@ -22,7 +22,7 @@ import numpy as np
 
 from era_cache import __version__
 from era_cache.errors import EraError, InputError
-from era_cache.fitting.candidates import CANDIDATES
+from era_cache.fitting.candidates import described
 from era_cache.serve.answer import to_json
 from era_cache.serve.engine import Lookup
 from era_cache.serve.gate import Gate, bind_address
@@ -227,7 +227,7 @@ def _about(server: SearchServer, values: Mapping[str, str]) -> dict[str, Any]:
         "candidates": [
             {
                 "name": name,
-                "kind": CANDIDATES.get(name, ""),
+                "kind": described(name),
                 "chosen": name == source.chosen,
                 "shown": name in server.shown,
             }

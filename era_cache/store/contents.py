@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.names import PAIR_NAME, list_names
+from era_cache.store.names import LISTS_NAME, PAIR_NAME, list_names
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 
@@ -146,12 +146,13 @@ class Difference(NamedTuple):
     encoders: list[EncoderDifference]
     collections: Sides
     pairs: Sides
+    runs: Sides
 
     @property
     def same(self) -> bool:
-        """Whether both have the same rows, collections and pairs, in whatever segments."""
+        """Whether both have the same rows, collections, pairs and runs, in whatever segments."""
         rows = any(one.rows_only_a or one.rows_only_b for one in self.encoders)
-        names = (*self.collections[:2], *self.pairs[:2])
+        names = (*self.collections[:2], *self.pairs[:2], *self.runs[:2])
         return not rows and not any(names)
 
 
@@ -163,7 +164,7 @@ def diff(a: Store, b: Store) -> Difference:
         b: another.
 
     Returns:
-        Rows and segments by encoder, collections by name and version, pairs by file name.
+        Rows and segments by encoder, collections by name and version, pairs and runs by file name.
 
     Raises:
         FormatError: a store is damaged.
@@ -181,6 +182,7 @@ def diff(a: Store, b: Store) -> Difference:
         encoders=encoders,
         collections=Sides.of(_collections(a), _collections(b)),
         pairs=Sides.of(_pairs(a), _pairs(b)),
+        runs=Sides.of(_runs(a), _runs(b)),
     )
 
 
@@ -190,6 +192,10 @@ def _collections(store: Store) -> Iterator[str]:
 
 def _pairs(store: Store) -> list[str]:
     return [Path(name).stem for name in list_names(store.path / "pairs", PAIR_NAME)]
+
+
+def _runs(store: Store) -> list[str]:
+    return [Path(name).stem for name in list_names(store.path / "runs", LISTS_NAME)]
 
 
 def _compare(a: StoredEncoder | None, b: StoredEncoder | None) -> EncoderDifference:

@@ -25,6 +25,7 @@ __all__ = [
     "FILE",
     "FOLDER",
     "INDEX_NAME",
+    "LISTS_NAME",
     "MAX_NAMES",
     "PAIR_NAME",
     "SEGMENT_NAME",
@@ -43,7 +44,8 @@ SEGMENT_NAME = re.compile(r"([0-9a-f]{64})\.h5")
 INDEX_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 COLLECTION_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,63})-([0-9a-f]{12})\.h5")
 PAIR_NAME = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}\.json")
-STORE_FOLDERS = ("encoders", "collections", "pairs")
+LISTS_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,31})-([0-9a-f]{12})-([0-9a-f]{12})\.h5")
+STORE_FOLDERS = ("encoders", "collections", "pairs", "runs")
 FILE, FOLDER = "file", "folder"
 MAX_NAMES = 1_000_000
 """Names that are looked at in one place, at most."""

@@ -373,7 +373,7 @@ DAMAGED |= {"step": [-0.5, "big", 1e30], "steps": [0, -1, 10**9], "pull": [-0.1,
 @pytest.mark.parametrize(
     ("message", "changes"),
     [
-        ("version", [lambda c: c.update(version=4)]),
+        ("version", [lambda c: c.update(version=5)]),
         ("version 1 has no", [lambda c: c.update(version=1)]),
         ("era-store|era-adapter", [lambda c: c.update(format="era-store")]),
         ("damaged: no chosen candidate", [lambda c: c.pop("candidates")]),

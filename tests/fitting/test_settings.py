@@ -115,7 +115,8 @@ def test_whole_numbers_are_bounded_from_below_and_above(name) -> None:
 @pytest.mark.parametrize("name", _of_kind(float))
 def test_temperatures_and_the_like_are_above_zero_and_finite(name) -> None:
     assert getattr(with_settings(FitConfig(), [f"{name}=1e-6"]), name) == 1e-6
-    small = () if name in ("spread", "zero_pull", "zero_scale") else ("0", "1e-7")  # may be nothing
+    may_be_nothing = name in ("spread", "zero_pull", "zero_scale", "fusion_default")
+    small = () if may_be_nothing else ("0", "1e-7")
     for value in (*small, "-0.1", "nan", "inf", "-inf", "1e999"):
         _refused(f"{name}={value}", f"^{name} .*expected at (least|most)")
 

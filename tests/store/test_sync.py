@@ -174,7 +174,8 @@ def test_what_is_no_part_of_a_store_stays_behind(source, into):
     (source / "notes.txt").write_text("mine")
     (source / "encoders" / "..-query-000000000000").mkdir()
     merge(into, [source])
-    assert {p.name for p in into.iterdir()} == {"store.json", "encoders", "collections", "pairs"}
+    ours = {"store.json", "encoders", "collections", "pairs", "runs"}
+    assert {p.name for p in into.iterdir()} == ours
     assert len(list(into.rglob("*.h5"))) == 6
     assert {p.name for p in one.parents[1].iterdir()} - {
         p.name for p in (into / one.parents[1].relative_to(source)).iterdir()

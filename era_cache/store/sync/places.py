@@ -27,6 +27,7 @@ from era_cache.store.names import (
     ENCODER_NAME,
     FILE,
     FOLDER,
+    LISTS_NAME,
     MAX_NAMES,
     PAIR_NAME,
     SEGMENT_NAME,
@@ -55,6 +56,7 @@ LIMITS = {
     "encoder": 4 << 20,
     "segment": 64 << 30,
     "pair": 64 << 10,
+    "lists": 16 << 30,
 }
 """The kinds of file in a store, and the largest size in bytes that is accepted of each."""
 
@@ -99,6 +101,8 @@ def kind_of(path: str) -> str | None:
             return "collection"
         case ["pairs", name] if PAIR_NAME.fullmatch(name):
             return "pair"
+        case ["runs", name] if LISTS_NAME.fullmatch(name):
+            return "lists"
         case ["encoders", name] | ["encoders", name, "segments"] if ENCODER_NAME.fullmatch(name):
             return FOLDER
         case ["encoders", name, "encoder.json"] if ENCODER_NAME.fullmatch(name):

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 from era_cache.disk.json_files import read_record
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.encoder_record import StoredSpec, read_encoder_record
+from era_cache.store.lists import read_lists
 from era_cache.store.names import FOLDER, encoder_folder_name
 from era_cache.store.read_rows import read_blocks, repeats_a_key
 from era_cache.store.records import StoreRecord, read_pair, read_stored_collection
@@ -81,7 +82,7 @@ def list_source(source: Place) -> Listing:
 def plan_transfer(
     source: Place, listing: Listing, target: Place | None, replaced: Callable[[str, str], bool]
 ) -> Plan:
-    """Plan what to copy, in order: collections, each encoder, pairs, then ``store.json``.
+    """Plan what to copy, in order: collections, each encoder, pairs, runs, then ``store.json``.
 
     So rows in flight belong to a collection from the beginning, and segments to an encoder; a place
     outside becomes a store when everything is there.
@@ -231,6 +232,7 @@ def _check_of(kind: str, name: str) -> Check:
     readers: dict[str, Callable[[Path], object]] = {
         "collection": partial(read_stored_collection, name=base),
         "pair": partial(read_pair, name=base),
+        "lists": partial(read_lists, name=base),
         "encoder": partial(read_encoder_record, folder=folder.rpartition("/")[2]),
         "store": partial(read_record, kind=StoreRecord),
     }

@@ -13,7 +13,15 @@ from functools import partial
 
 from era_cache.collection.records import Collection
 from era_cache.errors import FormatError
-from era_cache.store.names import COLLECTION_NAME, FILE, FOLDER, PAIR_NAME, STORE_FOLDERS
+from era_cache.store.lists import read_lists
+from era_cache.store.names import (
+    COLLECTION_NAME,
+    FILE,
+    FOLDER,
+    LISTS_NAME,
+    PAIR_NAME,
+    STORE_FOLDERS,
+)
 from era_cache.store.records import ROLES, Side, mixed_up, read_pair, read_stored_collection
 from era_cache.store.store import Store
 from era_cache.store.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
@@ -51,6 +59,9 @@ def verify(store: Store, *, quarantine: bool = False, progress: Progress = silen
         for collection in _collections(walk):
             collections += 1
             states += _pair_states(walk, pairs.pop(collection.digest, {}), collection, encoders)
+    if "runs" in folders:
+        for name in walk.names("runs", (LISTS_NAME, FILE)):
+            walk.checked(f"runs/{name}", partial(read_lists, walk.path(f"runs/{name}")))
     for digest, records in pairs.items():
         for record in records:
             message = f"its collection {digest[:12]} is not stored here, or damaged"

@@ -1,0 +1,227 @@
+"""Candidates that another system's scores join: how much they count, by labels or without.
+
+In: a fitted candidate, and what a first stage (BM25, say) found for the queries that judge. Out:
+the same adapter with a ``Fusion``, and the values of the queries under it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from era_cache.config import FitConfig
+from era_cache.fitting.adapter import Fusion
+from era_cache.fitting.candidates import FUSED, fused_name
+from era_cache.fitting.crossfit import Fitted
+from era_cache.fitting.held_out import PRIMARY, Part, Settings, luck, macro, standard_error
+from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.rank.fuse import FirstStage, fused_rankings, spreads
+from era_cache.rank.measures import evaluate
+from era_cache.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+__all__ = ["fused_candidates"]
+
+_LOOKED_AT = 256
+"""Queries of a collection by which scores are compared, at most."""
+_DEPTH = 1000
+"""Documents of a ranking whose scores are compared, at most."""
+_AGREED = 0.3
+"""Mean reciprocal rank of a first stage's best document in the dense ranking, from which on it is
+trusted without labels: 0.31 or more on all development collections, near 0 where lists are of other
+queries."""
+
+
+class _Queries(NamedTuple):
+    """Queries of one collection, mapped, with their lists."""
+
+    mapped: torch.Tensor
+    first: FirstStage
+    data: FitData
+
+
+def fused_candidates(
+    fits: Mapping[str, Fitted], parts: Sequence[Part], config: FitConfig
+) -> dict[str, Fitted]:
+    """Join each candidate of ``FUSED`` with the first stage that the queries' lists are of.
+
+    The weight is the one nearest to the default among those whose held-out mean is within one
+    standard error of the best; the default itself without judging queries. Like every choice by
+    held-out queries it is taken off their values (``luck``).
+
+    Args:
+        fits: fitted candidates with the mapped queries.
+        parts: the collections.
+        config: weights to choose from.
+
+    Returns:
+        Candidates by ``fused_name``; none where a collection has no lists.
+    """
+    found = {}
+    for name in FUSED:
+        fit = fits.get(name)
+        queries = None if fit is None else _queries(fit, parts)
+        if fit is None or not queries:
+            continue
+        run = queries[0].first.name
+        looked = [_compared(one, config) for one in queries]
+        weights = np.array([len(one.mapped) for one in queries], dtype=np.float64)
+        scale = float(np.average([one.scale for one in looked], weights=weights))
+        agreed = float(np.average([one.agreement for one in looked], weights=weights))
+        if not scale:
+            continue
+        found[fused_name(run, name)] = _joined(fit, parts, config, run, scale, agreed)
+    return found
+
+
+def _queries(fit: Fitted, parts: Sequence[Part]) -> list[_Queries]:
+    """Judging queries, as models that never saw them map them, else those that nobody judged."""
+    found = []
+    for number, part in enumerate(parts):
+        judges, first = part.labels.judges, part.labels.queries.first
+        if len(judges):
+            if first is None or len(fit.mapped) <= number:
+                return []
+            found.append(_Queries(fit.mapped[number], first.select(judges), part.data))
+            continue
+        other = part.data.unlabelled
+        if other is None or other.first is None or not len(other.ids):
+            continue
+        some = np.arange(min(_LOOKED_AT, len(other.ids)), dtype=np.int64)
+        views = {view: rows[: len(some)] for view, rows in other.views.items()}
+        found.append(_Queries(fit.adapter.mapped(views), other.first.select(some), part.data))
+    return found
+
+
+class _Compared(NamedTuple):
+    """How far cosines spread against first-stage scores, and how far the two agree."""
+
+    scale: float
+    agreement: float
+
+
+def _compared(queries: _Queries, config: FitConfig) -> _Compared:
+    """Compare both sides by some queries, among the documents that each ranks highest."""
+    import torch
+
+    mapped, corpus = queries.mapped[:_LOOKED_AT], queries.data.corpus
+    docs, scores, floor = (column[:_LOOKED_AT] for column in queries.first[1:])
+    depth = min(_DEPTH, len(corpus))
+    step = max(1, config.block_bytes // 4 // max(1, len(corpus)))
+    widths: list[FloatArray] = []
+    ranks: list[torch.Tensor] = []
+    for begin in range(0, len(mapped), step):
+        cosines = mapped[begin : begin + step] @ corpus.T
+        top = cosines.topk(depth, dim=1).values
+        widths.append(spreads(top, torch.ones_like(top, dtype=torch.bool)))
+        best = docs[begin : begin + step, :1]
+        if best.shape[1]:
+            own = cosines.gather(1, best.clamp(min=0))
+            place = 1.0 / (1 + (cosines > own).sum(dim=1))
+            ranks.append(place[best[:, 0] >= 0])
+    # Documents that a list does not hold count at its floor.
+    wide = torch.nn.functional.pad(docs, (0, max(0, depth - docs.shape[1])), value=-1)[:, :depth]
+    padded = torch.nn.functional.pad(scores, (0, wide.shape[1] - scores.shape[1]))[:, :depth]
+    whole = padded.where(wide >= 0, floor[:, None])
+    lexical = float(spreads(whole, torch.ones_like(wide, dtype=torch.bool)).mean())
+    dense = float(np.concatenate(widths).mean())
+    reciprocal = torch.cat(ranks) if ranks else torch.zeros(0)
+    agreement = float(reciprocal.float().mean()) if len(reciprocal) else 0.0
+    return _Compared(dense / lexical if lexical > 0 else 0.0, agreement)
+
+
+def _joined(
+    fit: Fitted,
+    parts: Sequence[Part],
+    config: FitConfig,
+    run: str,
+    scale: float,
+    agreed: float,
+) -> Fitted:
+    """One candidate with the weight that labels choose, or the default."""
+    default = config.fusion_default * min(1.0, agreed / _AGREED)
+    ratios = sorted({0.0, default, *config.fusion_weights})
+    chosen, values = ratios.index(default), fit.values
+    if sum(len(part.labels.judges) for part in parts):
+        settings = _settings(fit, parts, [ratio * scale for ratio in ratios])
+
+        def choose(some: Settings) -> int:
+            return _nearest(some, ratios, default)
+
+        chosen = choose(settings)
+        owed = luck(settings, chosen, choose=choose)
+        # Of the unfused candidate other choices were taken off already.
+        values = tuple(
+            before + now - plain - less
+            for before, now, plain, less in zip(
+                fit.values, settings[chosen], settings[0], owed, strict=True
+            )
+        )
+    weight = float(f"{ratios[chosen] * scale:.6g}")  # short enough to be copied by hand
+    options = {**fit.options, "run": run, "weight": weight, "ratio": round(ratios[chosen], 4)}
+    options["agreement"] = round(agreed, 4)
+    adapter = fit.adapter._replace(fusion=Fusion(run, weight))
+    return fit._replace(adapter=adapter, values=values, options=options)
+
+
+def _settings(fit: Fitted, parts: Sequence[Part], weights: Sequence[float]) -> Settings:
+    """Values of the judging queries at each weight."""
+    by_part: list[list[FloatArray]] = []
+    for number, part in enumerate(parts):
+        queries, rows = part.labels.queries, part.labels.judges
+        if not len(rows) or queries.first is None:
+            by_part.append([np.zeros(0)] * len(weights))
+            continue
+        by_part.append(_values(fit.mapped[number], queries, rows, part.data, weights))
+    return [tuple(values[i] for values in by_part) for i in range(len(weights))]
+
+
+def _values(
+    mapped: torch.Tensor,
+    queries: QuerySet,
+    rows: IntArray,
+    data: FitData,
+    weights: Sequence[float],
+) -> list[FloatArray]:
+    import torch
+
+    assert queries.first is not None
+    exclude = None
+    if queries.exclude is not None:
+        exclude = queries.exclude[torch.from_numpy(rows).to(mapped.device)]
+    depth = min(PRIMARY.cutoff or 10, len(data.corpus))
+    rankings = fused_rankings(
+        mapped,
+        data.corpus,
+        queries.first.select(rows),
+        weights,
+        depth,
+        exclude=exclude,
+        tie_ranks=data.tie_ranks,
+    )
+    qrels = queries.qrels.select_queries(rows)
+    return [evaluate(one.doc_rows, qrels, [PRIMARY], len(data.corpus))[PRIMARY] for one in rankings]
+
+
+def _nearest(settings: Settings, ratios: Sequence[float], default: float) -> int:
+    """The ratio nearest to the default among those within one standard error of the best."""
+    means = [macro(values) for values in settings]
+    best = int(np.argmax(means))
+    fitting = []
+    for number, values in enumerate(settings):
+        behind = [top - mine for top, mine in zip(settings[best], values, strict=True)]
+        error = standard_error(behind)
+        if number == best or means[best] - means[number] <= error + 1e-12:
+            fitting.append(number)
+    return min(fitting, key=lambda number: abs(_place(ratios[number]) - _place(default)))
+
+
+def _place(ratio: float) -> float:
+    """Where a ratio lies: equal steps are equal factors, but for the smallest."""
+    return float(np.log(ratio + 0.05))

@@ -1,0 +1,173 @@
+"""BM25 beside the candidates, from era-embed to era-eval, and any other run in its place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from beir_folder import beir_of
+from click.testing import CliRunner, Result
+from hash_encoder import HashEncoder
+from planted import planted_texts
+
+from era_cache.cli import embed, evaluate, fit
+from era_cache.fitting.adapter_folder import load_config
+from era_cache.store.lists import find_lists, lists_of
+from era_cache.store.store import Store
+
+MODELS = ("--query-model", "L", "--doc-model", "S")
+
+
+def _run(command: object, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def _done(result: Result) -> Result:
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch) -> Path:
+    """A folder with a collection, and no model to load."""
+    pair = HashEncoder(24, seed="large"), HashEncoder(16, seed="small")
+    monkeypatch.setattr(embed, "_encoders", lambda _options: pair)
+    beir_of(tmp_path, planted_texts())
+    return tmp_path
+
+
+def _embed(case: Path, *options: object) -> dict[str, object]:
+    words = [*MODELS, "--store", case / "store", "--json", *options]
+    found: dict[str, object] = json.loads(_done(_run(embed.main, case / "beir", *words)).stdout)
+    return found
+
+
+def _fit(case: Path, *options: object, out: str = "a") -> dict[str, object]:
+    words = ["--out", case / out, "--labels", 40, "--set", "iterations=2", "--json", *options]
+    found: dict[str, object] = json.loads(
+        _done(_run(fit.main, case / "store", "beir", *words)).stdout
+    )
+    return found
+
+
+def _values(case: Path, *options: object) -> dict[str, float]:
+    result = _done(_run(evaluate.main, case / "store", case / "a", "--json", *options))
+    return {
+        one["name"]: one["measures"]["nDCG@10"]["mean"]
+        for one in json.loads(result.stdout)["candidates"]
+    }
+
+
+def test_bm25_stands_in_every_table_alone_and_joined(case) -> None:
+    (part,) = [p for p in _embed(case, "--bm25")["parts"] if p["what"] == "bm25 lists"]
+    assert part["encoded"] == 60
+    fitted = _fit(case)
+    # Words of a query's document are in the query: BM25 finds what hashed vectors do not.
+    assert fitted["chosen"].startswith("bm25+")
+    config = json.loads((case / "a" / "config.json").read_text())
+    assert config["version"] == 4
+    assert config["first_stage"]["bm25"]["k1"] == 1.5
+    assert not list((case / "a" / "candidates").glob("bm25*"))  # the map has a file already
+    values = _values(case)
+    assert {"bm25", "bm25+small", "bm25+era-zero", "bm25+era", "bm25+era-dual"} <= set(values)
+    assert values["bm25+small"] > values["small"]
+    # The same again from the file, as a row of the table.
+    report = (case / "a" / "evaluation" / "report.html").read_text()
+    assert "bm25+era-dual" in report
+    card = (case / "a" / "README.md").read_text()
+    assert "bm25" in card
+
+
+def test_without_bm25_nothing_speaks_of_it(case) -> None:
+    _embed(case)
+    fitted = _fit(case)
+    assert not [name for name in fitted["validation"] if "bm25" in name]
+    assert not [name for name in _values(case) if "bm25" in name]
+
+
+def test_what_needs_lists_that_are_gone_is_refused_and_the_rest_measured(case) -> None:
+    _embed(case, "--bm25")
+    _fit(case)
+    shutil.rmtree(case / "store" / "runs")
+    result = _run(evaluate.main, case / "store", case / "a")
+    assert result.exit_code == 1
+    assert "needs lists of bm25" in result.output
+    _fit(case, "--candidate", "era-dual", out="b")
+    _embed(case, "--bm25")
+    fitted = _fit(case, "--candidate", "bm25+small")
+    assert fitted["chosen"] == "bm25+small"
+
+
+def test_lists_of_a_smaller_corpus_are_told_and_not_used(case) -> None:
+    _embed(case, "--bm25")
+    corpus = case / "beir" / "corpus.jsonl"
+    corpus.write_text(corpus.read_text() + '{"_id": "new", "text": "w1 w2 w3"}\n')
+    _embed(case)
+    result = _done(
+        _run(fit.main, case / "store", "beir", "--out", case / "a", "--set", "iterations=2")
+    )
+    assert "the bm25 lists of the store are of other documents" in result.stderr
+    assert "bm25+" not in result.stdout
+    assert sum(part["encoded"] for part in _embed(case, "--bm25")["parts"]) == 60
+    assert [name for name in _fit(case)["validation"] if name.startswith("bm25+")]
+
+
+def test_another_system_s_run_takes_its_place(case) -> None:
+    _embed(case, "--bm25")
+    _fit(case)
+    by_bm25 = _values(case)
+    # The same lists for all queries, as a TREC run under another name.
+    store = Store.open(case / "store")
+    collection = store.collection("beir")
+    found = find_lists(store.path, "bm25", collection.doc_keys)
+    table, _ = lists_of(found, collection, np.arange(len(collection.query_ids)))
+    lines = []
+    for row, query in enumerate(collection.query_ids):
+        kept = table.docs[row] >= 0
+        for rank, (doc, score) in enumerate(
+            zip(table.docs[row][kept], table.scores[row][kept], strict=True), 1
+        ):
+            lines.append(f"{query} Q0 {collection.doc_ids[doc]} {rank} {float(score)!r} x\n")
+    run = case / "splade.trec"
+    run.write_text("".join(lines))
+    shutil.rmtree(case / "store" / "runs")
+    fitted = _fit(case, "--run", f"splade={run}")
+    assert fitted["chosen"].startswith("splade+")
+    assert load_config(case / "a").first_stage["splade"]["run"] == "splade.trec"
+    values = _values(case, "--run", f"splade={run}")
+    for name, value in by_bm25.items():
+        assert values[name.replace("bm25", "splade")] == pytest.approx(value, abs=1e-6)
+    result = _run(evaluate.main, case / "store", case / "a")
+    assert result.exit_code == 1
+    assert "--run splade=FILE" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--run", "x"], "expected NAME=FILE"),
+        (["--run", "era=x.trec"], "no candidate's"),
+        (["--run", "a b=x.trec"], "letters, digits"),
+        (["--run", "x=none.trec"], "none.trec"),
+        (["--candidate", "bm25+aligned"], "is none of auto"),
+        (["--candidate", "paper"], "is none of auto"),
+        (["--candidate", "bm25+small"], "No candidate 'bm25+small'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(case, options, message) -> None:
+    _embed(case)
+    result = _run(fit.main, case / "store", "beir", "--out", case / "a", *options)
+    assert result.exit_code in (1, 2)
+    assert message in " ".join(result.output.split())
+
+
+def test_a_run_of_test_queries_alone_cannot_be_fitted_with(case) -> None:
+    _embed(case)
+    run = case / "x.trec"
+    run.write_text("q0 Q0 d0 1 1.5 x\n")
+    result = _run(fit.main, case / "store", "beir", "--out", case / "a", "--run", f"x={run}")
+    assert result.exit_code == 1
+    assert "no result for" in result.output or "none of its" in result.output
