@@ -27,6 +27,7 @@ import torch
 from benchmarks.common import Bar, finish, skipped
 from benchmarks.fit_data import PAIRS, available, demo_name
 from benchmarks.fit_harm import harm_bars
+from benchmarks.fit_hybrid import hybrid_bars
 from benchmarks.fit_labels import labels_bars, large_corpus_bars
 from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, run
 from era_cache.config import FitConfig, PaperConfig
@@ -43,7 +44,7 @@ from era_cache.fitting.sweep import Job, sweep
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.types import Qrels
 
-PARTS = ("quality", "labels", "harm", "time")
+PARTS = ("quality", "labels", "hybrid", "harm", "time")
 QUICK = ("gorilla-torch", "theoremqa", "toollens", "cranfield")
 CANDIDATES = (*DEFAULT, "shipped", "paper", "large")
 # What the paper's own code gave at 20 % of the labels, the better of its two learning rates.
@@ -446,6 +447,10 @@ def main(
             bars += peer_bars
     if "labels" in parts:
         for found in (*map(labels_bars, pairs), large_corpus_bars()):
+            click.echo(f"\n{found[0]}", err=as_json)
+            bars += found[1]
+    if "hybrid" in parts:
+        for found in map(hybrid_bars, pairs):
             click.echo(f"\n{found[0]}", err=as_json)
             bars += found[1]
     if "harm" in parts:

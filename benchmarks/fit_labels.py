@@ -32,10 +32,11 @@ from era_cache.fitting.encoder_pair import resolve_encoders
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.tensors import FitData, HeldOut, load_fit_data, load_held_out
+from era_cache.rank.fuse import stacked
 from era_cache.store.store import Store
 from era_cache.types import Qrels
 
-__all__ = ["labels_bars", "large_corpus_bars"]
+__all__ = ["labels_bars", "large_corpus_bars", "without_labels"]
 
 _SHOWN = ("small", "stage 1", "aligned", "era-zero", "shipped", "large")
 _BARS = {"demo": (8.5, 12.0, 0.0), "mpnet": (1.5, None, -0.3)}
@@ -43,7 +44,7 @@ _BARS = {"demo": (8.5, 12.0, 0.0), "mpnet": (1.5, None, -0.3)}
 _INDEX, _WINDOW, _STEP = 100_000, 60, 40
 
 
-def _without_labels(data: FitData) -> FitData:
+def without_labels(data: FitData) -> FitData:
     """Training and validation queries as queries without labels, and no other."""
     nobody = data.train._replace(
         ids=[],
@@ -55,8 +56,12 @@ def _without_labels(data: FitData) -> FitData:
         for name, rows in data.train.views.items()
     }
     ids = [*data.train.ids, *data.validation.ids]
+    first = stacked([data.train.first, data.validation.first])
+    nobody = nobody._replace(first=None)
     return data._replace(
-        train=nobody, validation=nobody, unlabelled=nobody._replace(ids=ids, views=views)
+        train=nobody,
+        validation=nobody,
+        unlabelled=nobody._replace(ids=ids, views=views, first=first),
     )
 
 
@@ -88,7 +93,7 @@ def labels_bars(pair: str) -> tuple[str, list[Bar]]:
     every = []
     for name in names:
         splits = [problem(name, PAIRS[pair], 0.4, seed)[:2] for seed in SEEDS]
-        found = [_values(_without_labels(d), held_out, FitConfig()) for d, held_out in splits]
+        found = [_values(without_labels(d), held_out, FitConfig()) for d, held_out in splits]
         every.append({one: float(np.mean([v[one] for v in found])) for one in found[0]})
         lines.append(_row(name, every[-1]))
     means = {

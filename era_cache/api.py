@@ -34,16 +34,19 @@ from era_cache.fitting.adapter_folder import load_adapter, load_config, load_met
 from era_cache.fitting.arrays import (
     Given,
     checked_arrays,
+    checked_first_stage,
     labelled_data,
     record_of,
 )
-from era_cache.fitting.candidates import VIEWS_READ
+from era_cache.fitting.candidates import VIEWS_READ, unfused_name
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.label_forms import LabelsById, judgements
+from era_cache.fitting.model_card import arrays_card
 from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.settings import checked
 from era_cache.fitting.tensors import resolve_device
+from era_cache.rank.fuse import FirstStage, fused_rankings
 from era_cache.rank.measures import Ranking, evaluate, mean, parse_measure
 from era_cache.rank.search import search
 from era_cache.types import Array, IntArray
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 
     Vectors = Array | torch.Tensor
 
-__all__ = ["FitOptions", "LabelsById", "RetrievalAdapter", "fit"]
+__all__ = ["FirstStage", "FitOptions", "LabelsById", "RetrievalAdapter", "fit"]
 
 _V = TypeVar("_V", Array, "torch.Tensor")
 
@@ -154,27 +157,42 @@ class RetrievalAdapter:
         corpus_vectors: Vectors,
         k: int,
         small_queries: Vectors | None = None,
+        *,
+        first_stage: FirstStage | None = None,
     ) -> Ranking:
-        """Find the k best documents of each query by cosine; of equal ones the lower row first.
+        """Find the k best documents of each query; of equal ones the lower row first.
+
+        By cosine, or by cosine and the scores of ``first_stage`` where the chosen candidate is
+        joined with one.
 
         Args:
             large_queries: as for ``transform``.
             corpus_vectors: (N, d_small).
             k: documents for each query.
             small_queries: as for ``transform``.
+            first_stage: what that system found for these queries.
 
         Returns:
-            (n, k) document rows and cosines, best first.
+            (n, k) document rows and scores, best first.
 
         Raises:
-            InputError: vectors cannot be used, or k is below 1.
+            InputError: vectors cannot be used, k is below 1, or the first stage is missing.
         """
         if k < 1:
             raise InputError(f"k={k}: expected at least 1 document for each query.")
         mapped = self._mapped(large_queries, small_queries)
         corpus = unit(rows_of(corpus_vectors, "corpus_vectors", mapped.device))
         has_width(corpus, "corpus_vectors", mapped.shape[1], "the adapter")
-        return search(mapped, corpus, k)
+        fusion = self.adapter.fusion
+        if fusion is None:
+            return search(mapped, corpus, k)
+        if first_stage is None or first_stage.name != fusion.run:
+            raise InputError(
+                f"The chosen candidate, {self.chosen}, is joined with {fusion.run}: pass its lists "
+                f"as first_stage, or map by adapters['{unfused_name(self.chosen)}'] alone."
+            )
+        first = checked_first_stage(first_stage, len(mapped), len(corpus), mapped.device)
+        return fused_rankings(mapped, corpus, first, [fusion.weight], k)[0]
 
     def evaluate(
         self,
@@ -183,6 +201,8 @@ class RetrievalAdapter:
         corpus_vectors: Vectors,
         small_queries: Vectors | None = None,
         measures: Sequence[str] = ("nDCG@10", "R@100"),
+        *,
+        first_stage: FirstStage | None = None,
     ) -> dict[str, float]:
         """Measure the chosen candidate on queries that took no part in fitting.
 
@@ -192,6 +212,7 @@ class RetrievalAdapter:
             corpus_vectors: (N, d_small).
             small_queries: as for ``transform``.
             measures: names as in ir_measures.
+            first_stage: as for ``search``.
 
         Returns:
             Measure name to mean over the queries that have a positive; those without a cutoff look
@@ -203,7 +224,9 @@ class RetrievalAdapter:
         parsed = [parse_measure(name) for name in measures]
         n_docs = len(corpus_vectors)
         depth = min(max([m.cutoff or DEPTH for m in parsed], default=1), max(1, n_docs))
-        ranking = self.search(large_queries, corpus_vectors, depth, small_queries)
+        ranking = self.search(
+            large_queries, corpus_vectors, depth, small_queries, first_stage=first_stage
+        )
         judged = judgements(qrels, len(ranking.doc_rows), n_docs)
         usable = np.unique(judged.query_rows[judged.relevance >= 1])
         values = evaluate(ranking.doc_rows, judged, parsed, n_docs)
@@ -219,29 +242,8 @@ class RetrievalAdapter:
             StoreError: a file cannot be written.
         """
         record = structs.replace(self.record, chosen=self.chosen, choice_reason=self.reason)
-        save_adapters(Path(folder), self.adapters, record, self.metrics, self._card())
-
-    def _card(self) -> str:
-        rows = "\n".join(
-            f"| {name}{' **(chosen)**' if name == self.chosen else ''} | {value:.4f} |"
-            for name, value in self.candidates.items()
-        )
-        return f"""# Retrieval adapter
-
-Maps query vectors into the space of an existing index. Fitted on arrays: which encoders made them
-is not recorded. Chosen candidate: **{self.chosen}** — {self.reason}.
-
-| candidate | held-out {PRIMARY} |
-|---|---|
-{rows}
-
-The files hold vectors of alignment documents and of labelled queries (its references): share them
-as you would share those texts' vectors.
-
-    from era_cache.api import RetrievalAdapter
-    adapter = RetrievalAdapter.load("this folder")
-    vectors = adapter.transform(large_queries, small_queries)
-"""
+        card = arrays_card(self.chosen, self.reason, self.candidates, self.adapter.fusion)
+        save_adapters(Path(folder), self.adapters, record, self.metrics, card)
 
     @classmethod
     def load(cls, folder: str | Path) -> RetrievalAdapter:
@@ -280,6 +282,7 @@ def fit(
     small_queries: Vectors | None = None,
     align_large: Vectors | None = None,
     align_small: Vectors | None = None,
+    first_stage: FirstStage | None = None,
     validation: float | Sequence[int] | IntArray | None = None,
     options: FitOptions = FitOptions(),
 ) -> RetrievalAdapter:
@@ -302,6 +305,8 @@ def fit(
         align_small: (m, d_small), the same texts in the same order. Without the two, the queries
             themselves align the spaces, which takes ``small_queries``; those that align cannot
             judge, so that a third of them is set aside unless ``validation`` says which.
+        first_stage: what another system, such as BM25, found for the queries, with scores
+            (``FirstStage``; arrays will do). Candidates are then also joined with it.
         validation: None to judge every labelled query by a model that never saw it and to train on
             all; else a share of the labelled queries between 0 and 1, or row numbers, that judge
             and never train. Queries equal to one of these do not train either.
@@ -316,7 +321,9 @@ def fit(
         Given(query_vectors, corpus_vectors, small_queries, align_large, align_small),
         resolve_device(options.device),
     )
-    if small_queries is None and "small" in VIEWS_READ.get(candidate, ()):
+    if first_stage is not None:
+        vectors = vectors.joined(first_stage)
+    if small_queries is None and "small" in VIEWS_READ.get(unfused_name(candidate), ()):
         raise InputError(f"Candidate '{candidate}' reads the small model's queries: small_queries.")
     if qrels is not None:
         data, recipe = labelled_data(vectors, qrels, validation, recipe)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,9 +48,6 @@ if TYPE_CHECKING:
     from era_cache.store.store import Store
 
 __all__ = ["main"]
-
-LISTS_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
-"""What the name of a first stage may be."""
 
 
 def _known_candidate(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
@@ -226,10 +222,11 @@ def _first_stages(store: Store, names: Sequence[str], given: tuple[str, ...]) ->
     if len(given) > 1 or len(names) > 1:
         raise click.UsageError("--run: one run, of one collection.")
     from era_cache.evaluate.runs import lists_of_run, load_run
+    from era_cache.fitting.arrays import LISTS_OF
 
     collection = store.collection(names[0])
     ((name, path),) = named_runs(given).items()
-    if described(name) or not LISTS_PREFIX.fullmatch(name):
+    if described(name) or not LISTS_OF.fullmatch(name):
         raise click.UsageError(
             f"--run {name}=…: expected a name of letters, digits, - and _ that is no candidate's."
         )

@@ -20,7 +20,7 @@ from era_cache.store.lists import Lists, find_lists, write_lists
 from era_cache.store.store import Store
 from era_cache.types import Array, IntArray, Keys, Progress, Role, silent
 
-__all__ = ["BM25", "DEPTH", "embed_bm25"]
+__all__ = ["BM25", "DEPTH", "Bm25Index", "embed_bm25"]
 
 BM25 = "bm25"
 """Name of the lists."""
@@ -117,6 +117,60 @@ def _language(name: str) -> tuple[Any, list[str]]:
     return Stemmer.Stemmer(name), list(words)
 
 
+class Bm25Index:
+    """An index of some texts in memory.
+
+    Args:
+        texts: of the documents.
+        language: as for ``embed_bm25``.
+
+    Raises:
+        InputError: the library is not installed, or there is no such language.
+    """
+
+    def __init__(self, texts: Sequence[str], language: str) -> None:
+        self._stemmer, self._stopwords = _language(language)
+        import bm25s
+
+        self._index = bm25s.BM25(method=_METHOD, k1=_K1, b=_B)
+        self._depth = min(DEPTH, len(texts))
+        words = self._tokens(texts, ids=True)
+        self._any = bool(words.vocab)  # else no document has a word: every list is empty
+        if self._any:
+            self._index.index(words, show_progress=False)
+
+    def _tokens(self, texts: Sequence[str], *, ids: bool) -> Any:
+        import bm25s
+
+        return bm25s.tokenize(
+            list(texts),
+            stopwords=self._stopwords,
+            stemmer=self._stemmer,
+            return_ids=ids,
+            show_progress=False,
+        )
+
+    def ask(self, queries: Sequence[str]) -> list[tuple[IntArray, Array, float]]:
+        """For each query the documents that share a word with it, at most ``DEPTH``.
+
+        Returns:
+            Numbers of documents (int64), their scores (float32, falling), and the score of all
+            others: 0, or the last one's where the list is full.
+        """
+        if not self._any:
+            return [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), 0.0)] * len(
+                queries
+            )
+        found = []
+        asked = self._tokens(queries, ids=False)
+        docs, scores = self._index.retrieve(asked, k=self._depth, show_progress=False)
+        for row, value in zip(docs, scores, strict=True):
+            mine = value[value > 0].astype(np.float32)
+            lowest = float(mine[-1]) if len(mine) == DEPTH else 0.0
+            found.append((row[value > 0].astype(np.int64), mine, lowest))
+        return found
+
+
 def _lists(
     texts: TextCollection,
     doc_keys: Keys,
@@ -128,51 +182,22 @@ def _lists(
 
     Texts are found by their keys: a collection may leave out some that could not be encoded.
     """
-    import bm25s
-
-    stemmer, stopwords = _language(language)
-
-    def tokens(some: Sequence[str], *, ids: bool) -> Any:
-        return bm25s.tokenize(
-            list(some),
-            stopwords=stopwords,
-            stemmer=stemmer,
-            return_ids=ids,
-            show_progress=False,
-        )
-
     doc_rows = _found(doc_keys, row_keys(Role.DOCUMENT, texts.doc_texts))
     query_rows = _found(query_keys, row_keys(Role.QUERY, texts.query_texts))
-    index = bm25s.BM25(method=_METHOD, k1=_K1, b=_B)
-    depth = min(DEPTH, len(doc_rows))
-    docs: list[Array] = []
-    scores: list[Array] = []
     progress("bm25 lists", 0, len(query_rows))
-    words = tokens([texts.doc_texts[row] for row in doc_rows], ids=True)
-    if words.vocab:  # else no document has a word: every list is empty
-        index.index(words, show_progress=False)
+    index = Bm25Index([texts.doc_texts[row] for row in doc_rows], language)
+    found: list[tuple[IntArray, Array, float]] = []
     for begin in range(0, len(query_rows), _AT_A_TIME):
         block = query_rows[begin : begin + _AT_A_TIME]
-        asked = tokens([texts.query_texts[row] for row in block], ids=False)
-        if words.vocab:
-            found, values = index.retrieve(asked, k=depth, show_progress=False)
-        else:
-            found = np.zeros((len(block), 0), dtype=np.int64)
-            values = np.zeros((len(block), 0), dtype=np.float32)
-        for row, value in zip(found, values, strict=True):
-            matched = value > 0
-            docs.append(row[matched].astype(np.int64))
-            scores.append(value[matched].astype(np.float32))
+        found += index.ask([texts.query_texts[row] for row in block])
         progress("bm25 lists", begin + len(block), len(query_rows))
-    lengths = np.array([len(one) for one in docs], dtype=np.int64)
-    # A list that is not full holds every document that shares a word with the query.
-    lowest = [float(one[-1]) if len(one) == DEPTH else 0.0 for one in scores]
+    docs, scores, lowest = zip(*found, strict=True)
     return Lists(
         doc_keys,
         query_keys,
-        np.cumsum(lengths),
-        np.concatenate(docs) if docs else np.zeros(0, dtype=np.int64),
-        np.concatenate(scores) if scores else np.zeros(0, dtype=np.float32),
+        np.cumsum([len(one) for one in docs], dtype=np.int64),
+        np.concatenate(docs),
+        np.concatenate(scores),
         np.array(lowest, dtype=np.float32),
     )
 

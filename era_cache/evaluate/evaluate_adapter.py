@@ -176,8 +176,8 @@ class _Found:
             f"run {name}": sha256_file(path) for name, path in asked.runs.items() if path.exists()
         }
         self.runs = {name: load_run(path) for name, path in asked.runs.items()}
-        joined = [one.fusion.run for one in self.adapters.values() if one.fusion is not None]
-        self.first_stage = joined[0] if joined else FirstStages().name
+        self.joined = [one.fusion.run for one in self.adapters.values() if one.fusion is not None]
+        self.first_stage = self.joined[0] if self.joined else FirstStages().name
         self.members = {folder: config, **curve_points(folder, config)}
         self.further = [(path, load_config(path)) for path in asked.others]
         self.measured: dict[Path, list[Measured]] = {path: [] for path in self.members}
@@ -232,7 +232,7 @@ class _Found:
         """Lists of the first stage: from a run of its name where one is given, else the store's."""
         name = self.first_stage
         given = {}
-        if name in self.runs:
+        if name in self.joined and name in self.runs:
             stored = lists_of_run(self.asked.runs[name], self.runs[name], collection, name)
             given[collection.name] = stored
         return FirstStages(name, given).of(self.store, collection)
@@ -263,8 +263,6 @@ class _Found:
         rows = {}
         exclude = None if data.queries.exclude is None else data.queries.exclude.cpu().numpy()
         for name, run in self.runs.items():
-            if data.queries.first is not None and name == data.queries.first.name:
-                continue  # measured already
             placed = place_run(
                 self.asked.runs[name],
                 run,

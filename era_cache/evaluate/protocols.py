@@ -32,9 +32,17 @@ from era_cache.evaluate.evaluate_adapter import measured_values
 from era_cache.evaluate.recorded import collection_entry, rows_read
 from era_cache.evaluate.results import Extra, Fit, Head, MadeBy, Results, job_name
 from era_cache.evaluate.results_folder import ResultsFolder
-from era_cache.evaluate.score import Scored, depth_of, score_adapters, score_histogram, score_large
+from era_cache.evaluate.score import (
+    Scored,
+    depth_of,
+    score_adapters,
+    score_first_stage,
+    score_histogram,
+    score_large,
+)
 from era_cache.fitting.adapter_config import NamedEncoder
 from era_cache.fitting.encoder_pair import Encoders
+from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.sources import Reading, Source, environment, load_sources
@@ -187,7 +195,11 @@ class _Run:
     """What the fits of a protocol share; vectors of one split at a time."""
 
     def __init__(self, store: Store, plan: Plan, reading: Reading) -> None:
-        self._store, self._plan, self._reading = store, plan, reading
+        # Of candidates that are compared over collections, each must be there on all of them.
+        made = reading.first_stages.complete(store, [store.collection(n) for n in plan.collections])
+        if not made:
+            reading = reading._replace(first_stages=FirstStages(name=""))
+        self._store, self._plan, self._reading, self._first_stage = store, plan, reading, made
         self._documents = plan.documents and plan.protocol == "leave-one-domain-out"
         self._measures = list(dict.fromkeys([PRIMARY, *plan.measures]))
         self._split = split = plan.parts()[0]
@@ -254,6 +266,7 @@ class _Run:
             "measure": sorted(task.measure),
             "split": dataclasses.asdict(split),
             "recipe": dataclasses.asdict(self._plan.recipe),
+            **({"first_stage": self._first_stage} if self._first_stage else {}),
         }
 
     def _aligning(self, task: Task) -> list[str]:
@@ -280,6 +293,10 @@ class _Run:
             source = self._sources[name]
             data, large = self._test_data(source)
             scored = score_adapters(data, adapters, self._measures, depth_of(self._measures))
+            if data.queries.first is not None:
+                scored[data.queries.first.name] = score_first_stage(
+                    data, self._measures, depth_of(self._measures)
+                )
             if large is not None:
                 scored["large"] = large
             one = measured_values(source.collection, source.split, scored, self._measures)
@@ -317,6 +334,7 @@ class _Run:
                 self._encoders,
                 device=str(source.data.corpus.device),
                 check=False,
+                lists=self._reading.first_stages.of(self._store, source.collection),
             )
             large = score_large(data, self._measures, depth_of(self._measures))
             data = data._replace(corpus=source.data.corpus, large_corpus=None)

@@ -26,6 +26,7 @@ from era_cache.evaluate.recorded_options import (
 from era_cache.evaluate.results import Fit, Results
 from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
 from era_cache.fitting.check_against_store import fitted_names, fitted_on
+from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.settings import checked
 from era_cache.fitting.sources import Reading, environment
@@ -241,6 +242,12 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{folder}: does not say how it was made: {error!r}.") from error
     _, split, encoders = found[0]
+    joined = next(iter(config.first_stage), "")
+    if "run" in config.first_stage.get(joined, {}):
+        raise InputError(
+            f"{folder}: fitted with a run file of {joined}, which no record holds. Run that "
+            "era-fit command again and compare."
+        )
     with tempfile.TemporaryDirectory() as temporary:
         again = Path(temporary) / "adapter"
         report = fit_to_folder(
@@ -252,7 +259,11 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
                 made,
                 align_with=[f"{one.name}-{one.digest[:12]}" for one in config.aligned_with],
             ),
-            Reading(encoders.query.spec.fingerprint, encoders.document.spec.fingerprint),
+            Reading(
+                encoders.query.spec.fingerprint,
+                encoders.document.spec.fingerprint,
+                first_stages=FirstStages(joined),
+            ),
             progress=lambda text: tell(f"fitting {text}"),
         )
         if report.result.missing:

@@ -7,6 +7,7 @@ device, ``FitData``, the recipe that they allow; errors name the argument and it
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import same_vectors
+from era_cache.rank.fuse import FirstStage
 from era_cache.types import Array, IntArray, Qrels
 
 if TYPE_CHECKING:
@@ -27,10 +29,15 @@ if TYPE_CHECKING:
 
     Vectors = Array | torch.Tensor
 
+LISTS_OF = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""What the name of a first stage may be."""
+
 __all__ = [
+    "LISTS_OF",
     "Arrays",
     "Given",
     "checked_arrays",
+    "checked_first_stage",
     "labelled_data",
     "record_of",
 ]
@@ -51,13 +58,17 @@ class Given(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """Unit float32 rows on one device; without alignment texts ``align_*`` have no row."""
+    """Unit float32 rows on one device; without alignment texts ``align_*`` have no row.
+
+    ``first`` is what another system found for the queries, None for nothing.
+    """
 
     large: torch.Tensor
     small: torch.Tensor | None
     corpus: torch.Tensor
     align_large: torch.Tensor
     align_small: torch.Tensor
+    first: FirstStage | None = None
 
     def fit_data(self, judged: Qrels, train: IntArray, judges: IntArray) -> FitData:
         """Both parts of the queries with their labels, the corpus, the alignment texts."""
@@ -72,6 +83,7 @@ class Arrays(NamedTuple):
                 views={name: all_rows[here] for name, all_rows in views.items()},
                 qrels=judged.select_queries(rows),
                 exclude=None,
+                first=None if self.first is None else self.first.select(rows),
             )
 
         return FitData(
@@ -82,6 +94,11 @@ class Arrays(NamedTuple):
             align_large=self.align_large,
             align_small=self.align_small,
         )
+
+    def joined(self, first: FirstStage) -> Arrays:
+        """The same with another system's lists. Raises ``InputError`` where they do not fit."""
+        n_queries, n_docs = len(self.large), len(self.corpus)
+        return self._replace(first=checked_first_stage(first, n_queries, n_docs, self.large.device))
 
     def without_labels(self) -> FitData:
         """All queries as queries that nobody judged, and no others.
@@ -140,6 +157,45 @@ def _varied(vectors: Vectors, name: str, device: str) -> torch.Tensor:
             f"{name}: all {len(rows)} rows point the same way; nothing tells them apart."
         )
     return rows
+
+
+def checked_first_stage(
+    given: FirstStage, n_queries: int, n_docs: int, device: torch.device
+) -> FirstStage:
+    """Lists of another system that fit some queries and documents, as tensors on a device.
+
+    Raises:
+        InputError: shapes, types or numbers do not fit.
+    """
+    import torch
+
+    docs = torch.as_tensor(given.docs).to(device)
+    scores = torch.as_tensor(given.scores).to(device, torch.float32)
+    floor = torch.as_tensor(given.floor).to(device, torch.float32)
+    whole = docs.dtype in (torch.int64, torch.int32)
+    if not whole or docs.ndim != 2 or scores.shape != docs.shape:
+        raise InputError(
+            "first_stage: expected docs as whole numbers (queries, places) and scores of that "
+            f"shape, not {docs.dtype} {tuple(docs.shape)} and {tuple(scores.shape)}."
+        )
+    if len(docs) != n_queries or floor.shape != (n_queries,):
+        raise InputError(f"first_stage: {len(docs)} lists for {n_queries} queries.")
+    docs = docs.to(torch.int64)
+    there = docs >= 0
+    if docs.numel() and int(docs.max()) >= n_docs:
+        raise InputError(f"first_stage: document {int(docs.max())}, but there are {n_docs}.")
+    own = torch.where(there, docs, n_docs + torch.arange(docs.shape[1], device=device))
+    ordered = own.sort(dim=1).values
+    if bool((ordered[:, 1:] == ordered[:, :-1]).any()):
+        raise InputError("first_stage: a list names a document twice.")
+    scores = scores.where(there, 0.0)
+    if not bool(torch.isfinite(scores).all() and torch.isfinite(floor).all()):
+        raise InputError("first_stage: a score is NaN or infinite.")
+    if not LISTS_OF.fullmatch(given.name):
+        raise InputError(
+            f"first_stage: the name {given.name!r}; expected letters, digits, - and _."
+        )
+    return FirstStage(given.name, docs, scores, floor)
 
 
 def labelled_data(

@@ -6,7 +6,7 @@ there is none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -58,6 +58,22 @@ class FirstStages(NamedTuple):
             )
         return lists
 
+    def complete(self, store: Store, collections: Sequence[Collection]) -> dict[str, Any]:
+        """What made the lists, by collection, where every query of each one has some; else empty.
+
+        Raises:
+            FormatError: a file of the store is damaged.
+            StoreError: it cannot be read.
+        """
+        made: dict[str, Any] = {}
+        for collection in collections:
+            lists = self.of(store, collection)
+            everyone = np.arange(len(collection.query_ids), dtype=np.int64)
+            if not lists.settings() or len(lists.missing(everyone)):
+                return {}
+            made[collection.name] = lists.settings()
+        return made
+
 
 class QueryLists:
     """The lists of one collection.
@@ -75,6 +91,10 @@ class QueryLists:
     def settings(self) -> dict[str, Any]:
         """What made the lists, by the name of the system; empty where there are none."""
         return {self.name: self._found[0].settings} if self._found else {}
+
+    def missing(self, rows: IntArray) -> IntArray:
+        """Which of some queries (positions in ``rows``) have no list."""
+        return lists_of(self._found, self._collection, rows)[1]
 
     def select(self, rows: IntArray, device: torch.device | str) -> FirstStage | None:
         """The lists of some queries, None where they have none.

@@ -14,14 +14,13 @@ from era_cache.fitting.adapter_config import AdapterConfig
 from era_cache.fitting.candidates import unfused_name
 from era_cache.fitting.held_out import PRIMARY
 
-__all__ = ["model_card"]
+__all__ = ["arrays_card", "model_card"]
 
 
-def _joined(config: AdapterConfig, fusion: Fusion | None) -> str:
-    """How whoever serves the chosen candidate adds its first stage."""
+def _joined(chosen: str, fusion: Fusion | None, made: object = None) -> str:
+    """How whoever serves the chosen candidate adds its first stage, which ``made`` describes."""
     if fusion is None:
         return ""
-    made = config.first_stage.get(fusion.run)
     how = f" ({json.dumps(made)})" if made else ""
     return f"""
 The chosen candidate is joined with **{fusion.run}**{how}. Rank by
@@ -29,7 +28,7 @@ The chosen candidate is joined with **{fusion.run}**{how}. Rank by
     score(query, document) = cosine + {fusion.weight:g} * {fusion.run}_score
 
 where a document that {fusion.run} does not return counts with its lowest score (0 for BM25, if
-all matches are returned). The vectors alone are those of {unfused_name(config.chosen)}. The weight
+all matches are returned). The vectors alone are those of {unfused_name(chosen)}. The weight
 is for these scores: another engine's have another scale, so fit with a run of the engine that will
 serve (`era-fit --run {fusion.run}=FILE`).
 """
@@ -50,11 +49,6 @@ def model_card(
     names = ", ".join(one.collection.name for one in fitted)
     parts = [one.split.queries for one in fitted if one.split.queries is not None]
     train, validation = sum(p.train for p in parts), sum(p.validation for p in parts)
-    rows = "\n".join(
-        f"| {name}{' **(chosen)**' if name == config.chosen else ''} | "
-        f"{'not measured' if math.isnan(mean) else f'{mean:.4f}'} |"
-        for name, mean in means.items()
-    )
     how = (
         f"Fitted on {train} training and {validation} validation queries\n({split.labels:.0%} of "
         f"the labels, split seed {split.seed}), aligned on"
@@ -73,14 +67,12 @@ Maps queries of **{query.name}** (fingerprint `{query.fingerprint[:12]}`) into t
 space of **{document.name}** (fingerprint `{document.fingerprint[:12]}`). Documents and index
 stay as they are. Chosen candidate: **{config.chosen}** — {config.choice_reason}.
 
-| candidate | held-out {PRIMARY} |
-|---|---|
-{rows}
+{_table(config.chosen, means)}
 
 {how}
 {config.alignment_documents} documents, with ERA Cache {config.environment["era_cache"]}. Test
 queries took no part. {said}
-{_joined(config, fusion)}
+{_joined(config.chosen, fusion, config.first_stage.get(fusion.run) if fusion else None)}
 The files hold vectors of alignment documents and of labelled queries (its references): share them
 as you would share those texts' vectors.
 
@@ -93,4 +85,33 @@ Use it:
 
 Inputs are float32 tensors (n, d) of the encoders and prompts named in `config.json`. Vectors of
 other encoders give wrong results; compare fingerprints with `check_fingerprints`.
+"""
+
+
+def _table(chosen: str, means: Mapping[str, float]) -> str:
+    rows = "\n".join(
+        f"| {name}{' **(chosen)**' if name == chosen else ''} | "
+        f"{'not measured' if math.isnan(mean) else f'{mean:.4f}'} |"
+        for name, mean in means.items()
+    )
+    return f"| candidate | held-out {PRIMARY} |\n|---|---|\n{rows}"
+
+
+def arrays_card(
+    chosen: str, reason: str, means: Mapping[str, float], fusion: Fusion | None = None
+) -> str:
+    """Describe an adapter that was fitted on arrays; arguments as for ``model_card``."""
+    return f"""# Retrieval adapter
+
+Maps query vectors into the space of an existing index. Fitted on arrays: which encoders made them
+is not recorded. Chosen candidate: **{chosen}** — {reason}.
+
+{_table(chosen, means)}
+{_joined(chosen, fusion)}
+The files hold vectors of alignment documents and of labelled queries (its references): share them
+as you would share those texts' vectors.
+
+    from era_cache.api import RetrievalAdapter
+    adapter = RetrievalAdapter.load("this folder")
+    vectors = adapter.transform(large_queries, small_queries)
 """

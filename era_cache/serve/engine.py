@@ -21,9 +21,11 @@ from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.tensors import resolve_device
+from era_cache.rank.fuse import fused_rankings
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
 from era_cache.serve.answer import Answer, Asked, Searched, Spent
+from era_cache.serve.first_stage import QueryScores
 from era_cache.serve.models import check_model, encode_query, missing_models
 from era_cache.serve.rankings import Rankings
 from era_cache.serve.source import BASELINE, Source, known_candidates
@@ -87,6 +89,7 @@ class Lookup:
         self._indexes = {view: side.index(check=check) for view, side in self._sides.items()}
         document_index = encoders.document.index(check=check)
         self._corpus = self._unit_rows(encoders.document, collection.doc_keys, document_index)
+        self._scores = QueryScores(source, texts, self._device)
         self._tie_ranks = torch.from_numpy(tie_order(collection.doc_ids)).to(self._device)
         self._row_of = {query_id: row for row, query_id in enumerate(collection.query_ids)}
         self._document_row_of: dict[str, int] = {}
@@ -239,11 +242,29 @@ class Lookup:
         start = time.perf_counter()
         collection = self.source.collection
         reach = min(MOST_DEPTH, len(collection.doc_ids))
+        first = None
+        if any(self.adapters[name].fusion is not None for name in names):
+            scores = self._scores
+            first = scores.typed(asked.text or "") if row is None else scores.stored(row)
         mapped = torch.cat([self.adapters[name].apply(views) for name in names])
         # Where queries are documents, none finds itself.
         itself = -1 if row is None else self._document_row_of.get(collection.query_ids[row], -1)
         exclude = torch.full((len(names),), itself, device=self._device)
         ranking = search(mapped, self._corpus, reach, exclude=exclude, tie_ranks=self._tie_ranks)
+        for number, name in enumerate(names):
+            fusion = self.adapters[name].fusion
+            if fusion is None or first is None:
+                continue
+            (joined,) = fused_rankings(
+                mapped[number : number + 1],
+                self._corpus,
+                first,
+                [fusion.weight],
+                reach,
+                exclude=exclude[:1],
+                tie_ranks=self._tie_ranks,
+            )
+            ranking.doc_rows[number], ranking.scores[number] = joined.doc_rows[0], joined.scores[0]
         search_ms = 1000 * (time.perf_counter() - start)
         rankings = Rankings(
             self.source,

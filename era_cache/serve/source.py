@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
@@ -16,6 +16,7 @@ from era_cache.errors import InputError
 from era_cache.fitting.adapter_folder import load_config
 from era_cache.fitting.check_against_store import fitted_on
 from era_cache.fitting.encoder_pair import Encoders
+from era_cache.fitting.first_stage import FirstStages, QueryLists
 from era_cache.store.store import Store
 
 __all__ = ["BASELINE", "Source", "default_candidates", "known_candidates", "open_source"]
@@ -32,6 +33,9 @@ class Source(NamedTuple):
     encoders: Encoders
     candidates: list[str]
     chosen: str
+    lists: QueryLists
+    """Of the first stage that candidates are joined with, and what made it, by its name."""
+    first_stage: dict[str, Any]
 
     @property
     def takes_instruction(self) -> bool:
@@ -55,7 +59,12 @@ def open_source(store: Store, folder: Path, collection_name: str | None = None) 
     """
     config = load_config(folder)
     collection, split, encoders = fitted_on(store, folder, config, collection_name)
-    return Source(folder, collection, split, encoders, list(config.candidates), config.chosen)
+    joined = [one.fusion.run for one in config.candidates.values() if one.fusion is not None]
+    lists = FirstStages(joined[0] if joined else "").of(store, collection)
+    names = list(config.candidates)
+    return Source(
+        folder, collection, split, encoders, names, config.chosen, lists, config.first_stage
+    )
 
 
 def default_candidates(source: Source) -> list[str]:

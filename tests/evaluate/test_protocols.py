@@ -22,6 +22,7 @@ from several import DOMAINS, RECIPE, SIZES, several, texts_of
 from era_cache.collection.keys import text_keys
 from era_cache.collection.splits import make_split
 from era_cache.config import FitConfig, SplitConfig
+from era_cache.encode.bm25 import embed_bm25
 from era_cache.errors import FitError, InputError, StoreError
 from era_cache.evaluate import protocols
 from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
@@ -527,3 +528,22 @@ def test_two_runs_may_share_a_folder(store, tmp_path) -> None:
     assert _values(results) == _values(whole)
     assert _timeless(record_of(results)) == _timeless(record_of(whole))
     assert not list((tmp_path / "a").rglob(".tmp-*"))
+
+
+# Beside a first stage
+
+
+def test_bm25_is_in_a_protocol_where_every_collection_has_it(tmp_path) -> None:
+    store = several(tmp_path / "store")
+    plan = dataclasses.replace(PLAN, protocol="general")
+
+    def candidates() -> list[set[str]]:
+        found = run_protocol(store, plan, tmp_path / f"r{len(list(tmp_path.iterdir()))}", Reading())
+        return [set(one.candidates) for fit in found.fits for one in fit.measured]
+
+    for name in DOMAINS:
+        texts = texts_of(name)
+        assert not any("bm25" in "".join(one) for one in candidates())  # not all have it yet
+        embed_bm25(store, texts, store.collection(name))
+    for one in candidates():
+        assert {"bm25", "bm25+small", "bm25+era-zero", "bm25+era", "bm25+era-dual"} <= one

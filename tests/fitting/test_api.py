@@ -12,7 +12,7 @@ import pytest
 import torch
 from planted import config_of, read_json
 
-from era_cache.api import FitOptions, LabelsById, RetrievalAdapter, fit
+from era_cache.api import FirstStage, FitOptions, LabelsById, RetrievalAdapter, fit
 from era_cache.config import FitConfig
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.fitting.adapter_config import Parts
@@ -568,3 +568,67 @@ def test_without_labels_what_is_needed_is_asked_for(problem) -> None:
         fit(large, corpus, validation=0.5, **vectors)
     with pytest.raises(FitError, match="'era' is trained with labels"):
         fit(large, corpus, options=FitOptions(QUICK, "era"), **vectors)
+
+
+# Joined with another system
+
+
+def lists_of(problem, *, good=0.8, depth=12, seed=0):
+    """Lists with scores in which the relevant document comes first, mostly."""
+    rng = np.random.default_rng(seed)
+    n_docs = len(problem.corpus)
+    docs = np.stack([rng.permutation(n_docs)[:depth] for _ in problem.relevant])
+    for row, doc in enumerate(problem.relevant):
+        if rng.random() < good:
+            docs[row] = [doc, *[d for d in docs[row] if d != doc][: depth - 1]]
+    scores = np.tile(np.linspace(9, 1, depth, dtype=np.float32), (len(docs), 1))
+    return FirstStage("bm25", docs, scores, np.zeros(len(docs), dtype=np.float32))
+
+
+def training(lists):
+    return FirstStage(lists.name, *(column[TRAIN] for column in lists[1:]))
+
+
+def test_a_first_stage_joins_and_is_needed_to_search(problem, tmp_path) -> None:
+    lists = lists_of(problem)
+    found = problem.fit(first_stage=training(lists), candidate="bm25+era")
+    assert found.chosen == "bm25+era"
+    assert found.adapter.fusion.weight > 0
+    assert found.candidates["bm25+small"] > found.candidates["small"]
+    found.save(tmp_path / "a")
+    again = RetrievalAdapter.load(tmp_path / "a")
+    assert again.adapter.fusion == found.adapter.fusion
+    assert f"cosine + {found.adapter.fusion.weight:g} * bm25_score" in (
+        tmp_path / "a" / "README.md"
+    ).read_text("utf-8")
+    views = (problem.large, problem.corpus, 5)
+    ranking = again.search(*views, first_stage=lists)
+    mapped = torch.from_numpy(again.transform(problem.large))
+    cosines = (mapped @ torch.nn.functional.normalize(torch.from_numpy(problem.corpus)).T).numpy()
+    joined = cosines.copy()
+    np.put_along_axis(
+        joined,
+        lists.docs,
+        np.take_along_axis(cosines, lists.docs, 1) + found.adapter.fusion.weight * lists.scores,
+        1,
+    )
+    np.testing.assert_array_equal(ranking.doc_rows[:, 0], joined.argmax(axis=1))
+    np.testing.assert_allclose(ranking.scores[:, 0], joined.max(axis=1), atol=1e-5)
+    with pytest.raises(InputError, match=r"joined with bm25: pass its lists .*adapters\['era'\]"):
+        again.search(*views)
+
+
+def test_lists_that_do_not_fit_are_refused(problem) -> None:
+    good = training(lists_of(problem))
+    n = len(problem.corpus)
+    for wrong, message in (
+        (good._replace(docs=good.docs[:, :3]), "expected docs as whole numbers"),
+        (good._replace(docs=good.docs.astype(np.float32)), "expected docs as whole numbers"),
+        (good._replace(floor=good.floor[:3]), "lists for"),
+        (good._replace(docs=good.docs + n), "but there are"),
+        (good._replace(docs=np.zeros_like(good.docs)), "a document twice"),
+        (good._replace(scores=good.scores * np.nan), "NaN or infinite"),
+        (good._replace(name="../x"), "expected letters"),
+    ):
+        with pytest.raises(InputError, match=f"first_stage: .*{message}"):
+            problem.fit(first_stage=wrong)
