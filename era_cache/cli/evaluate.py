@@ -170,6 +170,7 @@ def _show(found: Report, foreign: Mapping[str, Path], out: Path) -> None:
     say(render_text(found, brief=True))
     told = (
         "Stored as int8",
+        f"{found.chosen} against what may be run instead",
         *(f"{name} {what} " for name in foreign for what in ("lacks", "ranks")),
     )
     for line in found.notes:

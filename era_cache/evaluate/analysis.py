@@ -12,7 +12,14 @@ import numpy as np
 
 from era_cache.errors import FormatError
 from era_cache.evaluate.domains import across, by_collection, by_domain, matrix, other_queries
-from era_cache.evaluate.estimates import curve, estimates, gains, mean_count, place
+from era_cache.evaluate.estimates import (
+    beside_first_stage,
+    curve,
+    estimates,
+    gains,
+    mean_count,
+    place,
+)
 from era_cache.evaluate.lined_up import (
     BASELINE,
     SHIPPED,
@@ -125,6 +132,7 @@ def report_of(
         commands=head.commands,
         notes=(
             *notes(results, panel, shown),
+            *beside_first_stage(panel, chosen, head.measures, primary, seed),
             *head.notes,
             *_left_out(results, points),
             *other_queries(panel, results, others),

@@ -22,11 +22,11 @@ from era_cache.evaluate.statistics import (
     macro_randomisation_tests,
     seed_spread,
 )
-from era_cache.fitting.candidates import CANDIDATES, FUSED, unfused_name
+from era_cache.fitting.candidates import CANDIDATES, FUSED, fused_name, unfused_name
 from era_cache.report.records import CurvePoint, Estimate, Gain, Gains
 from era_cache.types import FloatArray
 
-__all__ = ["curve", "estimates", "gains", "mean_count", "number", "place"]
+__all__ = ["beside_first_stage", "curve", "estimates", "gains", "mean_count", "number", "place"]
 
 _JOINED = "joined with a first stage"
 _ORDER = (*CANDIDATES, _JOINED, "large", SHIPPED)
@@ -87,6 +87,37 @@ def _by_column(function: Any, groups: Sequence[FloatArray], seed: int) -> FloatA
         return np.empty((0, m))
     found: FloatArray = function([group.reshape(len(group), n * m) for group in groups], seed=seed)
     return found.reshape(n, m, *found.shape[1:])
+
+
+def beside_first_stage(
+    panel: Panel, chosen: str, measures: Sequence[str], primary: int, seed: int
+) -> list[str]:
+    """What the chosen candidate gains over a first stage, alone and joined with today's index.
+
+    A sentence where there is one; p values are not corrected.
+    """
+    said = []
+    runs = [name.removesuffix(f"+{BASELINE}") for name in panel.common if name != BASELINE]
+    for run in (run for run in runs if fused_name(run, BASELINE) in panel.common):
+        parts = []
+        for other in (run, fused_name(run, BASELINE)):
+            if other == chosen or other not in panel.common:
+                continue
+            mine, theirs = panel.column(chosen), panel.column(other)
+            columns = [
+                (values[:, mine, primary] - values[:, theirs, primary])[:, None]
+                for values in panel.values.values()
+            ]
+            ((gain, low, high),) = macro_intervals(columns, seed=seed).tolist()
+            p = float(macro_randomisation_tests(columns, seed=seed)[0])
+            shown = "< 0.001" if p < 0.001 else f"= {p:.3f}"
+            parts.append(f"{other} {gain:+.3f} [{low:+.3f}, {high:+.3f}] (p {shown})")
+        if parts:
+            said.append(
+                f"{chosen} against what may be run instead, {measures[primary]}: "
+                f"{'; '.join(parts)}."
+            )
+    return list(dict.fromkeys(said))
 
 
 def gains(results: Results, panel: Panel, chosen: str, primary: int, seed: int) -> Gains:

@@ -109,7 +109,8 @@ def _with_fusion(
     ahead = _differences(fit, before)
     least = -_FEW_CLEARLY if queries < FEW_JUDGES else 1.0
     if macro(ahead) > least * standard_error(ahead) and not _harmed(fit, before):
-        return Choice(name, f"{counted}; without {fusion.run} {choice.name}: {choice.reason}")
+        text = f"{counted}; without {fusion.run}, {choice.name} would ship: {choice.reason}"
+        return Choice(name, text)
     return Choice(choice.name, f"{choice.reason}; {name} is not clearly better: {counted}")
 
 

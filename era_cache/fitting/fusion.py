@@ -30,6 +30,8 @@ __all__ = ["fused_candidates"]
 
 _LOOKED_AT = 256
 """Queries of a collection by which scores are compared, at most."""
+_NEAR = 0.5
+"""Standard errors within which a weight counts as good as the best one."""
 _DEPTH = 1000
 """Documents of a ranking whose scores are compared, at most."""
 _AGREED = 0.3
@@ -51,7 +53,7 @@ def fused_candidates(
 ) -> dict[str, Fitted]:
     """Join each candidate of ``FUSED`` with the first stage that the queries' lists are of.
 
-    The weight is the one nearest to the default among those whose held-out mean is within one
+    The weight is the one nearest to the default among those whose held-out mean is within half a
     standard error of the best; the default itself without judging queries. Like every choice by
     held-out queries it is taken off their values (``luck``).
 
@@ -210,14 +212,14 @@ def _values(
 
 
 def _nearest(settings: Settings, ratios: Sequence[float], default: float) -> int:
-    """The ratio nearest to the default among those within one standard error of the best."""
+    """The ratio nearest to the default among those within ``_NEAR`` of the best."""
     means = [macro(values) for values in settings]
     best = int(np.argmax(means))
     fitting = []
     for number, values in enumerate(settings):
         behind = [top - mine for top, mine in zip(settings[best], values, strict=True)]
         error = standard_error(behind)
-        if number == best or means[best] - means[number] <= error + 1e-12:
+        if number == best or means[best] - means[number] <= _NEAR * error + 1e-12:
             fitting.append(number)
     return min(fitting, key=lambda number: abs(_place(ratios[number]) - _place(default)))
 

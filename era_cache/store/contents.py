@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from era_cache.collection.records import Collection
 from era_cache.store.key_index import KeyIndex
+from era_cache.store.lists import find_lists, lists_of
 from era_cache.store.names import LISTS_NAME, PAIR_NAME, list_names
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
@@ -57,7 +59,10 @@ class CollectionRow(NamedTuple):
 
 
 class CoverageRow(NamedTuple):
-    """How many texts of a collection one role of an encoder has."""
+    """How many texts of a collection one role of an encoder has, or how many queries have lists.
+
+    Lists of another system have the role ``lists`` and no fingerprint.
+    """
 
     collection: str
     encoder: str
@@ -109,7 +114,19 @@ def coverage(store: Store, name: str | None = None) -> list[CoverageRow]:
             have = int(np.count_nonzero(index.positions(keys) >= 0))
             about = spec.name, spec.role.value, spec.fingerprint[:12]
             rows.append(CoverageRow(label, *about, have, len(keys)))
+        rows += _lists(store, collection, label)
     return rows
+
+
+def _lists(store: Store, collection: Collection, label: str) -> Iterator[CoverageRow]:
+    """How many queries of a collection have a list, by the system that made it."""
+    matches = map(LISTS_NAME.fullmatch, list_names(store.path / "runs", LISTS_NAME))
+    everyone = np.arange(len(collection.query_ids), dtype=np.int64)
+    for name in sorted({match[1] for match in matches if match is not None}):
+        found = find_lists(store.path, name, collection.doc_keys)
+        missing = lists_of(found, collection, everyone)[1] if found else everyone
+        have = len(everyone) - len(missing)
+        yield CoverageRow(label, name, "lists", "", have, len(everyone))
 
 
 class Sides(NamedTuple):

@@ -77,6 +77,8 @@ def test_bm25_stands_in_every_table_alone_and_joined(case) -> None:
     # The same again from the file, as a row of the table.
     report = (case / "a" / "evaluation" / "report.html").read_text()
     assert "bm25+era-dual" in report
+    shown = _done(_run(evaluate.main, case / "store", case / "a")).stdout
+    assert f"{fitted['chosen']} against what may be run instead, nDCG@10: bm25 +0." in shown
     card = (case / "a" / "README.md").read_text()
     assert "bm25" in card
 
