@@ -115,8 +115,7 @@ def model_options(side: str) -> Callable[[Command], Command]:
 @click.option(
     "--bm25-language",
     metavar="NAME",
-    default="english",
-    help="Language of BM25's stemmer and stop words; none for neither.",
+    help="Language of --bm25's stemmer and stop words; none for neither.  [default: english]",
 )
 @model_options("large")
 @model_options("small")
@@ -172,6 +171,8 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
     from era_cache.encode.embed import embed_collection
     from era_cache.store.store import Store
 
+    if options["bm25_language"] and not options["bm25"]:
+        raise click.UsageError("--bm25-language needs --bm25.")
     texts = read_texts(collection, options)
     _mention_no_judgements(texts)
     log = read_log(options)
@@ -204,7 +205,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
                     Store.open(store_path),
                     texts,
                     stored,
-                    language=options["bm25_language"],
+                    language=options["bm25_language"] or "english",
                     progress=bars,
                 )
             )

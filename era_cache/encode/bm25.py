@@ -163,7 +163,10 @@ class Bm25Index:
             )
         found = []
         asked = self._tokens(queries, ids=False)
-        docs, scores = self._index.retrieve(asked, k=self._depth, show_progress=False)
+        # Not "auto": with another library at hand, ties at the cut would fall elsewhere.
+        docs, scores = self._index.retrieve(
+            asked, k=self._depth, show_progress=False, backend_selection="numpy"
+        )
         for row, value in zip(docs, scores, strict=True):
             mine = value[value > 0].astype(np.float32)
             lowest = float(mine[-1]) if len(mine) == DEPTH else 0.0

@@ -340,5 +340,6 @@ def _recall(index: ApproximateIndex, data: HeldOut, adapter: Adapter, name: str)
     )
     return (
         f"{name} was searched through an approximate index ({index.about}): for the chosen "
-        f"candidate it finds {shares}. The row large is searched exactly."
+        f"candidate it finds {shares}. The row large, and rows joined with a first stage, are "
+        "searched exactly."
     )

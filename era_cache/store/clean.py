@@ -15,7 +15,8 @@ import numpy as np
 
 from era_cache import __version__
 from era_cache.disk.files import os_errors, remove_stale_temporaries
-from era_cache.store.names import STORE_FOLDERS
+from era_cache.store.lists import corpus_digest
+from era_cache.store.names import LISTS_NAME, STORE_FOLDERS, list_sizes
 from era_cache.store.provenance import merged_provenance
 from era_cache.store.retired import GRACE_SECONDS, purge
 from era_cache.store.sorted_keys import remove_stale_indexes
@@ -35,6 +36,7 @@ class Cleaned(NamedTuple):
     indexes: int = 0
     old_collections: int = 0
     unreferenced_rows: int = 0
+    unreferenced_lists: int = 0
     bytes: int = 0
 
 
@@ -55,7 +57,7 @@ def clean(
         grace_seconds: what was retired or written since is left alone.
         old_versions: delete all versions of a collection but the newest, too.
         unreferenced: drop rows that no stored collection names, too: their segments are written
-            again without them, and retired.
+            again without them, and retired; and lists over documents that no collection has.
         dry_run: change nothing, only tell.
 
     Raises:
@@ -66,6 +68,8 @@ def clean(
     old: set[Path] = set()
     if old_versions:
         old = _drop_old_versions(store, grace_seconds, dry_run, found)
+    if unreferenced:
+        _drop_lists(store, grace_seconds, dry_run, old, found)
     for one in store.encoders():
         replaced: set[Path] = set()
         if unreferenced:
@@ -107,6 +111,25 @@ def _drop_old_versions(
             if not dry_run:
                 path.unlink(missing_ok=True)
     return gone
+
+
+def _drop_lists(
+    store: Store, grace_seconds: float, dry_run: bool, old: set[Path], found: Counter[str]
+) -> None:
+    """Delete files of lists whose documents are those of no collection that stays."""
+    wanted = {
+        corpus_digest(store.collection(f"{name}-{version}").doc_keys)[:12]
+        for name, version, path in store.collection_paths()
+        if path not in old
+    }
+    for path, size in list_sizes(store.path / "runs", LISTS_NAME):
+        match = LISTS_NAME.fullmatch(path.name)
+        if match is None or match[2] in wanted or not _old_enough(path, grace_seconds):
+            continue
+        found += Counter(unreferenced_lists=1, bytes=size)
+        if not dry_run:
+            with os_errors("deleting", path):
+                path.unlink(missing_ok=True)
 
 
 def _drop_unreferenced(

@@ -24,7 +24,7 @@ from era_cache.disk import folders
 from era_cache.disk.files import sha256_file, temporary_name
 from era_cache.disk.tensors import read_tensors
 from era_cache.errors import FingerprintError, FormatError, InputError, StoreError
-from era_cache.fitting.adapter import Adapter, Hidden, References, unit
+from era_cache.fitting.adapter import Adapter, Fusion, Hidden, References, unit
 from era_cache.fitting.adapter_config import AdapterConfig, Metrics, NamedEncoder, Table
 from era_cache.fitting.adapter_folder import (
     check_fingerprints,
@@ -546,3 +546,28 @@ def test_vectors_of_another_encoder_are_refused_by_side_and_name(folder, side) -
 def test_a_side_that_the_adapter_does_not_name_is_refused(folder) -> None:
     with pytest.raises(FingerprintError, match="align side"):
         check_fingerprints(folder, load_config(folder), {"align": "a" * 64})
+
+
+def test_a_first_stage_is_kept_and_makes_version_4(tmp_path) -> None:
+    plain, fusion = Adapter(("small",), torch.eye(3)), Fusion("bm25", 0.25)
+    _save(
+        tmp_path / "x",
+        {"small": plain, "bm25+small": plain._replace(fusion=fusion)},
+        "bm25+small",
+    )
+    assert load_config(tmp_path / "x").version == 4
+    assert load_adapter(tmp_path / "x").fusion == fusion
+    assert load_adapter(tmp_path / "x", "small").fusion is None
+    assert [path.stem for path in (tmp_path / "x" / "candidates").iterdir()] == ["small"]
+    path = tmp_path / "x" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "version": 3}))
+    with pytest.raises(FormatError, match="joins from version 4 on"):
+        load_config(tmp_path / "x")
+    for changes in ({"weight": -1}, {"run": "../x"}, {"run": ""}, {"of": "../../x"}):
+        entry = config["candidates"]["bm25+small"]
+        wrong = {**entry, "fusion": {**entry["fusion"], **changes}}
+        candidates = {**config["candidates"], "bm25+small": wrong}
+        path.write_text(json.dumps({**config, "chosen": "small", "candidates": candidates}))
+        with pytest.raises(FormatError):
+            load_adapter(tmp_path / "x", "bm25+small")

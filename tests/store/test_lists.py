@@ -12,6 +12,7 @@ from small_stores import files_of
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Collection
 from era_cache.errors import FormatError, NewerError
+from era_cache.store.clean import clean
 from era_cache.store.contents import diff
 from era_cache.store.lists import (
     Lists,
@@ -164,3 +165,31 @@ def test_queries_are_known_by_their_text_alone(store) -> None:
     collection = store.collection("planted")
     text = planted_texts().query_texts[4]
     assert (collection.query_text_keys[4] == row_keys(Role.QUERY, [text])[0]).all()
+
+
+def test_the_golden_file_of_version_1_is_read() -> None:
+    (path,) = (Path(__file__).parents[1] / "golden" / "lists-v1").glob("*.h5")
+    stored = read_lists(path)
+    assert (stored.name, stored.settings) == ("bm25", {"k1": 1.5, "language": "english"})
+    lists = stored.lists
+    documents = row_keys(Role.DOCUMENT, ["one", "zwei ü", "three"])
+    assert (lists.doc_keys == rising(documents)).all()
+    assert (lists.query_keys == rising(row_keys(Role.QUERY, ["first?", "second?"]))).all()
+    assert lists.list_ends.tolist() == [2, 3]
+    assert lists.list_docs.tolist() == [2, 0, 1]
+    assert lists.list_scores.tolist() == [2.5, 0.5, 1.25]
+    assert lists.floor.tolist() == [0.0, 1.25]
+
+
+def test_lists_of_documents_that_no_collection_has_are_cleaned_away(store) -> None:
+    collection = store.collection("planted")
+    write_lists(store.path, "bm25", {}, lists_for(collection, {0: [(0, 1.0)]}))
+    grown = store.add_collection(planted_texts(121)._replace(name="planted"))
+    write_lists(store.path, "bm25", {}, lists_for(grown, {0: [(0, 1.0)]}))
+    asked = {"old_versions": True, "unreferenced": True, "grace_seconds": 0.0}
+    assert clean(store, unreferenced=True, grace_seconds=0).unreferenced_lists == 0  # both stay
+    assert clean(store, **asked, dry_run=True).unreferenced_lists == 1
+    assert find_lists(store.path, "bm25", collection.doc_keys)
+    assert clean(store, **asked).unreferenced_lists == 1
+    assert not find_lists(store.path, "bm25", collection.doc_keys)
+    assert find_lists(store.path, "bm25", grown.doc_keys)
