@@ -15,6 +15,7 @@ from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Fusion
 from era_cache.fitting.candidates import FUSED, fused_name
 from era_cache.fitting.crossfit import Fitted
+from era_cache.fitting.first_stage_sign import looked_at, worth_beside_small
 from era_cache.fitting.held_out import PRIMARY, Part, Settings, luck, macro, standard_error
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.fuse import FirstStage, fused_rankings, spreads
@@ -28,16 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["fused_candidates"]
 
-_LOOKED_AT = 256
-"""Queries of a collection by which scores are compared, at most."""
 _NEAR = 0.5
 """Standard errors within which a weight counts as good as the best one."""
 _DEPTH = 1000
 """Documents of a ranking whose scores are compared, at most."""
-_AGREED = 0.3
-"""Mean reciprocal rank of a first stage's best document in the dense ranking, from which on it is
-trusted without labels: 0.31 or more on all development collections, near 0 where lists are of other
-queries."""
+_WORTHLESS, _WORTH = 0.4, 0.7
+"""Worth beside the small encoder up to which the default weight is 0, and from which it is whole:
+0.94 to 1.16 where the small encoder is a static one, 0.47 to 0.83 beside a good one, where a first
+stage at 0.47 loses and at 0.6 gains; 0 where lists are of other queries."""
 
 
 class _Queries(NamedTuple):
@@ -54,8 +53,9 @@ def fused_candidates(
     """Join each candidate of ``FUSED`` with the first stage that the queries' lists are of.
 
     The weight is the one nearest to the default among those whose held-out mean is within half a
-    standard error of the best; the default itself without judging queries. Like every choice by
-    held-out queries it is taken off their values (``luck``).
+    standard error of the best; the default itself without judging queries, which is less where the
+    first stage is worth little beside the small encoder (``first_stage_sign``). Like every choice
+    by held-out queries it is taken off their values (``luck``).
 
     Args:
         fits: fitted candidates with the mapped queries.
@@ -65,77 +65,64 @@ def fused_candidates(
     Returns:
         Candidates by ``fused_name``; none where a collection has no lists.
     """
-    found = {}
+    found: dict[str, Fitted] = {}
+    worth = None
     for name in FUSED:
         fit = fits.get(name)
         queries = None if fit is None else _queries(fit, parts)
         if fit is None or not queries:
             continue
-        run = queries[0].first.name
-        looked = [_compared(one, config) for one in queries]
+        if not found:
+            worth = worth_beside_small(parts)
         weights = np.array([len(one.mapped) for one in queries], dtype=np.float64)
-        scale = float(np.average([one.scale for one in looked], weights=weights))
-        agreed = float(np.average([one.agreement for one in looked], weights=weights))
-        if not scale:
-            continue
-        found[fused_name(run, name)] = _joined(fit, parts, config, run, scale, agreed)
+        scale = float(np.average([_scale(one, config) for one in queries], weights=weights))
+        if scale:
+            run = queries[0].first.name
+            found[fused_name(run, name)] = _joined(fit, parts, config, run, scale, worth)
     return found
 
 
 def _queries(fit: Fitted, parts: Sequence[Part]) -> list[_Queries]:
-    """Judging queries, as models that never saw them map them, else those that nobody judged."""
+    """Judging queries, as models that never saw them map them, else those that nobody judged.
+
+    None at all where a collection with judging queries has no lists.
+    """
     found = []
     for number, part in enumerate(parts):
-        judges, first = part.labels.judges, part.labels.queries.first
-        if len(judges):
-            if first is None or len(fit.mapped) <= number:
+        judges, looked = part.labels.judges, looked_at(part)
+        if looked is None or (len(judges) and len(fit.mapped) <= number):
+            if len(judges):
                 return []
-            found.append(_Queries(fit.mapped[number], first.select(judges), part.data))
             continue
-        other = part.data.unlabelled
-        if other is None or other.first is None or not len(other.ids):
-            continue
-        some = np.arange(min(_LOOKED_AT, len(other.ids)), dtype=np.int64)
-        views = {view: rows[: len(some)] for view, rows in other.views.items()}
-        found.append(_Queries(fit.adapter.mapped(views), other.first.select(some), part.data))
+        if len(judges):
+            mapped = fit.mapped[number][: len(looked.rows)]
+        else:
+            views = looked.queries.views
+            mapped = fit.adapter.mapped({n: rows[: len(looked.rows)] for n, rows in views.items()})
+        found.append(_Queries(mapped, looked.first, part.data))
     return found
 
 
-class _Compared(NamedTuple):
-    """How far cosines spread against first-stage scores, and how far the two agree."""
+def _scale(queries: _Queries, config: FitConfig) -> float:
+    """How far cosines spread against first-stage scores, each among its highest documents.
 
-    scale: float
-    agreement: float
-
-
-def _compared(queries: _Queries, config: FitConfig) -> _Compared:
-    """Compare both sides by some queries, among the documents that each ranks highest."""
+    0 where the first stage says nothing.
+    """
     import torch
 
-    mapped, corpus = queries.mapped[:_LOOKED_AT], queries.data.corpus
-    docs, scores, floor = (column[:_LOOKED_AT] for column in queries.first[1:])
+    corpus, (_, docs, scores, floor) = queries.data.corpus, queries.first
     depth = min(_DEPTH, len(corpus))
     step = max(1, config.block_bytes // 4 // max(1, len(corpus)))
     widths: list[FloatArray] = []
-    ranks: list[torch.Tensor] = []
-    for begin in range(0, len(mapped), step):
-        cosines = mapped[begin : begin + step] @ corpus.T
-        top = cosines.topk(depth, dim=1).values
+    for block in queries.mapped.split(step):
+        top = (block @ corpus.T).topk(depth, dim=1).values
         widths.append(spreads(top, torch.ones_like(top, dtype=torch.bool)))
-        best = docs[begin : begin + step, :1]
-        if best.shape[1]:
-            own = cosines.gather(1, best.clamp(min=0))
-            place = 1.0 / (1 + (cosines > own).sum(dim=1))
-            ranks.append(place[best[:, 0] >= 0])
     # Documents that a list does not hold count at its floor.
     wide = torch.nn.functional.pad(docs, (0, max(0, depth - docs.shape[1])), value=-1)[:, :depth]
-    padded = torch.nn.functional.pad(scores, (0, wide.shape[1] - scores.shape[1]))[:, :depth]
+    padded = torch.nn.functional.pad(scores, (0, max(0, depth - scores.shape[1])))[:, :depth]
     whole = padded.where(wide >= 0, floor[:, None])
     lexical = float(spreads(whole, torch.ones_like(wide, dtype=torch.bool)).mean())
-    dense = float(np.concatenate(widths).mean())
-    reciprocal = torch.cat(ranks) if ranks else torch.zeros(0)
-    agreement = float(reciprocal.float().mean()) if len(reciprocal) else 0.0
-    return _Compared(dense / lexical if lexical > 0 else 0.0, agreement)
+    return float(np.concatenate(widths).mean()) / lexical if lexical > 0 else 0.0
 
 
 def _joined(
@@ -144,10 +131,11 @@ def _joined(
     config: FitConfig,
     run: str,
     scale: float,
-    agreed: float,
+    worth: float | None,
 ) -> Fitted:
     """One candidate with the weight that labels choose, or the default."""
-    default = config.fusion_default * min(1.0, agreed / _AGREED)
+    share = 1.0 if worth is None else (worth - _WORTHLESS) / (_WORTH - _WORTHLESS)
+    default = config.fusion_default * min(1.0, max(0.0, share))
     ratios = sorted({0.0, default, *config.fusion_weights})
     chosen, values = ratios.index(default), fit.values
     if sum(len(part.labels.judges) for part in parts):
@@ -167,7 +155,8 @@ def _joined(
         )
     weight = float(f"{ratios[chosen] * scale:.6g}")  # short enough to be copied by hand
     options = {**fit.options, "run": run, "weight": weight, "ratio": round(ratios[chosen], 4)}
-    options["agreement"] = round(agreed, 4)
+    if worth is not None:
+        options["worth"] = round(worth, 4)
     adapter = fit.adapter._replace(fusion=Fusion(run, weight))
     return fit._replace(adapter=adapter, values=values, options=options)
 

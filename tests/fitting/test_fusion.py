@@ -9,14 +9,18 @@ from planted import QUICK, fit_data, silenced
 
 from era_cache.config import FitConfig
 from era_cache.errors import InputError
-from era_cache.fitting.adapter import Adapter, Fusion
+from era_cache.fitting.adapter import Adapter, Fusion, unit
 from era_cache.fitting.candidates import FUSED, described, fused_name, unfused_name
 from era_cache.fitting.choice import choose
 from era_cache.fitting.crossfit import Fitted
+from era_cache.fitting.first_stage_sign import worth_beside_small
+from era_cache.fitting.held_out import Part
 from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.fitting.who_judges import Labels
 from era_cache.rank.fuse import FirstStage
 from era_cache.rank.search import search
+from era_cache.types import Qrels
 
 DEPTH = 30
 
@@ -86,8 +90,8 @@ def test_values_are_those_of_a_search_through_the_lists(fused) -> None:
     assert fit.mean == pytest.approx(1.0)  # every positive is first in its list
 
 
-def test_without_labels_the_default_weight_follows_how_far_both_agree() -> None:
-    data = fit_data()
+def test_without_labels_the_default_weight_is_less_where_lists_are_worth_little() -> None:
+    data = fit_data(agreeing=2.0)
     mapped = search(data.train.views["small"], data.corpus, DEPTH)
     scores = torch.linspace(20, 5, DEPTH).expand(len(mapped.doc_rows), DEPTH)
     agreeing = FirstStage(
@@ -113,9 +117,37 @@ def test_without_labels_the_default_weight_follows_how_far_both_agree() -> None:
             *("bm25+small", "bm25+era-zero"),
         }
         ratios[name] = result.candidates["bm25+small"].options["ratio"]
-        assert result.choice.name in ("bm25+era-zero", "small")
+        expected = "bm25+era-zero" if name == "agreeing" else "era-zero"
+        assert result.choice.name == expected
     assert ratios["agreeing"] == FitConfig().fusion_default
-    assert ratios["others'"] < 0.5 * FitConfig().fusion_default
+    assert ratios["others'"] == 0
+
+
+def test_worth_is_the_reciprocal_rank_of_what_the_large_model_ranks_first() -> None:
+    """Three documents, two queries, by hand; with thirty others that nothing finds."""
+    n = 33
+    corpus = torch.eye(n)
+    queries = QuerySet(
+        ["a", "b"],
+        # The large model ranks documents 0 and 1 first, the small one has them first and second.
+        {"large": corpus[[0, 1]], "small": unit(corpus[[0, 2]] + 0.5 * corpus[[0, 1]])},
+        Qrels(*(np.array(column) for column in ([0, 1], [0, 1], [1, 1]))),
+        None,
+        first=FirstStage(
+            "bm25",
+            torch.tensor([[1, 0, -1], [1, 5, 6]]),
+            torch.tensor([[3.0, 2.0, 0.0], [3.0, 3.0, 3.0]]),
+            torch.zeros(2),
+        ),
+    )
+    data = fit_data()._replace(corpus=corpus, align_large=corpus, align_small=corpus)
+    part = Part(data, Labels(queries, (), np.arange(2), np.arange(2)))
+    # First stage: second of two (1/2), and level with two others (mean rank 2: 1/2). Small: 1, 1/2.
+    assert worth_beside_small([part]) == pytest.approx((0.5 + 0.5) / (1 + 0.5))
+    few = data._replace(align_large=corpus[:5], align_small=corpus[:5])
+    assert worth_beside_small([part._replace(data=few)]) is None
+    elsewhere = data._replace(align_small=-corpus)
+    assert worth_beside_small([part._replace(data=elsewhere)]) is None
 
 
 def test_a_collection_without_lists_leaves_candidates_as_they_are() -> None:
