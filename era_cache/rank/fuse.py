@@ -93,7 +93,8 @@ def fused_rankings(
     """Find the k best documents of each query by cosine plus weighted first-stage score.
 
     The corpus is gone through once for all weights: outside its list a query's documents differ by
-    their cosine only, so that the k best of those and the list itself hold every result.
+    their cosine only, so that the k best of those and the list itself hold every result. For a
+    single weight the sums are ranked directly, which is faster where k is large.
 
     Args:
         queries: (q, d) float32 unit rows.
@@ -125,9 +126,16 @@ def fused_rankings(
         rows = slice(begin, min(len(queries), begin + step))
         own = None if exclude is None else exclude[rows]
         docs, more = first.docs[rows], first.scores[rows]
-        outside, inside, allowed = _apart(
-            queries[rows], corpus, docs, own, min(k, len(corpus)), ties
-        )
+        scores = _cosines(queries[rows], corpus, own)
+        if len(weights) == 1:
+            lists = FirstStage(first.name, docs, more, first.floor[rows])
+            _add(scores, lists, weights[0])
+            if own is not None:
+                _leave_out(scores, own)
+            keys = best_packed_of(scores, ties.ranks, min(k, len(corpus)))
+            found[0].append(_ranking(keys, k, ties))
+            continue
+        outside, inside, allowed = _apart(scores, docs, own, min(k, len(corpus)), ties)
         base = unpacked(outside, ties)
         ranks = ties.ranks[docs.clamp(min=0)]
         inside.masked_fill_(~allowed, float("-inf"))
@@ -151,9 +159,46 @@ def fused_rankings(
     ]
 
 
+def _cosines(
+    queries: torch.Tensor, corpus: torch.Tensor, exclude: torch.Tensor | None
+) -> torch.Tensor:
+    """Scores of all documents, (q, n), minus infinity where one is left out."""
+    import torch
+
+    # One query alone would go through a matrix-vector product, which rounds otherwise.
+    factors = queries if len(queries) > 1 else queries.expand(2, -1)
+    scores = torch.mm(factors, corpus.T)[: len(queries)]
+    if exclude is not None:
+        _leave_out(scores, exclude)
+    return scores
+
+
+def _leave_out(scores: torch.Tensor, exclude: torch.Tensor) -> None:
+    mine = (exclude >= 0).nonzero().squeeze(1)
+    scores[mine, exclude[mine]] = float("-inf")
+
+
+def _add(scores: torch.Tensor, lists: FirstStage, weight: float) -> None:
+    """Add the weighted scores of the lists, and of what they do not hold, in place."""
+    import torch
+
+    docs, lifted = lists.docs, weight * lists.floor[:, None]
+    if not docs.shape[1]:
+        scores += lifted
+        return
+    there = docs >= 0
+    # Where a list is shorter, its first document is named again, with the value that it has.
+    filler = docs[:, :1].clamp(min=0)
+    places = docs.where(there, filler)
+    inside = torch.add(scores.gather(1, places), lists.scores, alpha=weight)
+    scores += lifted
+    nothing = scores.gather(1, filler)
+    inside = inside.where(there, inside[:, :1].where(there[:, :1], nothing))
+    scores.scatter_(1, places, inside)
+
+
 def _apart(
-    queries: torch.Tensor,
-    corpus: torch.Tensor,
+    scores: torch.Tensor,
     docs: torch.Tensor,
     exclude: torch.Tensor | None,
     k: int,
@@ -161,17 +206,13 @@ def _apart(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Keys of the k best outside the lists, cosines of the lists' documents, which of them count.
 
+    Scores of the lists' documents are overwritten.
+
     A query whose list is the whole corpus has nothing outside; its keys are of minus infinity.
     """
     import torch
 
-    # One query alone would go through a matrix-vector product, which rounds otherwise.
-    factors = queries if len(queries) > 1 else queries.expand(2, -1)
-    scores = torch.mm(factors, corpus.T)[: len(queries)]
     allowed = _allowed(docs, exclude)
-    if exclude is not None:
-        mine = (exclude >= 0).nonzero().squeeze(1)
-        scores[mine, exclude[mine]] = -torch.inf
     if not docs.shape[1]:
         return best_packed_of(scores, ties.ranks, k), scores[:, :0], allowed
     # Where a list is shorter, its first document is named again; with none, nothing is masked.

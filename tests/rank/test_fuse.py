@@ -67,8 +67,21 @@ def test_fusion_equals_comparing_every_document(depth: int, excluding: bool) -> 
             tie_ranks=torch.from_numpy(ties),
             block_bytes=4 * 40 * 5,
         )
+        alone = [
+            fused_rankings(
+                queries,
+                corpus,
+                first,
+                [weight],
+                k,
+                exclude=None if own is None else torch.from_numpy(own),
+                tie_ranks=torch.from_numpy(ties),
+                block_bytes=4 * 40 * 5,
+            )[0]
+            for weight in weights
+        ]
         cosines = (queries @ corpus.T).numpy()
-        for weight, ranking in zip(weights, found, strict=True):
+        for weight, ranking in zip(weights * 2, [*found, *alone], strict=True):
             expected = compared(cosines, first, weight, ties, own)
             for row, wanted in enumerate(expected):
                 got = ranking.doc_rows[row]
