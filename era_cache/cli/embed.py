@@ -43,6 +43,7 @@ __all__ = ["main"]
 
 DEFAULTS = EmbedConfig()
 _NAMED = 10
+_LANGUAGE = "english"
 OWN = "  [default: the model's own]"
 
 
@@ -168,11 +169,11 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
           --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
     """
     from era_cache.encode.align_sample import judged_since
+    from era_cache.encode.bm25 import embed_bm25
     from era_cache.encode.embed import embed_collection
     from era_cache.store.store import Store
 
-    if options["bm25_language"] and not options["bm25"]:
-        raise click.UsageError("--bm25-language needs --bm25.")
+    _check_bm25(options)
     texts = read_texts(collection, options)
     _mention_no_judgements(texts)
     log = read_log(options)
@@ -198,17 +199,9 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             progress=bars,
         )
         if options["bm25"]:
-            from era_cache.encode.bm25 import embed_bm25
-
-            reports.append(
-                embed_bm25(
-                    Store.open(store_path),
-                    texts,
-                    stored,
-                    language=options["bm25_language"] or "english",
-                    progress=bars,
-                )
-            )
+            language = options["bm25_language"] or _LANGUAGE
+            opened = Store.open(store_path)
+            reports.append(embed_bm25(opened, texts, stored, language=language, progress=bars))
     if not options["align_sample"] and judged_since(Store.open(store_path), stored):
         note(
             f"{stored.name}: its alignment documents were chosen while nothing was judged, perhaps "
@@ -228,6 +221,16 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
         )
         return
     _render(store_path, stored, reports)
+
+
+def _check_bm25(options: dict[str, Any]) -> None:
+    """Refuse early what would fail after hours of encoding."""
+    from era_cache.encode.bm25 import check_bm25
+
+    if options["bm25_language"] and not options["bm25"]:
+        raise click.UsageError("--bm25-language needs --bm25.")
+    if options["bm25"]:
+        check_bm25(options["bm25_language"] or _LANGUAGE)
 
 
 def _mention_bad_rows(stored: Collection, reports: list[EncodedRows]) -> None:

@@ -20,7 +20,7 @@ from era_cache.store.lists import Lists, find_lists, write_lists
 from era_cache.store.store import Store
 from era_cache.types import Array, IntArray, Keys, Progress, Role, silent
 
-__all__ = ["BM25", "DEPTH", "Bm25Index", "embed_bm25"]
+__all__ = ["BM25", "DEPTH", "Bm25Index", "check_bm25", "embed_bm25"]
 
 BM25 = "bm25"
 """Name of the lists."""
@@ -67,7 +67,9 @@ def embed_bm25(
     ]
     known = [_values(one.lists.query_keys) for one in found]
     missing = queries[~np.isin(_values(queries), np.concatenate(known))] if known else queries
-    if len(missing) and len(collection.doc_ids):
+    if not len(collection.doc_ids):
+        missing = missing[:0]  # queries alone: there is nothing to rank
+    if len(missing):
         lists = _lists(texts, _sorted(collection.doc_keys), missing, language, progress)
         write_lists(store.path, BM25, settings, lists)
     return EncodedRows(
@@ -79,6 +81,15 @@ def embed_bm25(
         truncated=0,
         seconds=time.monotonic() - start,
     )
+
+
+def check_bm25(language: str = "english") -> None:
+    """Refuse what ``embed_bm25`` would refuse, before hours of encoding.
+
+    Raises:
+        InputError: bm25s is not installed, or there is no such language.
+    """
+    _language(language)
 
 
 def _settings(language: str) -> dict[str, Any]:

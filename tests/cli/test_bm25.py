@@ -147,6 +147,24 @@ def test_another_system_s_run_takes_its_place(case) -> None:
     assert "--run splade=FILE" in result.output
 
 
+def test_documents_or_queries_alone_have_no_lists(case) -> None:
+    (case / "words.txt").write_text("w1 w2\nw3\n")
+    for role in ("document", "query"):
+        words = ["--role", role, *MODELS, "--store", case / role, "--bm25", "--json"]
+        found = json.loads(_done(_run(embed.main, case / "words.txt", *words)).stdout)
+        (part,) = [one for one in found["parts"] if one["what"] == "bm25 lists"]
+        assert part["encoded"] == 0
+
+
+def test_a_wrong_language_is_told_before_anything_is_encoded(case) -> None:
+    words = [case / "beir", *MODELS, "--store", case / "store"]
+    result = _run(embed.main, *words, "--bm25", "--bm25-language", "klingon")
+    assert result.exit_code == 1
+    assert "klingon" in result.output
+    assert not (case / "store").exists()
+    assert _run(embed.main, *words, "--bm25-language", "german").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
