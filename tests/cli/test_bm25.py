@@ -11,10 +11,15 @@ import pytest
 from beir_folder import beir_of
 from click.testing import CliRunner, Result
 from hash_encoder import HashEncoder
-from planted import planted_texts
+from planted import QUICK, planted_texts
 
 from era_cache.cli import embed, evaluate, fit
+from era_cache.collection.splits import make_split
+from era_cache.config import SplitConfig
 from era_cache.fitting.adapter_folder import load_config
+from era_cache.fitting.first_stage import FirstStages
+from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
+from era_cache.fitting.sources import Reading
 from era_cache.store.lists import find_lists, lists_of
 from era_cache.store.store import Store
 
@@ -191,3 +196,33 @@ def test_a_run_of_test_queries_alone_cannot_be_fitted_with(case) -> None:
     result = _run(fit.main, case / "store", "beir", "--out", case / "a", "--run", f"x={run}")
     assert result.exit_code == 1
     assert "no result for" in result.output or "none of its" in result.output
+
+
+def test_lists_of_test_queries_take_no_part_in_fitting(case) -> None:
+    """Scores of test queries that are turned upside down change neither a map nor a weight."""
+    _embed(case, "--bm25")
+    store = Store.open(case / "store")
+    collection = store.collection("beir")
+    (stored,) = find_lists(store.path, "bm25", collection.doc_keys)
+    split = make_split(collection, SplitConfig(labels=0.4))
+    tested = {bytes(key) for key in collection.query_text_keys[split.test]}
+    lists = stored.lists
+    docs, begin = lists.list_docs.copy(), 0
+    for key, end in zip(lists.query_keys, lists.list_ends.tolist(), strict=True):
+        if bytes(key) in tested:
+            docs[begin:end] = docs[begin:end][::-1]
+        begin = end
+    assert (docs != lists.list_docs).any()
+    other = stored._replace(lists=lists._replace(list_docs=docs))
+    plan = FitPlan(split.config, QUICK)
+    fits = []
+    for number, one in enumerate((stored, other)):
+        stages = FirstStages("bm25", {collection.name: one})
+        reading = Reading(device="cpu", first_stages=stages)
+        fits.append(fit_to_folder(store, "beir", case / f"fit{number}", plan, reading).result)
+    assert fits[0].choice == fits[1].choice
+    for name, fitted in fits[0].candidates.items():
+        again = fits[1].candidates[name]
+        assert fitted.adapter.fusion == again.adapter.fusion
+        assert (fitted.adapter.weight == again.adapter.weight).all()
+        np.testing.assert_array_equal(fitted.values[0], again.values[0])
