@@ -27,7 +27,7 @@ import torch
 from benchmarks.common import Bar, finish, skipped
 from benchmarks.fit_data import PAIRS, available, demo_name
 from benchmarks.fit_harm import harm_bars
-from benchmarks.fit_hybrid import hybrid_bars
+from benchmarks.fit_hybrid import hybrid_bars, store_bar
 from benchmarks.fit_labels import labels_bars, large_corpus_bars
 from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, run
 from era_cache.config import FitConfig, PaperConfig
@@ -453,6 +453,7 @@ def main(
         for found in map(hybrid_bars, pairs):
             click.echo(f"\n{found[0]}", err=as_json)
             bars += found[1]
+        bars.append(store_bar())
     if "harm" in parts:
         table, harmed = harm_bars()
         click.echo(f"\n{table}", err=as_json)

@@ -8,7 +8,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import statistics
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +19,11 @@ import torch
 
 from benchmarks.common import Bar, skipped
 from benchmarks.fit_data import COLLECTIONS, PAIRS, available, demo_name, problem
-from benchmarks.fit_labels import without_labels
+from benchmarks.fit_labels import large_index, without_labels
 from benchmarks.fit_quality import SEEDS, Kept
 from era_cache.collection.beir import read_beir
 from era_cache.config import FitConfig
-from era_cache.encode.bm25 import BM25, Bm25Index
+from era_cache.encode.bm25 import BM25, Bm25Index, embed_bm25
 from era_cache.evaluate.score import DEPTH, score_adapters, score_first_stage
 from era_cache.evaluate.statistics import holm, paired_randomisation_test
 from era_cache.fitting.candidates import FUSED, fused_name
@@ -31,9 +34,10 @@ from era_cache.fitting.tensors import FitData, HeldOut, QuerySet
 from era_cache.rank.fuse import FirstStage
 from era_cache.rank.measures import Ranking, evaluate
 from era_cache.store.lists import as_table
+from era_cache.store.store import Store
 from era_cache.types import FloatArray
 
-__all__ = ["hybrid_bars"]
+__all__ = ["hybrid_bars", "store_bar"]
 
 _RRF = "small + bm25, RRF"
 _SHOWN = (
@@ -109,6 +113,30 @@ def _record(data: FitData, held_out: HeldOut) -> dict[str, Any]:
     }
 
 
+def store_bar() -> Bar:
+    """How long BM25 of 100,000 documents takes, from texts to a file of the store."""
+    what = "bm25 of 100,000 documents and some 4,000 queries, stored"
+    if not (COLLECTIONS / "msmarco-instruct").is_dir():
+        return skipped(what, "the development collections are not here")
+    texts = large_index()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "store")
+        collection = store.add_collection(texts)
+        report = embed_bm25(store, texts, collection)
+    figure = f"{report.seconds:.1f} s ({report.encoded:,} queries)"
+    return Bar(what, "< 60 s", figure, report.seconds < 60)
+
+
+def _share(records: Iterable[Mapping[str, Any]]) -> float:
+    """Median share that fusion adds to the time of a fit."""
+    shares = []
+    for record in records:
+        seconds: dict[str, float] = dict(record["seconds"])
+        fusion = seconds.pop("fusion", 0.0)
+        shares.append(fusion / sum(seconds.values()))
+    return statistics.median(shares)
+
+
 def _means(rows: list[Mapping[str, float]]) -> dict[str, float]:
     names = [name for name in _SHOWN if all(name in row for row in rows)]
     return {name: float(np.mean([row[name] for row in rows])) for name in names}
@@ -162,6 +190,11 @@ def _bars(
         )
     gain = mean[wanted[-1][0]] - mean[_RRF]
     bars.append(Bar(f"{what}: {wanted[-1][0]} over {_RRF}", "(told)", f"{gain:+.2f}", None))
+    if labels:
+        share = _share(records.values())
+        bars.append(
+            Bar(f"{what}: fusion, of the time of a fit", "<= 10 %", f"{share:.0%}", share <= 0.1)
+        )
     for other in _AGAINST:
         p = {key: record["harm"][other] for key, record in records.items()}
         worse = [

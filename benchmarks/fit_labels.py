@@ -36,7 +36,7 @@ from era_cache.rank.fuse import stacked
 from era_cache.store.store import Store
 from era_cache.types import Qrels
 
-__all__ = ["labels_bars", "large_corpus_bars", "without_labels"]
+__all__ = ["labels_bars", "large_corpus_bars", "large_index", "without_labels"]
 
 _SHOWN = ("small", "stage 1", "aligned", "era-zero", "shipped", "large")
 _BARS = {"demo": (8.5, 12.0, 0.0), "mpnet": (1.5, None, -0.3)}
@@ -132,7 +132,7 @@ def _windows() -> list[str]:
     return list(found)
 
 
-def _large_index() -> TextCollection:
+def large_index() -> TextCollection:
     """The documents of msmarco-instruct among windows; the first half of its queries is judged."""
     texts = read_beir(COLLECTIONS / "msmarco-instruct")
     windows = _windows()
@@ -177,7 +177,7 @@ def large_corpus_bars() -> tuple[str, list[Bar]]:
         return "", [skipped("100,000 documents, no labels", "the collections are not here")]
     if not (demo_models_dir() / PAIRS["demo"].large).is_dir():
         return "", [skipped("100,000 documents, no labels", "no models; make demo gets them")]
-    texts, folder = _large_index(), demo_models_dir().parent / "benchmarks"
+    texts, folder = large_index(), demo_models_dir().parent / "benchmarks"
     lines = ["| documents | " + " | ".join(_SHOWN) + " |", "|---|" + "---:|" * len(_SHOWN)]
     bars = []
     for rule, least in (("random", {}), ("retrieved", {1000: 12, 3000: 20})):
