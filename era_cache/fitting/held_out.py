@@ -259,13 +259,9 @@ class Judge:
         return self._memories[fold]
 
     def corrected(self, mapped: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """What is mapped of all judging queries, corrected by the tables as they are set.
+        """What ``held_out`` mapped, corrected by the tables as they are set.
 
-        Args:
-            mapped: from ``held_out``.
-
-        Returns:
-            For each collection (n, d) unit rows, in the order of its judging queries.
+        For each collection (n, d) unit rows, in the order of its judging queries.
         """
         import torch
 
