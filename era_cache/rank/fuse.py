@@ -10,7 +10,7 @@ ranks and min-max less (docs/fitting.md), and a plain sum needs one number in an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -112,8 +112,6 @@ def fused_rankings(
     Raises:
         ValueError: shapes, types or numbers do not fit.
     """
-    import torch
-
     check_inputs(queries, corpus, k, exclude)
     if len(first.docs) != len(queries):
         raise ValueError(f"{len(first.docs)} lists for {len(queries)} queries")
@@ -125,38 +123,58 @@ def fused_rankings(
     for begin in range(0, len(queries), step):
         rows = slice(begin, min(len(queries), begin + step))
         own = None if exclude is None else exclude[rows]
-        docs, more = first.docs[rows], first.scores[rows]
+        lists = FirstStage(first.name, *(column[rows] for column in first[1:]))
         scores = _cosines(queries[rows], corpus, own)
-        if len(weights) == 1:
-            lists = FirstStage(first.name, docs, more, first.floor[rows])
-            _add(scores, lists, weights[0])
-            if own is not None:
-                _leave_out(scores, own)
-            keys = best_packed_of(scores, ties.ranks, min(k, len(corpus)))
-            found[0].append(_ranking(keys, k, ties))
-            continue
-        outside, inside, allowed = _apart(scores, docs, own, min(k, len(corpus)), ties)
-        base = unpacked(outside, ties)
-        ranks = ties.ranks[docs.clamp(min=0)]
-        inside.masked_fill_(~allowed, float("-inf"))
-        for number, weight in enumerate(weights):
-            lifted = weight * first.floor[rows, None]
-            here = torch.add(inside, more, alpha=weight)
-            best = best_packed_of(here, ranks, k)
-            # Minus infinity stays what it is: a document that was left out.
-            others = packed(base[0] + lifted, ties.ranks[base[1]])
-            both = torch.cat([others, best], dim=1)
-            found[number].append(_ranking(both, k, ties))
-    if not len(queries):
-        empty = np.zeros((0, k))
-        return [Ranking(empty.astype(np.int64), empty.astype(np.float32)) for _ in weights]
-    return [
-        Ranking(
-            np.concatenate([one.doc_rows for one in parts]),
-            np.concatenate([one.scores for one in parts]),
-        )
-        for parts in found
-    ]
+        each = _each if len(weights) > 1 else _one
+        for number, keys in enumerate(each(scores, lists, weights, k, own, ties)):
+            found[number].append(_ranking(keys, k, ties))
+    return [_joined(parts, k) for parts in found]
+
+
+def _joined(parts: Sequence[Ranking], k: int) -> Ranking:
+    """Rankings of blocks of queries as one."""
+    if not parts:
+        return Ranking(np.zeros((0, k), dtype=np.int64), np.zeros((0, k), dtype=np.float32))
+    return Ranking(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _one(
+    scores: torch.Tensor,
+    lists: FirstStage,
+    weights: Sequence[float],
+    k: int,
+    exclude: torch.Tensor | None,
+    ties: Ties,
+) -> Iterator[torch.Tensor]:
+    """Keys of the best documents at the only weight; ``scores`` are overwritten."""
+    for weight in weights:
+        _add(scores, lists, weight)
+        if exclude is not None:
+            _leave_out(scores, exclude)
+        yield best_packed_of(scores, ties.ranks, min(k, scores.shape[1]))
+
+
+def _each(
+    scores: torch.Tensor,
+    lists: FirstStage,
+    weights: Sequence[float],
+    k: int,
+    exclude: torch.Tensor | None,
+    ties: Ties,
+) -> Iterator[torch.Tensor]:
+    """Keys of the best documents at each weight; ``scores`` are overwritten."""
+    import torch
+
+    n_best = min(k, scores.shape[1])
+    outside, inside, allowed = _apart(scores, lists.docs, exclude, n_best, ties)
+    others, rows = unpacked(outside, ties)
+    ranks = ties.ranks[lists.docs.clamp(min=0)]
+    inside.masked_fill_(~allowed, float("-inf"))
+    for weight in weights:
+        best = best_packed_of(torch.add(inside, lists.scores, alpha=weight), ranks, k)
+        # Minus infinity stays what it is: a document that was left out.
+        lifted = packed(others + weight * lists.floor[:, None], ties.ranks[rows])
+        yield torch.cat([lifted, best], dim=1)
 
 
 def _cosines(
