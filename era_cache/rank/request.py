@@ -1,6 +1,6 @@
 """What may be asked of a search: whatever would give a wrong ranking without a word is refused.
 
-In: embeddings, row numbers and k. Out: a bound on the size of scores, or ``ValueError``.
+In: embeddings, row numbers and k. Out: nothing, or ``ValueError``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["check_embeddings", "check_inputs", "check_request"]
 
 
-def check_embeddings(name: str, embeddings: torch.Tensor) -> float:
-    """Refuse what is no float32 matrix of finite numbers; return the largest without its sign.
+def check_embeddings(name: str, embeddings: torch.Tensor) -> None:
+    """Refuse what is no float32 matrix of finite numbers.
 
     Raises:
         ValueError: It is not; the message begins with ``name``.
@@ -28,20 +28,16 @@ def check_embeddings(name: str, embeddings: torch.Tensor) -> float:
             f"{tuple(embeddings.shape)}."
         )
     if not embeddings.numel():
-        return 0.0
+        return
     low, high = (float(end) for end in embeddings.detach().aminmax())  # NaN, if there is one
     if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError(f"{name} must hold finite numbers; NaN or infinity was found.")
-    return max(abs(low), abs(high))
 
 
 def check_request(
     queries: torch.Tensor, k: int, exclude: torch.Tensor | None, corpus_shape: tuple[int, int]
-) -> float:
+) -> None:
     """Refuse what cannot be asked of a corpus of n documents and d dimensions.
-
-    Returns:
-        The largest number of the queries, without its sign.
 
     Raises:
         ValueError: k, shapes, types or row numbers do not fit, or a query is not finite.
@@ -50,14 +46,14 @@ def check_request(
 
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}.")
-    largest = check_embeddings("queries", queries)
+    check_embeddings("queries", queries)
     n_docs, dimensions = corpus_shape
     if queries.shape[1] != dimensions:
         raise ValueError(
             f"queries have {queries.shape[1]} dimensions, but the corpus has {dimensions}."
         )
     if exclude is None:
-        return largest
+        return
     if exclude.shape != (len(queries),) or exclude.dtype != torch.int64:
         raise ValueError(
             f"exclude must be int64 of shape ({len(queries)},), not {exclude.dtype} of "
@@ -65,13 +61,12 @@ def check_request(
         )
     if len(exclude) and not -1 <= int(exclude.min()) <= int(exclude.max()) < n_docs:
         raise ValueError(f"exclude must hold rows from 0 to {n_docs - 1}, or -1 for none.")
-    return largest
 
 
 def check_inputs(
     queries: torch.Tensor, corpus: torch.Tensor, k: int, exclude: torch.Tensor | None
-) -> float:
-    """Refuse what would give a wrong ranking without a word; return what no score can exceed."""
-    largest = check_embeddings("corpus", corpus)
+) -> None:
+    """Refuse what would give a wrong ranking without a word. Raises ``ValueError``."""
+    check_embeddings("corpus", corpus)
     n_docs, dimensions = corpus.shape
-    return dimensions * largest * check_request(queries, k, exclude, (n_docs, dimensions))
+    check_request(queries, k, exclude, (n_docs, dimensions))

@@ -5,11 +5,10 @@ are; whoever wants cosine normalises both sides first.
 Out: a ``Ranking``. Among equal scores the document with the lower tie rank comes first:
 ``ties.tie_order`` gives the ranks by which trec_eval orders a run.
 
-Large searches on the CPU go through faiss's brute-force kernels, which are faster than what torch
-offers there; all others through torch. Scores are what float32 matrix multiplication gives. Its
-last bit may depend on the shapes of the blocks and on the place in them, so two runs are sure to be
-identical only with the same shapes and block size. Ties are scores that came out equal. Copies of a
-document do for one query (tests/test_search.py), but no library promises it.
+Scores are what float32 matrix multiplication gives. Its last bit may depend on the shapes of the
+blocks and on the place in them, so two runs are sure to be identical only with the same shapes and
+block size. Ties are scores that came out equal. Copies of a document do for one query
+(tests/rank/test_search.py), but no library promises it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_inputs
-from era_cache.rank.ties import Ties, packed, tie_tables, unpacked
+from era_cache.rank.ties import packed, tie_tables, unpacked
 from era_cache.types import IntArray
 
 if TYPE_CHECKING:
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["best_packed_of", "search"]
 
 _QUERIES_AT_A_TIME = 4096
-_FAISS_FROM = 1 << 26
-"""Scores from which faiss does the work. Its threads go on spinning for a while, beside torch's: a
-fit, which makes hundreds of small searches between other products, was half as fast with it."""
-_FAISS_BLOCK = 2048
-"""Queries and documents that faiss multiplies at a time: a tenth faster than its 4096 and 1024."""
-_OVERFLOW = 2.0**127
-"""Scores below it, and sums on the way to them, are finite in float32."""
 
 
 def search(
@@ -68,12 +60,9 @@ def search(
         ValueError: Shapes, types or row numbers do not fit, or an input or score is NaN or
             infinite.
     """
-    bound = check_inputs(queries, corpus, k, exclude)
+    check_inputs(queries, corpus, k, exclude)
     if block_bytes < 1:
         raise ValueError(f"block_bytes must be at least 1, not {block_bytes}.")
-    large = corpus.device.type == "cpu" and len(queries) * len(corpus) >= _FAISS_FROM
-    # Where a product may overflow, torch says so; faiss would leave the document out.
-    find = _faiss_best if large and bound < _OVERFLOW else _torch_best
     ties = tie_tables(tie_ranks, len(corpus), corpus.device)
     doc_rows = np.full((len(queries), k), -1, dtype=np.int64)
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
@@ -84,85 +73,14 @@ def search(
     most = min(block_bytes // 4, block_bytes // (64 * n_best))
     for rows in _slices(len(queries), max(1, min(len(queries), _QUERIES_AT_A_TIME, most))):
         left_out = None if exclude is None else exclude[rows]
-        found_scores, found_rows = find(queries[rows], corpus, n_best, left_out, ties, block_bytes)
+        keys = _bestpacked(queries[rows], corpus, n_best, left_out, ties.ranks, block_bytes)
+        found_scores, found_rows = unpacked(keys, ties)
         # What was left out comes last, at minus infinity, if there was room for it.
         found_rows = found_rows.where(found_scores > -math.inf, -1)
         doc_rows[rows, :n_best] = found_rows.cpu().numpy()
         scores[rows, :n_best] = found_scores.cpu().numpy()
     _check_complete(doc_rows, len(corpus), exclude)
     return Ranking(doc_rows, scores)
-
-
-def _faiss_best(
-    queries: torch.Tensor,
-    corpus: torch.Tensor,
-    k: int,
-    exclude: torch.Tensor | None,
-    ties: Ties,
-    block_bytes: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Let faiss find the k best, and compare all documents where it had a choice among equals.
-
-    It is asked for one document more than needed (two where one is left out): where the k-th and
-    the next score differ, the k best are known for sure.
-
-    Returns:
-        Scores, float32, and rows, int64, (q, k) both, best first.
-    """
-    depth = min(len(corpus), k + (1 if exclude is None else 2))
-    scores, rows = _knn(queries, corpus, depth)
-    scores += 0.0  # -0.0 + 0.0 is 0.0
-    if exclude is not None:
-        scores[rows == exclude[:, None]] = -math.inf
-    # faiss gives falling scores: they are in order but for ties and for what was left out.
-    unsure = (scores[:, 1:] >= scores[:, :-1]).any(dim=1).nonzero().squeeze(1)
-    if len(unsure):
-        keys = packed(scores[unsure], ties.ranks[rows[unsure]]).sort(dim=1, descending=True).values
-        if depth > k:
-            ends = unpacked(keys[:, k - 1 : k + 1], ties)[0]
-            tied = (ends[:, 0] == ends[:, 1]).nonzero().squeeze(1)
-            if len(tied):
-                of = unsure[tied]
-                left_out = None if exclude is None else exclude[of]
-                keys[tied, :k] = _bestpacked(
-                    queries[of], corpus, k, left_out, ties.ranks, block_bytes
-                )
-        scores[unsure, :k], rows[unsure, :k] = unpacked(keys[:, :k], ties)
-    return scores[:, :k], rows[:, :k]
-
-
-def _knn(
-    queries: torch.Tensor, corpus: torch.Tensor, depth: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and rows of the best documents, (q, depth), with as many threads as torch uses."""
-    import faiss
-    import torch
-
-    wanted, given = (matrix.detach().contiguous().numpy() for matrix in (queries, corpus))
-    # The number of threads is of the calling thread only; the blocks are of the process, and change
-    # nothing but time.
-    threads, blocks = faiss.omp_get_max_threads(), faiss.cvar
-    before = blocks.distance_compute_blas_query_bs, blocks.distance_compute_blas_database_bs
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    blocks.distance_compute_blas_query_bs = blocks.distance_compute_blas_database_bs = _FAISS_BLOCK
-    try:
-        scores, rows = faiss.knn(wanted, given, depth, metric=faiss.METRIC_INNER_PRODUCT)
-    finally:
-        faiss.omp_set_num_threads(threads)
-        blocks.distance_compute_blas_query_bs, blocks.distance_compute_blas_database_bs = before
-    return torch.from_numpy(scores), torch.from_numpy(rows)
-
-
-def _torch_best(
-    queries: torch.Tensor,
-    corpus: torch.Tensor,
-    k: int,
-    exclude: torch.Tensor | None,
-    ties: Ties,
-    block_bytes: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do what ``_faiss_best`` does, on any device, and refuse scores that overflow."""
-    return unpacked(_bestpacked(queries, corpus, k, exclude, ties.ranks, block_bytes), ties)
 
 
 def _bestpacked(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest.mock import Mock
-
 import faiss
 import numpy as np
 import pytest
@@ -12,18 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import normal
 
-import era_cache.rank.search as search_module
 from era_cache.rank.measures import Ranking
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
-
-
-@pytest.fixture(autouse=True, scope="module")
-def by_faiss():
-    """Tests are small; without this they would see torch's part only."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_module, "_FAISS_FROM", 0)
-        yield
 
 
 def oracle(
@@ -80,19 +69,15 @@ def whole(rng: np.random.Generator, largest: int, *shape: int) -> np.ndarray:
     with_exclude=st.booleans(),
     with_ranks=st.booleans(),
     block_bytes=st.sampled_from([1, 4, 8, 60, 200, 2**20]),
-    by_torch=st.booleans(),
 )
 def test_equals_brute_force_whatever_ties_and_blocks(
-    seed, n_queries, n_docs, dimensions, largest, k, with_exclude, with_ranks, block_bytes, by_torch
+    seed, n_queries, n_docs, dimensions, largest, k, with_exclude, with_ranks, block_bytes
 ) -> None:
     rng = np.random.default_rng(seed)
     queries, corpus = (whole(rng, largest, n, dimensions) for n in (n_queries, n_docs))
     exclude = rng.integers(-1, n_docs, size=n_queries) if with_exclude else None
     ranks = rng.permutation(n_docs) if with_ranks else None
-    with pytest.MonkeyPatch.context() as patch:
-        if by_torch:  # as on other devices, and where scores may overflow
-            patch.setattr(search_module, "_OVERFLOW", 0.0)
-        check(queries, corpus, k, exclude, ranks, block_bytes=block_bytes)
+    check(queries, corpus, k, exclude, ranks, block_bytes=block_bytes)
 
 
 @pytest.mark.parametrize("k", [1, 10, 1999, 2000, 2001])
@@ -115,10 +100,7 @@ def test_ties_come_in_the_order_of_trec_eval() -> None:
 
 
 @pytest.mark.parametrize("n_queries", [1, 2, 3, 19, 20, 65])
-@pytest.mark.parametrize("by_torch", [False, True])
-def test_copies_tie_wherever_they_stand(n_queries: int, by_torch: bool, monkeypatch) -> None:
-    if by_torch:
-        monkeypatch.setattr(search_module, "_OVERFLOW", 0.0)
+def test_copies_tie_wherever_they_stand(n_queries: int) -> None:
     rng = np.random.default_rng(n_queries)
     for n_docs, dimensions in [(350, 384), (1027, 385), (2999, 64), (77, 1024)]:
         corpus = rng.standard_normal((n_docs, dimensions)).astype(np.float32)
@@ -142,16 +124,13 @@ def test_copies_tie_wherever_they_stand(n_queries: int, by_torch: bool, monkeypa
 
 def test_the_same_search_gives_the_same_bytes_and_leaves_the_threads_alone() -> None:
     queries, corpus = normal(70, 48), normal(3000, 48, seed=1)
-    usual = torch.get_num_threads(), faiss.omp_get_max_threads()
+    usual = torch.get_num_threads()
     torch.set_num_threads(1)
-    faiss.omp_set_num_threads(3)  # may be one setting with torch's: it depends on the builds
-    given = torch.get_num_threads(), faiss.omp_get_max_threads()
     try:
         one, two = (search(queries, corpus, 120) for _ in range(2))
-        assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == given
+        assert torch.get_num_threads() == 1
     finally:
-        torch.set_num_threads(usual[0])
-        faiss.omp_set_num_threads(usual[1])
+        torch.set_num_threads(usual)
     assert one.scores.tobytes() == two.scores.tobytes()
     assert one.doc_rows.tobytes() == two.doc_rows.tobytes()
 
@@ -253,13 +232,3 @@ def test_arguments_that_do_not_fit_are_refused(options: dict[str, object], messa
     arguments = {"queries": torch.ones(2, 4), "corpus": torch.ones(5, 4), "k": 1} | options
     with pytest.raises(ValueError, match=message):
         search(**arguments)
-
-
-@pytest.mark.parametrize("large", [False, True])
-def test_faiss_does_the_large_searches_only(large: bool, monkeypatch) -> None:
-    spy = Mock(side_effect=search_module._knn)
-    monkeypatch.setattr(search_module, "_knn", spy)
-    monkeypatch.setattr(search_module, "_FAISS_FROM", 30 * 50 + (not large))
-    rng = np.random.default_rng(0)
-    check(whole(rng, 2, 30, 8), whole(rng, 2, 50, 8), 5)
-    assert [len(call.args[0]) for call in spy.call_args_list] == ([30] if large else [])
