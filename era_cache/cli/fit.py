@@ -40,6 +40,7 @@ from era_cache.cli.fit_options import (
 from era_cache.cli.fit_sweep import sweep
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.disk.files import check_writable
+from era_cache.errors import InputError
 from era_cache.fitting.candidates import DEFAULT, described
 
 if TYPE_CHECKING:
@@ -230,6 +231,8 @@ def _first_stages(store: Store, names: Sequence[str], given: tuple[str, ...]) ->
         raise click.UsageError(
             f"--run {name}=…: expected a name of letters, digits, - and _ that is no candidate's."
         )
+    if path.exists() and not path.is_file():
+        raise InputError(f"--run {name}: {path} is no regular file. Save the run first.")
     return FirstStages(
         name, {collection.name: lists_of_run(path, load_run(path), collection, name)}
     )

@@ -20,6 +20,7 @@ __all__ = [
     "distinct_rows",
     "key_halves",
     "key_order",
+    "key_values",
     "key_words",
     "row_keys",
     "text_keys",
@@ -66,7 +67,7 @@ def row_keys(role: Role, texts: Sequence[str], instructions: Sequence[str] | Non
 
 def text_keys(collection: Collection) -> Array:
     """What tells equal query texts, (q,) of 16 bytes each, whatever their instructions."""
-    return np.ascontiguousarray(collection.query_text_keys).view("V16").reshape(-1)
+    return key_values(collection.query_text_keys)
 
 
 def key_words(keys: Keys) -> Array:
@@ -106,6 +107,11 @@ def key_order(high: Array, low: Array, rows: IntArray | None = None) -> IntArray
     last = tied if rows is None else rows[tied]
     order[places] = tied[np.lexsort((last, low[tied], high[tied]))]
     return order
+
+
+def key_values(keys: Keys) -> Array:
+    """Keys (n, 16) as one value each, (n,), which sort and compare byte by byte."""
+    return np.ascontiguousarray(keys).view("V16").reshape(-1)
 
 
 def distinct_rows(keys: Keys) -> IntArray:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from era_cache.collection.keys import row_keys
+from era_cache.collection.keys import key_values, row_keys
 from era_cache.collection.records import Collection, TextCollection
 from era_cache.encode.embed import EncodedRows
 from era_cache.errors import InputError
@@ -65,8 +65,8 @@ def embed_bm25(
     found = [
         one for one in find_lists(store.path, BM25, collection.doc_keys) if one.settings == settings
     ]
-    known = [_values(one.lists.query_keys) for one in found]
-    missing = queries[~np.isin(_values(queries), np.concatenate(known))] if known else queries
+    known = [key_values(one.lists.query_keys) for one in found]
+    missing = queries[~np.isin(key_values(queries), np.concatenate(known))] if known else queries
     if not len(collection.doc_ids):
         missing = missing[:0]  # queries alone: there is nothing to rank
     if len(missing):
@@ -216,21 +216,16 @@ def _lists(
     )
 
 
-def _values(keys: Keys) -> Array:
-    """Keys as one value each, which sort byte by byte."""
-    return np.ascontiguousarray(keys).view("V16").reshape(-1)
-
-
 def _sorted(keys: Keys) -> Keys:
     """The distinct keys, rising, (m, 16) uint8."""
-    return np.unique(_values(keys)).view(np.uint8).reshape(-1, 16)
+    return np.unique(key_values(keys)).view(np.uint8).reshape(-1, 16)
 
 
 def _found(wanted: Keys, among: Keys) -> IntArray:
     """Rows of ``among`` that hold the keys ``wanted``, all of which it has."""
-    values = _values(among)
+    values = key_values(among)
     order = np.argsort(values, kind="stable").astype(np.int64)
-    rows = order[np.searchsorted(values[order], _values(wanted))]
+    rows = order[np.searchsorted(values[order], key_values(wanted))]
     if not np.array_equal(among[rows], wanted):
         raise ValueError("a text of the collection is missing")
     return rows

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache.collection.judgements import ROLE_NAMES, unquoted
+from era_cache.collection.keys import key_values
 from era_cache.collection.records import Collection
 from era_cache.collection.text_files import read_blocks
 from era_cache.disk.files import sha256_file
@@ -203,8 +204,8 @@ def place_run(
 def lists_of_run(path: Path, run: Columns, collection: Collection, name: str) -> StoredLists:
     """A run as the lists of a first stage, cut at 1,000 documents of each query.
 
-    Documents that the collection lacks are left out; of documents of equal text the best one
-    counts. The score of a document that a list does not hold is the lowest of the list where the
+    Queries are told apart by text and instruction. Documents that the collection lacks are left
+    out; of documents of equal text the best one counts. The score of a document that a list does not hold is the lowest of the list where the
     run was cut there: the list is one of several that are the longest, or has 1,000 documents. Else
     it is all that matched, and other documents score 0, unless the run has negative scores.
 
@@ -219,7 +220,7 @@ def lists_of_run(path: Path, run: Columns, collection: Collection, name: str) ->
     """
     placed = place_run(path, run, collection.query_ids, collection.doc_ids, depth=_DEPTH)
     doc_keys, doc_number = _distinct(collection.doc_keys)
-    query_keys, query_number = _distinct(collection.query_text_keys)
+    query_keys, query_number = _distinct(collection.query_keys)
     rows, scores = placed.ranking
     known = (rows >= 0) & (rows < len(collection.doc_ids))
     lengths = known.sum(axis=1)
@@ -253,7 +254,5 @@ def lists_of_run(path: Path, run: Columns, collection: Collection, name: str) ->
 
 def _distinct(keys: Keys) -> tuple[Keys, IntArray]:
     """The distinct keys, rising, and the number of each row's among them."""
-    values, number = np.unique(
-        np.ascontiguousarray(keys).view("V16").reshape(-1), return_inverse=True
-    )
+    values, number = np.unique(key_values(keys), return_inverse=True)
     return values.view(np.uint8).reshape(-1, 16), number.reshape(-1)

@@ -14,7 +14,7 @@ import numpy as np
 from era_cache.collection.records import Collection
 from era_cache.errors import InputError
 from era_cache.rank.fuse import FirstStage
-from era_cache.store.lists import StoredLists, find_lists, has_other_lists, lists_of
+from era_cache.store.lists import ListTable, StoredLists, find_lists, has_other_lists, lists_of
 from era_cache.store.store import Store
 from era_cache.types import IntArray
 
@@ -94,7 +94,11 @@ class QueryLists:
 
     def missing(self, rows: IntArray) -> IntArray:
         """Which of some queries (positions in ``rows``) have no list."""
-        return lists_of(self._found, self._collection, rows)[1]
+        return self._table(rows)[1]
+
+    def _table(self, rows: IntArray) -> tuple[ListTable, IntArray]:
+        # Another system may have read instructions; BM25 here has not.
+        return lists_of(self._found, self._collection, rows, instructed=self._from_file)
 
     def select(self, rows: IntArray, device: torch.device | str) -> FirstStage | None:
         """The lists of some queries, None where they have none.
@@ -106,7 +110,7 @@ class QueryLists:
 
         if not self._found:
             return None
-        table, missing = lists_of(self._found, self._collection, rows)
+        table, missing = self._table(rows)
         if len(missing) and not self._from_file:
             problem = (
                 f"{self._collection.name}: {len(missing)} of {len(rows)} queries have no "

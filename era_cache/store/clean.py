@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache import __version__
+from era_cache.collection.keys import key_values
 from era_cache.disk.files import os_errors, remove_stale_temporaries
 from era_cache.store.lists import corpus_digest
 from era_cache.store.names import LISTS_NAME, STORE_FOLDERS, list_sizes
@@ -23,7 +24,6 @@ from era_cache.store.sorted_keys import remove_stale_indexes
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import keep_rows
-from era_cache.types import Array, Keys
 
 __all__ = ["Cleaned", "clean"]
 
@@ -149,13 +149,13 @@ def _drop_unreferenced(
         for name, version, path in store.collection_paths()
         if path not in old
     )
-    named = [_whole(collection.keys_of(encoder.spec.role)) for collection in collections]
+    named = [key_values(collection.keys_of(encoder.spec.role)) for collection in collections]
     wanted = np.unique(np.concatenate(named)) if named else None
     replaced = set()
     for segment in encoder.segments():
         if not _old_enough(segment.path, grace_seconds):
             continue
-        keys = _whole(segment.keys)
+        keys = key_values(segment.keys)
         kept = np.isin(keys, wanted) if wanted is not None else np.zeros(len(keys), dtype=bool)
         dropped = len(kept) - int(kept.sum())
         if not dropped:
@@ -166,7 +166,3 @@ def _drop_unreferenced(
             provenance = {**merged_provenance([segment]), "era-cache": __version__}
             keep_rows(encoder.folder / "segments", encoder.spec, segment, kept, provenance)
     return replaced
-
-
-def _whole(keys: Keys) -> Array:
-    return np.ascontiguousarray(keys).view("V16").reshape(-1)

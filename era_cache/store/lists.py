@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from era_cache.collection.keys import key_values
 from era_cache.collection.records import Collection
 from era_cache.disk.files import make_folder, remove_stale_temporaries, staged
 from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
@@ -84,14 +85,9 @@ class StoredLists(NamedTuple):
     lists: Lists
 
 
-def _void(keys: Keys) -> Array:
-    """Keys as one value each, which sort byte by byte."""
-    return np.ascontiguousarray(keys).view("V16").reshape(-1)
-
-
 def corpus_digest(doc_keys: Keys) -> str:
     """SHA-256 in hex of the distinct keys in rising order: which texts there are."""
-    return hashlib.sha256(np.unique(_void(doc_keys)).tobytes()).hexdigest()
+    return hashlib.sha256(np.unique(key_values(doc_keys)).tobytes()).hexdigest()
 
 
 def _digest(meta: bytes, lists: Lists) -> str:
@@ -198,7 +194,7 @@ def _arrays(path: Path, plain: PlainFile) -> Lists:
 
 
 def _rises(keys: Keys) -> bool:
-    values = _void(keys)
+    values = key_values(keys)
     return len(np.unique(values)) == len(values) and bool((np.sort(values) == values).all())
 
 
@@ -233,7 +229,7 @@ def has_other_lists(store: Path, name: str) -> bool:
 
 
 def lists_of(
-    found: list[StoredLists], collection: Collection, rows: IntArray
+    found: list[StoredLists], collection: Collection, rows: IntArray, *, instructed: bool = False
 ) -> tuple[ListTable, IntArray]:
     """The lists of some queries.
 
@@ -241,12 +237,14 @@ def lists_of(
         found: from ``find_lists`` for the collection's documents.
         collection: whose rows they are to be in.
         rows: of its queries.
+        instructed: whether the lists' queries are known by text and instruction, not text alone.
 
     Returns:
         The table, and which of ``rows`` (positions) have no list: theirs are empty.
     """
-    keys = _void(collection.query_text_keys[rows])
-    values = _void(collection.doc_keys)
+    known_by = collection.query_keys if instructed else collection.query_text_keys
+    keys = key_values(known_by[rows])
+    values = key_values(collection.doc_keys)
     order = np.argsort(values, kind="stable")
     _, starts, counts = np.unique(values[order], return_index=True, return_counts=True)
     docs: list[IntArray] = [np.zeros(0, dtype=np.int64)] * len(rows)
@@ -256,7 +254,7 @@ def lists_of(
     for stored in found:
         lists = stored.lists
         begins = np.concatenate([np.zeros(1, dtype=np.int64), lists.list_ends])
-        known = _void(lists.query_keys)
+        known = key_values(lists.query_keys)
         place = np.searchsorted(known, keys)
         for at in np.flatnonzero(left):
             if place[at] == len(known) or known[place[at]] != keys[at]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from planted import QUICK, planted_texts
 from era_cache.cli import embed, evaluate, fit
 from era_cache.collection.splits import make_split
 from era_cache.config import SplitConfig
+from era_cache.evaluate.runs import lists_of_run, load_run
 from era_cache.fitting.adapter_folder import load_config
 from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
@@ -226,3 +228,28 @@ def test_lists_of_test_queries_take_no_part_in_fitting(case) -> None:
         assert fitted.adapter.fusion == again.adapter.fusion
         assert (fitted.adapter.weight == again.adapter.weight).all()
         np.testing.assert_array_equal(fitted.values[0], again.values[0])
+
+
+def test_a_run_may_tell_queries_apart_that_differ_in_their_instruction_only(tmp_path) -> None:
+    texts = planted_texts(n_docs=10, n_queries=2)
+    text = texts.query_texts[0]
+    texts = texts._replace(query_texts=[text, text], instructions=["long ones", "short ones"])
+    collection = Store.create(tmp_path / "store").add_collection(texts)
+    path = tmp_path / "run.json"
+    first, second = texts.query_ids
+    path.write_text(json.dumps({first: {texts.doc_ids[3]: 2.0}, second: {texts.doc_ids[5]: 1.0}}))
+    lists = lists_of_run(path, load_run(path), collection, "x")
+    stages = FirstStages("x", {collection.name: lists})
+    found = stages.of(Store.open(tmp_path / "store"), collection).select(np.arange(2), "cpu")
+    assert found is not None
+    assert found.docs.tolist() == [[3], [5]]
+
+
+def test_a_run_through_a_pipe_is_refused(case) -> None:
+    _embed(case)
+    os.mkfifo(case / "pipe")
+    result = _run(
+        fit.main, case / "store", "beir", "--out", case / "a", "--run", f"x={case / 'pipe'}"
+    )
+    assert result.exit_code == 1
+    assert "no regular file" in result.output
