@@ -205,9 +205,10 @@ def lists_of_run(path: Path, run: Columns, collection: Collection, name: str) ->
     """A run as the lists of a first stage, cut at 1,000 documents of each query.
 
     Queries are told apart by text and instruction. Documents that the collection lacks are left
-    out; of documents of equal text the best one counts. The score of a document that a list does not hold is the lowest of the list where the
-    run was cut there: the list is one of several that are the longest, or has 1,000 documents. Else
-    it is all that matched, and other documents score 0, unless the run has negative scores.
+    out; of documents of equal text the best one counts. The score of a document that a list does
+    not hold is the lowest of the list where the run was cut there: the list is one of several that
+    are the longest, or has 1,000 documents. Else it is all that matched, and other documents score
+    0, unless the run has negative scores.
 
     Args:
         path: what to call the run in an error.
