@@ -232,18 +232,24 @@ class RetrievalAdapter:
         values = evaluate(ranking.doc_rows, judged, parsed, n_docs)
         return {str(measure): mean(values[measure][usable]) for measure in parsed}
 
-    def save(self, folder: str | Path) -> None:
-        """Write an adapter folder; an older adapter in it is replaced.
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write an adapter folder.
 
         The folder names no encoders, so that nothing can check what it is applied to: commands that
         compare fingerprints refuse it.
 
+        Args:
+            folder: made where it is missing; an older adapter that was fitted on arrays is
+                replaced.
+            overwrite: so are one that era-fit fitted, and results.
+
         Raises:
+            InputError: it holds other things, or what would be lost.
             StoreError: a file cannot be written.
         """
         record = structs.replace(self.record, chosen=self.chosen, choice_reason=self.reason)
         card = arrays_card(self.chosen, self.reason, self.candidates, self.adapter.fusion)
-        save_adapters(Path(folder), self.adapters, record, self.metrics, card)
+        save_adapters(Path(folder), self.adapters, record, self.metrics, card, overwrite=overwrite)
 
     @classmethod
     def load(cls, folder: str | Path) -> RetrievalAdapter:

@@ -40,6 +40,7 @@ __all__ = [
     "finite",
     "json_option",
     "note",
+    "overwrite_option",
     "percent",
     "progress",
     "say",
@@ -205,6 +206,11 @@ check_option = click.option(
     "--check/--no-check",
     default=True,
     help="Compare every stored segment with its SHA-256 first.",
+)
+overwrite_option = click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace what the folder holds of other data, and results that would be lost.",
 )
 count = click.IntRange(min=1)
 seed_number = click.IntRange(0, 2**63 - 1)

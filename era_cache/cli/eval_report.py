@@ -22,6 +22,7 @@ from era_cache.cli.eval_options import (
     statistics_seed,
     write_report_files,
 )
+from era_cache.errors import InputError
 
 __all__ = ["report"]
 
@@ -54,12 +55,22 @@ def report(folders: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     places = [_place(folder) for folder in folders]
     first, *others = [read_results(place) for place in places]
     out: Path = options["out"] or places[0]
+    if out.absolute() not in [place.absolute() for place in places]:
+        _check_free(out)
     found = write_report_files(out, first, options, options["tables_at"], others)
     if as_json:
         echo_json(found.plain())
         return
     say(render_text(found, brief=True))
     say(f"Report: {out / 'report.html'}")
+
+
+def _check_free(out: Path) -> None:
+    """Refuse to put a report among the results of something else."""
+    if (out / "results.json").exists():
+        raise InputError(
+            f"{out}: holds results of its own, whose report would be lost. Give another folder."
+        )
 
 
 def _place(folder: Path) -> Path:

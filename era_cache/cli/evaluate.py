@@ -18,6 +18,7 @@ from era_cache.cli.common import (
     echo_json,
     json_option,
     note,
+    overwrite_option,
     say,
     version_option,
 )
@@ -102,6 +103,7 @@ class EvalForms(EraForms):
     help="Search all documents, or a FAISS index of a large corpus; its recall is stated.",
 )
 @report_options
+@overwrite_option
 @check_option
 @device_option
 @json_option
@@ -151,7 +153,9 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
         commands=["era-eval " + shlex.join(sys.argv[1:])],
     )
     measured = evaluation.results
-    kept = ResultsFolder(out, measured.head, measured.query_ids, anew=True)
+    kept = ResultsFolder(
+        out, measured.head, measured.query_ids, anew=True, overwrite=options["overwrite"]
+    )
     for fit in measured.fits:
         kept.add(fit)
     found = write_report_files(out, kept.results(), options)

@@ -19,6 +19,7 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     note,
+    overwrite_option,
     percent,
     say,
     version_option,
@@ -136,6 +137,7 @@ class FitForms(EraForms):
 @click.option(
     "--resume", is_flag=True, help="Take over what an interrupted run of this command finished."
 )
+@overwrite_option
 @json_option
 @version_option
 def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
@@ -176,6 +178,7 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
             plan,
             reading,
             resume=options["resume"],
+            overwrite=options["overwrite"],
             progress=lambda text: note(f"fitting {text} …"),
         )
 

@@ -62,7 +62,8 @@ class ResultsFolder:
         head: what all fits share; a folder of another protocol, other measures, collections,
             encoders, adapters, recipe or split is refused.
         query_ids: of each collection.
-        anew: what the folder has of the same protocol is replaced, not added to.
+        anew: what the folder has of the same thing is replaced, not added to.
+        overwrite: so is what it has of another thing.
 
     Raises:
         InputError: the folder holds results of something else, or other files.
@@ -77,12 +78,13 @@ class ResultsFolder:
         query_ids: Mapping[str, Sequence[str]],
         *,
         anew: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self.folder, self.head = folder, head
         self._ids = {name: list(query_ids[name]) for name in sorted(query_ids)}
         self._fits: dict[str, Fit] = {}
         if anew:
-            _check_replaceable(folder, head)
+            _check_replaceable(folder, head, overwrite=overwrite)
         elif (folder / "results.json").is_file():
             old = read_results(folder)
             _check_same(folder, old.head, head)
@@ -177,8 +179,8 @@ def _check_free(folder: Path) -> None:
         raise InputError(f"{folder}: holds other files ({min(others)}). Give a new folder.")
 
 
-def _check_replaceable(folder: Path, head: Head) -> None:
-    """Refuse to clear away fits of another protocol, which may have taken days."""
+def _check_replaceable(folder: Path, head: Head, *, overwrite: bool) -> None:
+    """Refuse to clear away fits of another thing, which may have taken days."""
     if not (folder / "results.json").is_file():
         return
     try:
@@ -191,6 +193,17 @@ def _check_replaceable(folder: Path, head: Head) -> None:
         raise InputError(
             f"{folder}: holds results of the protocol {old.protocol!r}, which would be lost. Give "
             "another folder."
+        )
+    differing = [
+        part for part in ("collections", "encoders") if getattr(old, part) != getattr(head, part)
+    ]
+    # The adapter itself comes first; rows of others may come and go.
+    if list(old.adapters.values())[:1] != list(head.adapters.values())[:1]:
+        differing.append("adapter")
+    if differing and not overwrite:
+        raise InputError(
+            f"{folder}: holds results of another {', '.join(differing)}, which would be lost. Give "
+            "another folder, or replace them with --overwrite."
         )
 
 

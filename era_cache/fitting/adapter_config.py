@@ -15,6 +15,8 @@ from era_cache.config import SplitConfig
 from era_cache.fitting.adapter import VIEWS
 
 __all__ = [
+    "FORMAT",
+    "VERSION",
     "AdapterConfig",
     "CandidateMetrics",
     "CandidateRecord",
@@ -28,6 +30,7 @@ __all__ = [
     "Table",
 ]
 
+FORMAT, VERSION = "era-adapter", 4
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 

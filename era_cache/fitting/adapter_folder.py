@@ -12,19 +12,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from era_cache.disk.files import is_companion, make_folder, os_errors, sha256_file, write_bytes
+from era_cache.disk.files import make_folder, os_errors, sha256_file, write_bytes
 from era_cache.disk.folders import exchanged, restore
 from era_cache.disk.json_files import from_plain, read_json, write_json
 from era_cache.disk.tensors import read_tensors
 from era_cache.errors import (
     FingerprintError,
     FormatError,
-    InputError,
-    NewerError,
-    StoreError,
 )
 from era_cache.fitting.adapter import Adapter, Fusion, Hidden, References
 from era_cache.fitting.adapter_config import (
+    FORMAT,
+    VERSION,
     AdapterConfig,
     CandidateRecord,
     FusionRecord,
@@ -32,11 +31,11 @@ from era_cache.fitting.adapter_config import (
     Table,
 )
 from era_cache.fitting.candidates import unfused_name
+from era_cache.fitting.replaced import check_target
 from era_cache.types import FloatArray
 
 __all__ = [
     "check_fingerprints",
-    "check_target",
     "load_adapter",
     "load_config",
     "load_held_out",
@@ -44,7 +43,6 @@ __all__ = [
     "save_adapters",
 ]
 
-FORMAT, VERSION = "era-adapter", 4
 _OWN_FILES = frozenset(
     {"README.md", "adapter.safetensors", "candidates", "config.json", "curve", "evaluation"}
     | {"held-out.safetensors", "metrics.json"}
@@ -94,60 +92,36 @@ def save_adapters(
     metrics: Metrics,
     card: str,
     held_out: Mapping[str, FloatArray] | None = None,
-) -> None:
+    *,
+    overwrite: bool = False,
+) -> str:
     """Write an adapter folder (docs/format.md).
 
-    All of it is written beside the folder and put in its place at the end, together with the label
-    curve and the evaluation of an older adapter, which the new one outdates.
+    All of it is written beside the folder and put in its place at the end. The label curve and the
+    evaluation of an older adapter go with it, if they may: the new one outdates them.
 
     Args:
-        folder: made where it is missing; an older adapter in it is replaced.
+        folder: made where it is missing; an older adapter of the same data in it is replaced.
         adapters: every candidate by name.
         config: what they were fitted on, and which one is used unless another is asked for.
         metrics: what held-out labels said of them.
         card: content of ``README.md``.
         held_out: values of the judging queries under each candidate, for a run that goes on later.
+        overwrite: an adapter of other data, and results, may be replaced, too.
+
+    Returns:
+        What was replaced, in words; empty where nothing was.
 
     Raises:
-        InputError: the folder holds something other than an adapter.
+        InputError: the folder holds something other than an adapter, or what may not be lost.
         StoreError: a file cannot be written.
     """
-    check_target(folder)
+    replaced = check_target(folder, config, overwrite=overwrite)
     with exchanged(folder, _OWN_FILES) as staging:
         make_folder(staging / "candidates")
         _write_adapters(staging, adapters, config, metrics, held_out or {})
         write_bytes(staging / "README.md", card.encode("utf-8"))
-
-
-def check_target(folder: Path) -> None:
-    """Refuse to write an adapter over anything but an adapter.
-
-    Raises:
-        InputError: it is a file, or a folder that holds other things.
-    """
-    with os_errors("reading", folder):
-        restore(folder)
-        if not folder.exists():
-            return
-        if not folder.is_dir():
-            raise InputError(f"{folder}: this is a file; an adapter is a folder.")
-        if folder.is_mount():
-            raise InputError(
-                f"{folder}: a file system is mounted here, and a new adapter could not take its "
-                f"place in one step. Give a folder in it, such as {folder / 'adapter'}."
-            )
-        names = sorted(path.name for path in folder.iterdir() if not is_companion(path.name))
-    if not names:
-        return
-    try:
-        read_json(folder / "config.json", FORMAT, VERSION)
-    except NewerError:
-        raise
-    except (FormatError, StoreError) as error:
-        raise InputError(
-            f"{folder}: holds other files ({names[0]}, …). Give a new folder, or one that "
-            "holds an adapter to replace."
-        ) from error
+    return replaced
 
 
 def _write_adapters(

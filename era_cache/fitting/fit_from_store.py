@@ -28,7 +28,6 @@ from era_cache.fitting.adapter_config import (
     SplitRecord,
 )
 from era_cache.fitting.adapter_folder import (
-    check_target,
     load_adapter,
     load_config,
     load_held_out,
@@ -37,11 +36,12 @@ from era_cache.fitting.adapter_folder import (
 )
 from era_cache.fitting.alignment.quality import compare_alignments
 from era_cache.fitting.alignment.self_retrieval import SelfRetrieval
-from era_cache.fitting.candidates import UNTRAINED, unfused_name
+from era_cache.fitting.candidates import UNTRAINED
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.model_card import model_card
 from era_cache.fitting.recipes import FitResult, fit_candidates, fit_paper, parts_of
+from era_cache.fitting.replaced import check_target
 from era_cache.fitting.sources import Reading, Source, environment, load_sources
 from era_cache.fitting.tensors import Documents, FitData, load_documents
 from era_cache.store.store import Store
@@ -120,6 +120,7 @@ def fit_to_folder(
     reading: Reading,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> FitReport:
     """Fit all candidates and write the adapter folder.
@@ -132,27 +133,26 @@ def fit_to_folder(
         plan: what to fit.
         reading: which vectors, and how.
         resume: take over the candidates that an interrupted run of the same command left.
+        overwrite: an adapter of other data in the folder, and results of one, may be replaced.
         progress: told in words what is being fitted and how it goes.
 
     Raises:
         EraError: whatever is wrong, with what to do.
     """
     start = time.monotonic()
-    check_target(folder)
+    check_target(folder, None)
     inputs = _read(
         store, [collections] if isinstance(collections, str) else collections, plan, reading
     )
     config = _config(inputs, plan.recipe)
-    ready: dict[str, Fitted] = {}
+    ready, finished = _ready(inputs, folder, config, plan) if resume else ({}, False)
+    if not finished:
+        check_target(folder, config, overwrite=overwrite)
     if isinstance(plan.recipe, PaperConfig):
         if len(inputs.sources) > 1 or inputs.further:
             raise InputError("--recipe paper fits one collection at a time.")
         result = fit_paper(inputs.data[0], plan.recipe, progress=progress)
     else:
-        # To join a first stage takes the held-out queries as mapped, which no folder has.
-        if resume and not any(_has_lists(data) for data in inputs.data):
-            counts = [len(part.labels.judges) for part in parts_of(inputs.data, plan.recipe)]
-            ready = _interrupted(folder, config, counts)
         result = fit_candidates(
             inputs.data,
             plan.recipe,
@@ -162,10 +162,11 @@ def fit_to_folder(
             ready=ready,
         )
     alignment = _alignment_quality(inputs.data, plan.recipe)
-    trained = set(map(unfused_name, result.candidates)) - set(UNTRAINED)
-    if not (ready and trained == set(ready) and load_config(folder).chosen == result.choice.name):
-        # Else all of it is there, perhaps with a curve and an evaluation.
-        _save(folder, result, config, alignment)
+    notes = [problem for source in inputs.sources for problem in source.problems]
+    # Else all of it is there, perhaps with a curve and an evaluation.
+    if not (finished and load_config(folder).chosen == result.choice.name):
+        replaced = _save(folder, result, config, alignment, overwrite=overwrite)
+        notes += [f"{folder}: replaced {replaced}."] if replaced and not ready else []
     return FitReport(
         folder,
         result,
@@ -176,8 +177,22 @@ def fit_to_folder(
         tuple(ready),
         time.monotonic() - start,
         _encoded(inputs),
-        tuple(problem for source in inputs.sources for problem in source.problems),
+        tuple(notes),
     )
+
+
+def _ready(
+    inputs: _Inputs, folder: Path, config: AdapterConfig, plan: FitPlan
+) -> tuple[dict[str, Fitted], bool]:
+    """Candidates that an interrupted run left, and whether it had left none out after all."""
+    # To join a first stage takes the held-out queries as mapped, which no folder has.
+    if isinstance(plan.recipe, PaperConfig) or any(map(_has_lists, inputs.data)):
+        return {}, False
+    counts = [len(part.labels.judges) for part in parts_of(inputs.data, plan.recipe)]
+    ready = _interrupted(folder, config, counts)
+    if not ready or load_metrics(folder).missing:
+        return ready, False
+    return ready, plan.candidate in ("auto", load_config(folder).chosen)
 
 
 def _has_lists(data: FitData) -> bool:
@@ -285,12 +300,17 @@ def _alignment_quality(
 
 
 def _save(
-    folder: Path, result: FitResult, config: AdapterConfig, alignment: SelfRetrieval | None
-) -> None:
+    folder: Path,
+    result: FitResult,
+    config: AdapterConfig,
+    alignment: SelfRetrieval | None,
+    *,
+    overwrite: bool,
+) -> str:
     fits, choice = result.candidates, result.choice
     quality = None if alignment is None else alignment._asdict()
     config = msgspec.structs.replace(config, chosen=choice.name, choice_reason=choice.reason)
-    save_adapters(
+    return save_adapters(
         folder,
         {name: fit.adapter for name, fit in fits.items()},
         config,
@@ -305,6 +325,7 @@ def _save(
             for name, fit in fits.items()
             for number, values in enumerate(fit.values)
         },
+        overwrite=overwrite,
     )
 
 

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from era_cache.disk.files import write_bytes
-from era_cache.disk.json_files import write_json
+from era_cache.disk.json_files import canonical_json, read_json, write_json
 from era_cache.disk.shown import csv_text
+from era_cache.errors import FormatError, InputError
 from era_cache.report.page import render_rows_html
 from era_cache.report.tables import Cell, Table
 
 __all__ = ["write_tables"]
+
+_LARGEST = 1 << 28
+"""Bytes of a table of many fits."""
 
 
 def write_tables(
@@ -42,8 +46,10 @@ def write_tables(
         picture: an ``svg`` element above the table.
 
     Raises:
+        InputError: there are tables of other data, which would be lost.
         StoreError: a file cannot be written.
     """
+    _check_same(folder / f"{name}.json", f"era-{name}", about or {})
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "job"))
     shown = [{column: row.get(column, "") for column in columns} for row in rows]
     text = io.StringIO()
@@ -61,6 +67,26 @@ def write_tables(
     )
     page = render_rows_html(title, lead, table, picture)
     write_bytes(folder / f"{name}.html", page.encode("utf-8"))
+
+
+def _check_same(path: Path, form: str, about: Mapping[str, Any]) -> None:
+    """Refuse to replace rows of other collections, encoders or splits, or what is not ours."""
+    if not path.exists():
+        return
+    try:
+        old = read_json(path, form, 1, limit=_LARGEST)
+    except FormatError as error:
+        raise InputError(f"{path}: holds something else. Give another folder.") from error
+    differing = [
+        part
+        for part in ("collections", "encoders", "split")
+        if part in about and canonical_json(old.get(part)) != canonical_json(about[part])
+    ]
+    if differing:
+        raise InputError(
+            f"{path}: made of another {', '.join(differing)}; it would be lost. Give another "
+            "folder, or remove it."
+        )
 
 
 def _plain(value: Any) -> Any:

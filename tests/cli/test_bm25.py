@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from beir_folder import beir_of
-from click.testing import CliRunner, Result
-from hash_encoder import HashEncoder
+from command_case import MODELS, done, embedded_in, evaluated, fitted, run
 from planted import QUICK, planted_texts
 
 from era_cache.cli import embed, evaluate, fit
@@ -25,55 +23,20 @@ from era_cache.fitting.sources import Reading
 from era_cache.store.lists import find_lists, lists_of
 from era_cache.store.store import Store
 
-MODELS = ("--query-model", "L", "--doc-model", "S")
-
-
-def _run(command: object, *arguments: object) -> Result:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
-
-
-def _done(result: Result) -> Result:
-    assert result.exit_code == 0, result.output
-    return result
-
-
-@pytest.fixture
-def case(tmp_path, monkeypatch) -> Path:
-    """A folder with a collection, and no model to load."""
-    pair = HashEncoder(24, seed="large"), HashEncoder(16, seed="small")
-    monkeypatch.setattr(embed, "_encoders", lambda _options: pair)
-    beir_of(tmp_path, planted_texts())
-    return tmp_path
-
-
-def _embed(case: Path, *options: object) -> dict[str, object]:
-    words = [*MODELS, "--store", case / "store", "--json", *options]
-    found: dict[str, object] = json.loads(_done(_run(embed.main, case / "beir", *words)).stdout)
-    return found
-
-
-def _fit(case: Path, *options: object, out: str = "a") -> dict[str, object]:
-    words = ["--out", case / out, "--labels", 40, "--set", "iterations=2", "--json", *options]
-    found: dict[str, object] = json.loads(
-        _done(_run(fit.main, case / "store", "beir", *words)).stdout
-    )
-    return found
-
 
 def _values(case: Path, *options: object) -> dict[str, float]:
-    result = _done(_run(evaluate.main, case / "store", case / "a", "--json", *options))
     return {
         one["name"]: one["measures"]["nDCG@10"]["mean"]
-        for one in json.loads(result.stdout)["candidates"]
+        for one in evaluated(case, *options)["candidates"]
     }
 
 
 def test_bm25_stands_in_every_table_alone_and_joined(case) -> None:
-    (part,) = [p for p in _embed(case, "--bm25")["parts"] if p["what"] == "bm25 lists"]
+    (part,) = [p for p in embedded_in(case, "--bm25")["parts"] if p["what"] == "bm25 lists"]
     assert part["encoded"] == 60
-    fitted = _fit(case)
+    found = fitted(case)
     # Words of a query's document are in the query: BM25 finds what hashed vectors do not.
-    assert fitted["chosen"].startswith("bm25+")
+    assert found["chosen"].startswith("bm25+")
     config = json.loads((case / "a" / "config.json").read_text())
     assert config["version"] == 4
     assert config["first_stage"]["bm25"]["k1"] == 1.5
@@ -84,49 +47,49 @@ def test_bm25_stands_in_every_table_alone_and_joined(case) -> None:
     # The same again from the file, as a row of the table.
     report = (case / "a" / "evaluation" / "report.html").read_text()
     assert "bm25+era-dual" in report
-    shown = _done(_run(evaluate.main, case / "store", case / "a")).stdout
-    assert f"{fitted['chosen']} against what may be run instead, nDCG@10: bm25 +0." in shown
+    shown = done(run(evaluate.main, case / "store", case / "a")).stdout
+    assert f"{found['chosen']} against what may be run instead, nDCG@10: bm25 +0." in shown
     card = (case / "a" / "README.md").read_text()
     assert "bm25" in card
 
 
 def test_without_bm25_nothing_speaks_of_it(case) -> None:
-    _embed(case)
-    fitted = _fit(case)
-    assert not [name for name in fitted["validation"] if "bm25" in name]
+    embedded_in(case)
+    found = fitted(case)
+    assert not [name for name in found["validation"] if "bm25" in name]
     assert not [name for name in _values(case) if "bm25" in name]
 
 
 def test_what_needs_lists_that_are_gone_is_refused_and_the_rest_measured(case) -> None:
-    _embed(case, "--bm25")
-    _fit(case)
+    embedded_in(case, "--bm25")
+    fitted(case)
     shutil.rmtree(case / "store" / "runs")
-    result = _run(evaluate.main, case / "store", case / "a")
+    result = run(evaluate.main, case / "store", case / "a")
     assert result.exit_code == 1
     assert "needs lists of bm25" in result.output
-    _fit(case, "--candidate", "era-dual", out="b")
-    _embed(case, "--bm25")
-    fitted = _fit(case, "--candidate", "bm25+small")
-    assert fitted["chosen"] == "bm25+small"
+    fitted(case, "--candidate", "era-dual", out="b")
+    embedded_in(case, "--bm25")
+    found = fitted(case, "--candidate", "bm25+small")
+    assert found["chosen"] == "bm25+small"
 
 
 def test_lists_of_a_smaller_corpus_are_told_and_not_used(case) -> None:
-    _embed(case, "--bm25")
+    embedded_in(case, "--bm25")
     corpus = case / "beir" / "corpus.jsonl"
     corpus.write_text(corpus.read_text() + '{"_id": "new", "text": "w1 w2 w3"}\n')
-    _embed(case)
-    result = _done(
-        _run(fit.main, case / "store", "beir", "--out", case / "a", "--set", "iterations=2")
+    embedded_in(case)
+    result = done(
+        run(fit.main, case / "store", "beir", "--out", case / "a", "--set", "iterations=2")
     )
     assert "the bm25 lists of the store are of other documents" in result.stderr
     assert "bm25+" not in result.stdout
-    assert sum(part["encoded"] for part in _embed(case, "--bm25")["parts"]) == 60
-    assert [name for name in _fit(case)["validation"] if name.startswith("bm25+")]
+    assert sum(part["encoded"] for part in embedded_in(case, "--bm25")["parts"]) == 60
+    assert [name for name in fitted(case, "--overwrite")["validation"] if name.startswith("bm25+")]
 
 
 def test_another_system_s_run_takes_its_place(case) -> None:
-    _embed(case, "--bm25")
-    _fit(case)
+    embedded_in(case, "--bm25")
+    fitted(case)
     by_bm25 = _values(case)
     # The same lists for all queries, as a TREC run under another name.
     store = Store.open(case / "store")
@@ -140,16 +103,16 @@ def test_another_system_s_run_takes_its_place(case) -> None:
             zip(table.docs[row][kept], table.scores[row][kept], strict=True), 1
         ):
             lines.append(f"{query} Q0 {collection.doc_ids[doc]} {rank} {float(score)!r} x\n")
-    run = case / "splade.trec"
-    run.write_text("".join(lines))
+    path = case / "splade.trec"
+    path.write_text("".join(lines))
     shutil.rmtree(case / "store" / "runs")
-    fitted = _fit(case, "--run", f"splade={run}")
-    assert fitted["chosen"].startswith("splade+")
+    found = fitted(case, "--run", f"splade={path}", "--overwrite")
+    assert found["chosen"].startswith("splade+")
     assert load_config(case / "a").first_stage["splade"]["run"] == "splade.trec"
-    values = _values(case, "--run", f"splade={run}")
+    values = _values(case, "--run", f"splade={path}")
     for name, value in by_bm25.items():
         assert values[name.replace("bm25", "splade")] == pytest.approx(value, abs=1e-6)
-    result = _run(evaluate.main, case / "store", case / "a")
+    result = run(evaluate.main, case / "store", case / "a")
     assert result.exit_code == 1
     assert "--run splade=FILE" in result.output
 
@@ -158,18 +121,18 @@ def test_documents_or_queries_alone_have_no_lists(case) -> None:
     (case / "words.txt").write_text("w1 w2\nw3\n")
     for role in ("document", "query"):
         words = ["--role", role, *MODELS, "--store", case / role, "--bm25", "--json"]
-        found = json.loads(_done(_run(embed.main, case / "words.txt", *words)).stdout)
+        found = json.loads(done(run(embed.main, case / "words.txt", *words)).stdout)
         (part,) = [one for one in found["parts"] if one["what"] == "bm25 lists"]
         assert part["encoded"] == 0
 
 
 def test_a_wrong_language_is_told_before_anything_is_encoded(case) -> None:
     words = [case / "beir", *MODELS, "--store", case / "store"]
-    result = _run(embed.main, *words, "--bm25", "--bm25-language", "klingon")
+    result = run(embed.main, *words, "--bm25", "--bm25-language", "klingon")
     assert result.exit_code == 1
     assert "klingon" in result.output
     assert not (case / "store").exists()
-    assert _run(embed.main, *words, "--bm25-language", "german").exit_code == 2
+    assert run(embed.main, *words, "--bm25-language", "german").exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -185,24 +148,24 @@ def test_a_wrong_language_is_told_before_anything_is_encoded(case) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(case, options, message) -> None:
-    _embed(case)
-    result = _run(fit.main, case / "store", "beir", "--out", case / "a", *options)
+    embedded_in(case)
+    result = run(fit.main, case / "store", "beir", "--out", case / "a", *options)
     assert result.exit_code in (1, 2)
     assert message in " ".join(result.output.split())
 
 
 def test_a_run_of_test_queries_alone_cannot_be_fitted_with(case) -> None:
-    _embed(case)
-    run = case / "x.trec"
-    run.write_text("q0 Q0 d0 1 1.5 x\n")
-    result = _run(fit.main, case / "store", "beir", "--out", case / "a", "--run", f"x={run}")
+    embedded_in(case)
+    path = case / "x.trec"
+    path.write_text("q0 Q0 d0 1 1.5 x\n")
+    result = run(fit.main, case / "store", "beir", "--out", case / "a", "--run", f"x={path}")
     assert result.exit_code == 1
     assert "no result for" in result.output or "none of its" in result.output
 
 
 def test_lists_of_test_queries_take_no_part_in_fitting(case) -> None:
     """Scores of test queries that are turned upside down change neither a map nor a weight."""
-    _embed(case, "--bm25")
+    embedded_in(case, "--bm25")
     store = Store.open(case / "store")
     collection = store.collection("beir")
     (stored,) = find_lists(store.path, "bm25", collection.doc_keys)
@@ -223,11 +186,11 @@ def test_lists_of_test_queries_take_no_part_in_fitting(case) -> None:
         reading = Reading(device="cpu", first_stages=stages)
         fits.append(fit_to_folder(store, "beir", case / f"fit{number}", plan, reading).result)
     assert fits[0].choice == fits[1].choice
-    for name, fitted in fits[0].candidates.items():
+    for name, one in fits[0].candidates.items():
         again = fits[1].candidates[name]
-        assert fitted.adapter.fusion == again.adapter.fusion
-        assert (fitted.adapter.weight == again.adapter.weight).all()
-        np.testing.assert_array_equal(fitted.values[0], again.values[0])
+        assert one.adapter.fusion == again.adapter.fusion
+        assert (one.adapter.weight == again.adapter.weight).all()
+        np.testing.assert_array_equal(one.values[0], again.values[0])
 
 
 def test_a_run_may_tell_queries_apart_that_differ_in_their_instruction_only(tmp_path) -> None:
@@ -246,9 +209,9 @@ def test_a_run_may_tell_queries_apart_that_differ_in_their_instruction_only(tmp_
 
 
 def test_a_run_through_a_pipe_is_refused(case) -> None:
-    _embed(case)
+    embedded_in(case)
     os.mkfifo(case / "pipe")
-    result = _run(
+    result = run(
         fit.main, case / "store", "beir", "--out", case / "a", "--run", f"x={case / 'pipe'}"
     )
     assert result.exit_code == 1

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from beir_folder import beir_of
-from click.testing import CliRunner, Result
-from hash_encoder import HashEncoder
+from command_case import MODELS, done, embedded_in, run
 from planted import embedded, planted_texts, read_fit_data
 
 from era_cache.cli import embed, evaluate, fit
@@ -18,32 +16,12 @@ from era_cache.collection.splits import make_split
 from era_cache.config import SplitConfig
 from era_cache.fitting.encoder_pair import resolve_encoders
 
-MODELS = ("--query-model", "L", "--doc-model", "S")
-
-
-def _run(command: object, *arguments: object) -> Result:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
-
-
-def _done(result: Result) -> Result:
-    assert result.exit_code == 0, result.output
-    return result
-
 
 @pytest.fixture
-def case(tmp_path, monkeypatch) -> Path:
-    """A folder with a collection without judgements, which lie beside it, and no model to load."""
-    pair = HashEncoder(24, seed="large"), HashEncoder(16, seed="small")
-    monkeypatch.setattr(embed, "_encoders", lambda _options: pair)
-    folder = beir_of(tmp_path, planted_texts())
-    shutil.move(folder / "qrels", tmp_path / "qrels")
-    return tmp_path
-
-
-def _embed(case: Path, *options: object) -> dict[str, object]:
-    words = [*MODELS, "--store", case / "store", "--json", *options]
-    found: dict[str, object] = json.loads(_done(_run(embed.main, case / "beir", *words)).stdout)
-    return found
+def case(case) -> Path:
+    """A collection without judgements, which lie beside it."""
+    shutil.move(case / "beir" / "qrels", case / "qrels")
+    return case
 
 
 def _encoded(found: dict[str, object]) -> int:
@@ -53,23 +31,23 @@ def _encoded(found: dict[str, object]) -> int:
 
 
 def test_judgements_come_later_and_cost_no_encoding(case) -> None:
-    assert _encoded(_embed(case)) > 0
-    result = _run(fit.main, case / "store", "beir", "--out", case / "a", "--candidate", "era-zero")
-    assert "fitting without labels" in _done(result).stderr
+    assert _encoded(embedded_in(case)) > 0
+    result = run(fit.main, case / "store", "beir", "--out", case / "a", "--candidate", "era-zero")
+    assert "fitting without labels" in done(result).stderr
     assert "No labels, 60 queries looked at, 0 test queries" in result.stdout
     assert "documents, of which" not in result.stderr  # all that are encoded are used
     assert "not measured" in (case / "a" / "README.md").read_text()
-    unmeasured = _run(evaluate.main, case / "store", case / "a")
+    unmeasured = run(evaluate.main, case / "store", case / "a")
     assert unmeasured.exit_code == 1
     assert "no query has a positive judgement" in unmeasured.stderr
     shutil.move(case / "qrels", case / "beir" / "qrels")
-    assert _encoded(_embed(case)) == 0
-    result = _run(evaluate.main, case / "store", case / "a", "--json", "--device", "cpu")
-    record = json.loads(_done(result).stdout)
+    assert _encoded(embedded_in(case)) == 0
+    result = run(evaluate.main, case / "store", case / "a", "--json", "--device", "cpu")
+    record = json.loads(done(result).stdout)
     assert record["split"]["test"] == 30
     assert record["chosen"] == "era-zero"
-    labelled = _run(fit.main, case / "store", "beir", "--out", case / "b", "--json")
-    assert json.loads(_done(labelled).stdout)["queries"] == {
+    labelled = run(fit.main, case / "store", "beir", "--out", case / "b", "--json")
+    assert json.loads(done(labelled).stdout)["queries"] == {
         "train": 12,
         "validation": 6,
         "test": 30,
@@ -77,9 +55,9 @@ def test_judgements_come_later_and_cost_no_encoding(case) -> None:
 
 
 def test_without_labels_json_says_what_the_signs_were(case) -> None:
-    _embed(case)
-    result = _run(fit.main, case / "store", "beir", "--out", case / "a", "--json")
-    found = json.loads(_done(result).stdout)
+    embedded_in(case)
+    result = run(fit.main, case / "store", "beir", "--out", case / "a", "--json")
+    found = json.loads(done(result).stdout)
     # Encoders of hashes know nothing of each other, and are not trusted.
     assert found["chosen"] == "small"
     assert "no adapter can be trusted" in found["reason"]
@@ -90,44 +68,44 @@ def test_without_labels_json_says_what_the_signs_were(case) -> None:
 
 
 def test_documents_that_are_encoded_and_not_used_are_told(case) -> None:
-    _embed(case)
+    embedded_in(case)
     words = [case / "store", "beir", "--out", case / "a", "--align-documents", "50"]
-    result = _done(_run(fit.main, *words))
+    result = done(run(fit.main, *words))
     assert "encoded 120 documents, of which 50 are used" in result.stderr
 
 
 def test_labels_that_were_asked_for_must_be_there(case) -> None:
-    _embed(case)
-    result = _run(fit.main, case / "store", "beir", "--out", case / "a", "--labels", "20")
+    embedded_in(case)
+    result = run(fit.main, case / "store", "beir", "--out", case / "a", "--labels", "20")
     assert result.exit_code == 1
     assert "--labels 0 fits without any" in result.stderr
 
 
 def test_documents_alone_and_a_log_of_queries_alone(case) -> None:
     (case / "beir" / "queries.jsonl").rename(case / "log.jsonl")
-    assert _encoded(_embed(case)) > 0
-    result = _run(fit.main, case / "store", "beir", "--out", case / "a", "--candidate", "era-zero")
-    assert "No labels, 0 queries looked at" in _done(result).stdout
+    assert _encoded(embedded_in(case)) > 0
+    result = run(fit.main, case / "store", "beir", "--out", case / "a", "--candidate", "era-zero")
+    assert "No labels, 0 queries looked at" in done(result).stdout
     words = ["--role", "query", *MODELS, "--store", case / "store", "--json"]
-    log = json.loads(_done(_run(embed.main, case / "log.jsonl", *words)).stdout)
+    log = json.loads(done(run(embed.main, case / "log.jsonl", *words)).stdout)
     assert log["collection"] == "log"
     assert {part["what"] for part in log["parts"]} == {"queries"}
     assert _encoded(log) == 120  # by both encoders
-    nothing = _run(fit.main, case / "store", "log", "--out", case / "b")
+    nothing = run(fit.main, case / "store", "log", "--out", case / "b")
     assert nothing.exit_code == 1
     assert "a collection of queries alone" in nothing.stderr
     # Together again they are what is stored already.
     (case / "log.jsonl").rename(case / "beir" / "queries.jsonl")
-    assert _encoded(_embed(case)) == 0
+    assert _encoded(embedded_in(case)) == 0
 
 
 def test_a_curve_begins_at_no_labels(case) -> None:
     shutil.move(case / "qrels", case / "beir" / "qrels")
-    _embed(case)
+    embedded_in(case)
     words = [case / "store", "beir", "--out", case / "a", "--labels", "40", "--curve", "0,20"]
-    _done(_run(fit.main, *words, "--set", "iterations=2"))
+    done(run(fit.main, *words, "--set", "iterations=2"))
     record = json.loads(
-        _done(_run(evaluate.main, case / "store", case / "a", "--json", "--device", "cpu")).stdout
+        done(run(evaluate.main, case / "store", case / "a", "--json", "--device", "cpu")).stdout
     )
     assert "era-zero" in [row["name"] for row in record["candidates"]]
     assert [point["labels"] for point in record["curve"]] == [0.0, 0.2, 0.4]
@@ -135,18 +113,18 @@ def test_a_curve_begins_at_no_labels(case) -> None:
 
 def test_protocols_over_a_whole_store_leave_out_what_nobody_judged(case) -> None:
     shutil.move(case / "qrels", case / "beir" / "qrels")
-    _embed(case)
+    embedded_in(case)
     (case / "log.txt").write_text("what is asked\nand what else\n")
     words = [*MODELS, "--store", case / "store", "--role", "query"]
-    _done(_run(embed.main, case / "log.txt", *words))
+    done(run(embed.main, case / "log.txt", *words))
     words = [case / "store", "--labels", "0,40", "--set", "iterations=2", "--device", "cpu"]
-    result = _done(_run(evaluate.main, "each", *words, "--out", case / "each", "--json"))
+    result = done(run(evaluate.main, "each", *words, "--out", case / "each", "--json"))
     assert "log: no query has a positive judgement; left out" in result.stderr
     record = json.loads(result.stdout)
     assert [point["labels"] for point in record["curve"]] == [0.0, 0.4]
     # What was written is read back: a report of it, at no labels too.
     report = ["report", case / "each", "--out", case / "again", "--tables-at", "0", "--json"]
-    again = json.loads(_done(_run(evaluate.main, *report)).stdout)
+    again = json.loads(done(run(evaluate.main, *report)).stdout)
     assert [row["name"] for row in again["candidates"]][:3] == ["small", "aligned", "era-zero"]
 
 

@@ -235,9 +235,11 @@ def test_anew_replaces_what_was_measured(folder, results) -> None:
     _write(folder, fewer, anew=True)
     _same(read_results(folder), fewer)
     assert (folder / "fits" / "mine.txt").read_text() == "mine"
-    # Whatever it was: another collection, or damaged.
     other = made_results("each", {"delta": "web"})
-    _write(folder, other, anew=True)
+    with pytest.raises(InputError, match=r"another collections.*--overwrite"):
+        _write(folder, other, anew=True)
+    _same(read_results(folder), fewer)
+    _write(folder, other, anew=True, overwrite=True)
     (folder / "results.json").write_text("{")
     _write(folder, other, anew=True)
     _same(read_results(folder), other)

@@ -28,13 +28,13 @@ from era_cache.fitting.adapter import Adapter, Fusion, Hidden, References, unit
 from era_cache.fitting.adapter_config import AdapterConfig, Metrics, NamedEncoder, Table
 from era_cache.fitting.adapter_folder import (
     check_fingerprints,
-    check_target,
     load_adapter,
     load_config,
     load_held_out,
     load_metrics,
     save_adapters,
 )
+from era_cache.fitting.replaced import check_target
 
 ENCODERS = {
     "query": {"name": "big", "fingerprint": "a" * 64},
@@ -78,10 +78,13 @@ def _save(
     adapters: dict[str, Adapter],
     chosen: str,
     held_out: dict[str, np.ndarray] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
     encoders = {side: NamedEncoder(**entry) for side, entry in ENCODERS.items()}
     config = AdapterConfig(chosen=chosen, encoders=encoders)
-    save_adapters(folder, adapters, config, Metrics(primary="RR"), "# A card\n", held_out)
+    metrics = Metrics(primary="RR")
+    save_adapters(folder, adapters, config, metrics, "# A card\n", held_out, overwrite=overwrite)
     return folder
 
 
@@ -169,7 +172,7 @@ def test_a_new_adapter_outdates_curve_and_evaluation_and_leaves_other_files(fold
     for name in ("curve/10/config.json", "evaluation/report.html", "notes/mine.txt"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("x")
-    _save(folder, _adapters(), "small")
+    _save(folder, _adapters(), "small", overwrite=True)
     notes = folder / "notes" / "mine.txt"
     assert set(_files(folder)) == {*written, notes}
     assert notes.read_text() == "x"
@@ -183,7 +186,7 @@ def test_an_adapter_that_a_killed_run_took_away_is_found_and_comes_back(folder) 
     assert load_config(folder).chosen == "era-dual"
     assert _files(folder) == before
     folder.rename(away)
-    check_target(folder)
+    check_target(folder, None)
     assert _files(folder) == before
 
 
