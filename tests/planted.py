@@ -211,12 +211,12 @@ def fit_folder(
     recipe: FitConfig | PaperConfig = QUICK,
     split: SplitConfig = SPLIT,
     resume: bool = False,
+    overwrite: bool = False,
     **options: Any,
 ) -> FitReport:
     """Fit on collections of a store at 30 % of the labels; ``options`` are more of the plan."""
-    return fit_to_folder(
-        store, names, folder, FitPlan(split, recipe, **options), CPU, resume=resume
-    )
+    plan = FitPlan(split, recipe, **options)
+    return fit_to_folder(store, names, folder, plan, CPU, resume=resume, overwrite=overwrite)
 
 
 def fit_data(

@@ -1,4 +1,4 @@
-"""``era-fit``: fit adapters on stored vectors and keep the best."""
+"""``era-fit``: fit adapters on stored vectors and choose one."""
 
 from __future__ import annotations
 
@@ -144,8 +144,8 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
     """Fit an adapter for one COLLECTION, or one for several, from the vectors in STORE.
 
     Aligns the two spaces without labels, trains the candidates with the labels of the training
-    queries, and keeps the best on held-out labels; if none beats today's small encoder, that is
-    what ships. Without any label era-zero ships, unless the vectors show that something is wrong.
+    queries, and chooses one by held-out labels; if none beats today's small encoder, that is what
+    ships. Without any label era-zero ships, unless the vectors show that something is wrong.
     Test queries are not read. Ctrl-C keeps the best so far.
 
     \b

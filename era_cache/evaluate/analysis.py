@@ -47,7 +47,7 @@ __all__ = ["default_share", "report_of"]
 KINDS = {
     **CANDIDATES,
     "large": "the large encoder on both sides: a full re-encode",
-    SHIPPED: "what held-out labels chose in each fit",
+    SHIPPED: "what was chosen in each fit: by held-out labels, without any by signs",
 }
 _PAPERS_SHARE = 0.2
 

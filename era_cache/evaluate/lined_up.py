@@ -193,6 +193,6 @@ def chosen_of(panel: Panel) -> tuple[str, str]:
             f"{name} {n}"
             for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         )
-        return SHIPPED, f"What held-out labels chose in each of {len(panel.fits)} fits: {often}."
+        return SHIPPED, f"What was chosen in each of {len(panel.fits)} fits: {often}."
     reason = panel.fits[0].reason.rstrip(".")  # as fitting says it, in the middle of a sentence
     return panel.fits[0].chosen, f"{reason[:1].upper()}{reason[1:]}."

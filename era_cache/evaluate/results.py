@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 SHIPPED = "shipped"
-"""What reports call the candidate that held-out labels chose in each fit; no candidate's name."""
+"""What reports call the candidate that was chosen in each fit; no candidate's name."""
 
 
 EDGES = np.linspace(-1.0, 1.0, 81)

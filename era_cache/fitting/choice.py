@@ -78,7 +78,8 @@ def choose(
         for fit in fits.values()
         if fit.adapter.fusion is not None and fused_name(fit.adapter.fusion.run, name) in fits
     }
-    return _with_fusion(choice, plain, joined, trusted=trusted)
+    choice = _with_fusion(choice, plain, joined, trusted=trusted)
+    return choice._replace(reason=choice.reason + _highest(fits, choice.name))
 
 
 def _with_fusion(
@@ -161,7 +162,7 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
     if harmful and len(fits[base].values) > 1:
         note += f"; harmful to a collection: {', '.join(harmful)}"
     if tried:
-        name = max(tried, key=lambda n: fits[n].mean)
+        name = leader = max(tried, key=lambda n: fits[n].mean)
         if "era-dual" in tried:
             # The best of several means is in part the luckiest.
             ahead = _differences(fits[name], fits["era-dual"])
@@ -171,7 +172,10 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
         least = _FEW_CLEARLY if few else 1.0
         behind = _FEW_CLEARLY if few else -1.0
         if _ahead(fits, name, base, least) and (rival == base or _ahead(fits, name, rival, behind)):
-            return Choice(name, f"best on held-out labels: {counted}{note}")
+            why = "ahead on held-out labels"
+            if name != leader:
+                why = f"leans on both encoders, and within one standard error of {leader}"
+            return Choice(name, f"{why}: {counted}{note}")
         if rival == base and fits[name].mean > fits[base].mean:
             by = "two standard errors" if few else "one standard error"
             return Choice(base, f"{name} is not better than {base} by {by}: {counted}{note}")
@@ -180,6 +184,18 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
         return Choice(rival, f"labels do not clearly prefer a trained adapter: {counted}{note}")
     what = "the small encoder's own queries" if base == "small" else "the label-free map"
     return Choice(base, f"no adapter beat {what} on held-out labels{note}")
+
+
+def _highest(fits: Mapping[str, Fitted], chosen: str) -> str:
+    """Who has the highest mean and by how much, where that is not the one that ships."""
+    name = max(fits, key=lambda one: fits[one].mean)
+    if not fits[name].mean > fits[chosen].mean:  # NaN where nothing was measured
+        return ""
+    gains = _differences(fits[name], fits[chosen])
+    return (
+        f"; the highest held-out mean is that of {name}, {fits[name].mean:.3f} "
+        f"({macro(gains):+.3f} over {chosen}, standard error {standard_error(gains):.3f})"
+    )
 
 
 def _ahead(fits: Mapping[str, Fitted], name: str, other: str, errors: float) -> bool:

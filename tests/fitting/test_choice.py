@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from era_cache.errors import InputError
-from era_cache.fitting.adapter import Adapter
+from era_cache.fitting.adapter import Adapter, Fusion
+from era_cache.fitting.candidates import FUSED, fused_name
 from era_cache.fitting.choice import choose
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.signs import Signs
@@ -196,3 +200,52 @@ def test_the_dual_view_ships_unless_another_is_better_by_a_standard_error() -> N
     lucky, better = _fitted(*[0.9, 0.32] * 20), _fitted(*[0.65] * 40)
     for other, chosen in ((lucky, "era-dual"), (better, "small+")):
         assert choose({**fits, "small+": other}).name == chosen
+
+
+@settings(max_examples=300)
+@given(seed=st.integers(0, 2**32 - 1), many=st.booleans(), also=st.booleans(), lists=st.booleans())
+def test_a_reason_says_no_word_and_no_number_that_the_values_do_not(
+    seed, many, also, lists
+) -> None:
+    rng = np.random.default_rng(seed)
+    count = 40 if many else 8
+    base = rng.uniform(0.2, 0.8, (2, count))
+
+    def drawn() -> Fitted:
+        own = np.clip(base + rng.normal(rng.normal(0, 0.05), 0.15, base.shape), 0, 1)
+        return _fitted(*own[0], also=own[1] if also else None)
+
+    fits = {name: drawn() for name in ("small", "aligned", "era-zero", "era", "era-dual", "small+")}
+    if lists:
+        for name in FUSED:
+            fit = drawn()
+            joined = fit.adapter._replace(fusion=Fusion("bm25", float(rng.choice([0, 0.5]))))
+            fits[fused_name("bm25", name)] = fit._replace(adapter=joined)
+    choice = choose(fits)
+    highest = max(fits, key=lambda name: fits[name].mean)
+    mean = {name: f"{fit.mean:.3f}" for name, fit in fits.items()}
+    if choice.name == highest:
+        assert "highest held-out mean is that of" not in choice.reason
+    else:
+        assert f"the highest held-out mean is that of {highest}, {mean[highest]} " in choice.reason
+    shown = re.findall(r"nDCG@10 (\S+) against (\S+) of (\S+) ", choice.reason)
+    for ours, theirs, of in shown:
+        assert theirs == mean[of]
+        assert ours in mean.values()
+    if choice.name not in ("small", *(f"bm25+{name}" for name in FUSED)):
+        assert shown[0][0] == mean[choice.name]
+
+
+def test_the_dual_view_is_not_called_the_best_where_another_has_the_highest_mean() -> None:
+    fits = {
+        "small": _fitted(*[0.2] * 40),
+        "era": _fitted(*[0.9, 0.32] * 20),
+        "era-dual": _fitted(*[0.6] * 40),
+    }
+    # Differences 0.3 and -0.28: mean 0.01, variance 40 / 39 * 0.29 ** 2, error 0.0464.
+    assert choose(fits) == (
+        "era-dual",
+        "leans on both encoders, and within one standard error of era: held-out "
+        "nDCG@10 0.600 against 0.200 of small (+0.400, standard error 0.000, 40 queries); the "
+        "highest held-out mean is that of era, 0.610 (+0.010 over era-dual, standard error 0.046)",
+    )

@@ -345,7 +345,9 @@ def test_resuming_a_complete_fit_fits_nothing_and_writes_only_another_choice(
     assert report.resumed == ("era", "era-dual", "small+")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
     before = tensors_of(folder)
-    fit_folder(store, folder, resume=True, candidate="era")
+    with pytest.raises(InputError, match="its label curve would be lost"):
+        fit_folder(store, folder, resume=True, candidate="era")
+    fit_folder(store, folder, resume=True, candidate="era", overwrite=True)
     assert fitted == []
     assert config_of(folder)["chosen"] == "era"
     chosen = {"adapter.safetensors": before["candidates/era.safetensors"]}
@@ -378,9 +380,9 @@ def test_resuming_another_command_is_refused(
     with pytest.raises(InputError, match=f"fitted with another {what}.*--resume goes on with"):
         fit_folder(store, interrupted, resume=True, **changes)
     assert tensors_of(interrupted) == before
-    # Without --resume it is fitted again.
+    # Without --resume it is fitted again, where what was there may go.
     monkeypatch.setattr(recipes, "crossfit", crossfit)
-    assert fit_folder(store, interrupted, **changes).resumed == ()
+    assert fit_folder(store, interrupted, overwrite=True, **changes).resumed == ()
 
 
 def test_a_damaged_folder_is_not_resumed_from(store, interrupted) -> None:
