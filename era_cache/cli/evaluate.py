@@ -175,6 +175,7 @@ def _show(found: Report, foreign: Mapping[str, Path], out: Path) -> None:
     told = (
         "Stored as int8",
         f"{found.chosen} against what may be run instead",
+        *(f"{one.name}: " for one in found.collections),
         *(f"{name} {what} " for name in foreign for what in ("lacks", "ranks")),
     )
     for line in found.notes:

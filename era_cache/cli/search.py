@@ -154,7 +154,11 @@ def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup
         check=options["check"],
     )
     collection = source.collection
-    note(f"{collection.name}-{collection.version}: {len(collection.doc_ids):,} documents.")
+    note(
+        f"{source.since}."
+        if source.since
+        else f"{collection.name}-{collection.version}: {len(collection.doc_ids):,} documents."
+    )
     return lookup
 
 

@@ -25,10 +25,11 @@ from era_cache.evaluate.recorded_options import (
 )
 from era_cache.evaluate.results import Fit, Results
 from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
-from era_cache.fitting.check_against_store import fitted_names, fitted_on
+from era_cache.fitting.check_against_store import fitted_names, searched_in
 from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.settings import checked
+from era_cache.fitting.since_fit import recorded_split
 from era_cache.fitting.sources import Reading, environment
 from era_cache.store.store import Store
 
@@ -116,7 +117,7 @@ def _measured_again(
             opened,
             options.adapter or Path(),
             Measuring(
-                collections=options.collections,
+                collections=[_version(n, one.digest) for n, one in then.head.collections.items()],
                 others=options.others,
                 runs=options.runs,
                 measures=options.measures,
@@ -147,6 +148,11 @@ def _measured_again(
                 wanted=lambda *made: made in fits,
             )
         return again
+
+
+def _version(name: str, digest: str) -> str:
+    """A collection as the store finds it: in the version that it was."""
+    return f"{name}-{digest[:12]}"
 
 
 def _compared(then: Results, now: Results) -> Iterator[Difference]:
@@ -224,7 +230,14 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
         raise InputError(f"{folder}: an adapter does not say where its store is; give --store.")
     config, metrics = load_config(folder), load_metrics(folder)
     opened = Store.open(store)
-    found = [fitted_on(opened, folder, config, name) for name in fitted_names(folder, config)]
+    fitted = config.fitted_on()
+    names = [_version(one.collection.name, one.collection.digest) for one in fitted]
+    fitted_names(folder, config)  # refuses what names none
+    splits = [
+        recorded_split(opened.collection(name), one)
+        for name, one in zip(names, fitted, strict=True)
+    ]
+    _, encoders = searched_in(opened, folder, config, names[0])
     try:
         recipe = dict(config.recipe)
         made: FitConfig | PaperConfig
@@ -241,7 +254,6 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
             raise ValueError("metrics.json has no held-out means")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{folder}: does not say how it was made: {error!r}.") from error
-    _, split, encoders = found[0]
     joined = next(iter(config.first_stage), "")
     if "run" in config.first_stage.get(joined, {}):
         raise InputError(
@@ -252,10 +264,10 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
         again = Path(temporary) / "adapter"
         report = fit_to_folder(
             opened,
-            [f"{collection.name}-{collection.version}" for collection, _, _ in found],
+            names,
             again,
             FitPlan(
-                split.config,
+                splits[0].config,
                 made,
                 align_with=[f"{one.name}-{one.digest[:12]}" for one in config.aligned_with],
             ),

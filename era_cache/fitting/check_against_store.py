@@ -1,13 +1,13 @@
 """What an adapter folder was fitted on, checked against a store.
 
 In: a folder that ``fitting`` wrote, or that came from anyone; an open store. Out: the collection,
-split and encoders that it names, or a refusal: vectors of another encoder, another version of a
-collection or another split would give numbers or rankings that look right.
+split and encoders that it names, or a refusal: vectors of another encoder or another split would
+give numbers or rankings that look right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +15,32 @@ import numpy as np
 from era_cache.collection.keys import text_keys
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
-from era_cache.errors import FingerprintError, FitError, FormatError, InputError
+from era_cache.errors import FingerprintError, FormatError, InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_config import (
     AdapterConfig,
     FittedOn,
     NamedCollection,
-    SplitRecord,
 )
 from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, load_config
 from era_cache.fitting.encoder_pair import Encoders
+from era_cache.fitting.since_fit import (
+    fitted_version,
+    newer_split,
+    recorded_split,
+    seen_elsewhere,
+    since,
+)
 from era_cache.store.store import Store
 
-__all__ = ["curve_points", "fitted_names", "fitted_on", "other_adapter"]
+__all__ = [
+    "curve_points",
+    "fitted_names",
+    "other_adapter",
+    "searched_in",
+    "split_since",
+    "told_since",
+]
 
 
 def fitted_names(folder: Path, config: AdapterConfig) -> list[str]:
@@ -40,21 +53,20 @@ def fitted_names(folder: Path, config: AdapterConfig) -> list[str]:
     return list(_known(folder, config))
 
 
-def fitted_on(
+def searched_in(
     store: Store, folder: Path, config: AdapterConfig, wanted: str | None = None
-) -> tuple[Collection, Split, Encoders]:
-    """The collection, split and encoders that an adapter names.
+) -> tuple[Collection, Encoders]:
+    """The collection that an adapter is used on, and the encoders that it was fitted on.
 
     Args:
         store: where they are.
         folder: the adapter, for messages.
         config: from ``load_config``.
-        wanted: name (or name and version) of a collection; None where there is only one. One that
-            the adapter does not name is split by the adapter's rule; nothing of it was fitted on.
+        wanted: name (or name and version) of a collection; None where there is only one. A name
+            is that of its newest version. One that was not fitted on will do.
 
     Raises:
-        FingerprintError: another version or split of the collection.
-        FitError: it was fitted without judgements, and there are none yet.
+        FingerprintError: it was fitted on arrays, or the store lacks its encoders.
         FormatError: ``config.json`` is incomplete.
         InputError: ``wanted`` is None and there are several.
         StoreError: the store lacks it.
@@ -65,56 +77,55 @@ def fitted_on(
             f"{folder} was fitted on several collections ({', '.join(known)}); name one with "
             "--collection."
         )
-    name = next(iter(known)) if wanted is None else wanted
-    if name not in known:  # perhaps by its version
-        name = next((n for n, one in known.items() if name == _versioned(one.collection)), name)
-    if name in known:
-        wanted_one, recorded = known[name].collection, known[name].split
-        if recorded.queries is not None and not recorded.queries.test:
-            return (
-                *_judged_later(store, wanted_one.name, recorded),
-                _encoders(store, folder, config),
-            )
-        collection = store.collection(_versioned(wanted_one))
-        split = make_split(collection, recorded.config())
-        tested = split.test_digest(collection)
-        if (collection.digest, tested) != (wanted_one.digest, recorded.test_digest):
-            raise FingerprintError(
-                f"{folder}: fitted on another version or split of {collection.name}; its test "
-                "queries may be among this one's training queries. Fit again."
-            )
-    else:
-        collection = store.collection(name)
-        if collection.name in known:
-            raise FingerprintError(
-                f"{folder}: fitted on version {known[collection.name].collection.digest[:12]} of "
-                f"{collection.name}; queries of {name} may be among its training queries."
-            )
-        split = _unseen(store, collection, known)
-    return collection, split, _encoders(store, folder, config)
-
-
-def _judged_later(store: Store, name: str, recorded: SplitRecord) -> tuple[Collection, Split]:
-    """The newest version of a collection whose queries had no judgement when it was fitted on."""
-    collection = store.collection(name)
-    split = make_split(collection, recorded.config())
-    if not len(split.test):
-        raise FitError(
-            f"{collection.name}: no query has a positive judgement, so that nothing can be "
-            "measured. Add judgements (qrels) to the collection's folder and run the same "
-            "era-embed again; vectors that are there are not encoded anew."
-        )
-    return collection, split
-
-
-def _encoders(store: Store, folder: Path, config: AdapterConfig) -> Encoders:
+    collection = store.collection(next(iter(known)) if wanted is None else wanted)
     named = config.encoders or {}
     missing = [side for side in Encoders._fields if side not in named]
     if missing:
         raise FormatError(
             f"{folder / 'config.json'}: incomplete: no encoder of {', '.join(missing)}."
         )
-    return Encoders(*(store.encoder(named[side].fingerprint) for side in Encoders._fields))
+    sides = [store.encoder(named[side].fingerprint) for side in Encoders._fields]
+    return collection, Encoders(*sides)
+
+
+def split_since(store: Store, folder: Path, config: AdapterConfig, collection: Collection) -> Split:
+    """Which queries of a collection may measure an adapter.
+
+    Of another version than was fitted on those that fitting did not see (``newer_split``); of a
+    collection that the adapter does not name the test queries by the adapter's rule.
+
+    Raises:
+        FingerprintError: another split of the collection, or the store cannot tell.
+        FormatError: ``config.json`` is incomplete.
+    """
+    known = _known(folder, config)
+    one = known.get(collection.name)
+    if one is None:
+        return _unseen(store, collection, known)
+    if one.split.queries is not None and not one.split.queries.test:
+        # Nothing was judged: whatever is judged now may measure.
+        return make_split(collection, one.split.config())
+    if one.collection.digest == collection.digest:
+        return recorded_split(collection, one)
+    return newer_split(store, collection, known)
+
+
+def told_since(store: Store, collection: Collection, config: AdapterConfig) -> str:
+    """What changed since an adapter was fitted, in words; empty where nothing did.
+
+    Args:
+        store: where the version that was fitted on may be.
+        collection: as it is now.
+        config: of the adapter.
+    """
+    for one in config.fitted_on():
+        if one.collection.name != collection.name or one.collection.digest == collection.digest:
+            continue
+        old = fitted_version(store, one)
+        if old is None:
+            return f"{collection.name}: fitted on another version, which this store does not hold"
+        return since(old, collection).sentence(collection.name)
+    return ""
 
 
 def curve_points(folder: Path, config: AdapterConfig) -> dict[Path, AdapterConfig]:
@@ -143,32 +154,33 @@ def curve_points(folder: Path, config: AdapterConfig) -> dict[Path, AdapterConfi
 
 
 def other_adapter(
-    store: Store,
     folder: Path,
     config: AdapterConfig,
-    names: Sequence[str],
     *,
     taken: Mapping[str, Adapter],
 ) -> tuple[str, Adapter]:
-    """The chosen candidate of another folder, which must share collections, split and encoders.
+    """The chosen candidate of another folder, which must share collections and encoders.
+
+    On one version of a collection it must share the split, too.
 
     Args:
-        store: where the collections are.
         folder: the other adapter.
         config: of the adapter that it is to be compared with.
-        names: collections to measure on.
         taken: candidates by name; the new one gets a name of its own.
 
     Raises:
         FingerprintError: the two cannot be compared.
     """
     other = load_config(folder)
-    for part, column in (("collection", 0), ("test queries", 1)):
-        mine, theirs = ([one[column] for one in _tested(c)] for c in (config, other))
-        if mine != theirs:
-            raise FingerprintError(f"{folder}: its {part} differ; the two cannot be compared.")
-    for name in names:
-        fitted_on(store, folder, other, name)
+    mine, theirs = (
+        {one.name: (one.digest, test) for one, test in _tested(c)} for c in (config, other)
+    )
+    if set(mine) != set(theirs):
+        raise FingerprintError(f"{folder}: its collections differ; the two cannot be compared.")
+    for name, (digest, test) in mine.items():
+        # Of two versions keys tell which queries neither has seen.
+        if theirs[name][0] == digest and theirs[name][1] != test:
+            raise FingerprintError(f"{folder}: its test queries differ; they cannot be compared.")
     sides = {side: one for side, one in _fingerprints(config).items() if side != "align"}
     check_fingerprints(folder, other, sides)
     name = other.chosen
@@ -177,10 +189,6 @@ def other_adapter(
     # Folders of one name in different places: neither may replace the other's row.
     same = sum(known == name or known.startswith(f"{name} #") for known in taken)
     return f"{name} #{same + 1}" if same else name, load_adapter(folder)
-
-
-def _versioned(collection: NamedCollection) -> str:
-    return f"{collection.name}-{collection.digest[:12]}"
 
 
 def _fingerprints(config: AdapterConfig) -> dict[str, str]:
@@ -215,16 +223,6 @@ def _known(folder: Path, config: AdapterConfig) -> dict[str, FittedOn]:
 def _unseen(store: Store, collection: Collection, known: Mapping[str, FittedOn]) -> Split:
     """Test queries of a collection that was not fitted on, less those whose text was trained on."""
     split = make_split(collection, next(iter(known.values())).split.config())
-    test = split.test
-    for name, one in known.items():
-        if one.collection.digest[:12] not in store.versions(name):
-            raise FingerprintError(
-                f"The store lacks {_versioned(one.collection)}, which the adapter was fitted on, "
-                f"so that its training queries cannot be told among those of {collection.name}. "
-                "Measure in a store that has both."
-            )
-        fitted = store.collection(_versioned(one.collection))
-        seen = make_split(fitted, one.split.config())
-        rows = np.concatenate([seen.train, seen.validation])
-        test = test[~np.isin(text_keys(collection)[test], text_keys(fitted)[rows])]
+    texts = text_keys(collection)[split.test]
+    test = split.test[~np.isin(texts, seen_elsewhere(store, collection, known))]
     return split._replace(train=split.train[:0], validation=split.validation[:0], test=test)

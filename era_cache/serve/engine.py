@@ -14,6 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from era_cache.collection.keys import row_keys
+from era_cache.collection.splits import Split
 from era_cache.disk.shown import clean
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import FormatError, InputError
@@ -178,7 +179,8 @@ class Lookup:
             InputError: the collection has no judged query.
         """
         qrels = self.source.collection.qrels
-        rows = self.source.split.test
+        split = self.source.split
+        rows = np.zeros(0, dtype=np.int64) if split is None else split.test
         if not len(rows):
             rows = np.unique(qrels.query_rows[qrels.relevance >= 1])
         if not len(rows):
@@ -197,8 +199,7 @@ class Lookup:
 
     def _stored(self, row: int) -> Asked:
         collection, split, texts = self.source.collection, self.source.split, self.texts
-        parts = (("test", split.test), ("training", split.train), ("validation", split.validation))
-        part = next((name for name, rows in parts if bool((rows == row).any())), "unused")
+        part = None if split is None else _part(split, row)
         relevant = (collection.qrels.query_rows == row) & (collection.qrels.relevance >= 1)
         return Asked(
             id=collection.query_ids[row],
@@ -286,3 +287,9 @@ class Lookup:
             elsewhere=rankings.elsewhere(),
             milliseconds=Spent(encode_ms, search_ms),
         )
+
+
+def _part(split: Split, row: int) -> str:
+    """The part of the split that a query is in."""
+    parts = (("test", split.test), ("training", split.train), ("validation", split.validation))
+    return next((name for name, rows in parts if bool((rows == row).any())), "unused")

@@ -5,6 +5,7 @@ In: a store and an adapter folder. Out: a ``Source``; no vector is read yet.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,9 @@ from typing import Any, NamedTuple
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
 from era_cache.disk.shown import clean
-from era_cache.errors import InputError
+from era_cache.errors import FingerprintError, InputError
 from era_cache.fitting.adapter_folder import load_config
-from era_cache.fitting.check_against_store import fitted_on
+from era_cache.fitting.check_against_store import searched_in, split_since, told_since
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.first_stage import FirstStages, QueryLists
 from era_cache.store.store import Store
@@ -29,13 +30,16 @@ class Source(NamedTuple):
 
     folder: Path
     collection: Collection
-    split: Split
+    split: Split | None
+    """None where the store cannot tell what was trained on."""
     encoders: Encoders
     candidates: list[str]
     chosen: str
     lists: QueryLists
     """Of the first stage that candidates are joined with, and what made it, by its name."""
     first_stage: dict[str, Any]
+    since: str = ""
+    """What changed in the collection since the adapter was fitted, in words."""
 
     @property
     def takes_instruction(self) -> bool:
@@ -53,17 +57,27 @@ def open_source(store: Store, folder: Path, collection_name: str | None = None) 
         collection_name: where the adapter was fitted on several, or another of the same encoders.
 
     Raises:
-        FingerprintError: the store's vectors or collection are not the adapter's, or it was fitted
-            on arrays.
+        FingerprintError: the store's vectors are not the adapter's, or it was fitted on arrays.
         EraError: whatever else is wrong.
     """
     config = load_config(folder)
-    collection, split, encoders = fitted_on(store, folder, config, collection_name)
+    collection, encoders = searched_in(store, folder, config, collection_name)
+    split = None
+    with contextlib.suppress(FingerprintError):  # what was fitted on is not here: parts are unknown
+        split = split_since(store, folder, config, collection)
     joined = [one.fusion.run for one in config.candidates.values() if one.fusion is not None]
     lists = FirstStages(joined[0] if joined else "").of(store, collection)
     names = list(config.candidates)
     return Source(
-        folder, collection, split, encoders, names, config.chosen, lists, config.first_stage
+        folder,
+        collection,
+        split,
+        encoders,
+        names,
+        config.chosen,
+        lists,
+        config.first_stage,
+        told_since(store, collection, config),
     )
 
 

@@ -162,18 +162,54 @@ def test_a_collection_named_twice_is_refused(store, both) -> None:
         _evaluated(store, both.folder, "again", f"again-{version}")
 
 
-def test_another_version_of_a_fitted_collection_is_refused(own_store, tmp_path) -> None:
+def test_another_version_is_measured_on_what_was_not_seen(own_store, tmp_path) -> None:
     first = own_store.collection("planted")
+    split = make_split(first, SPLIT)
     folder = fit_folder(own_store, tmp_path / "one").folder
-    second = embed(own_store, planted_texts(n_queries=50))
-    assert second.version != first.version
-    with pytest.raises(FingerprintError, match=f"fitted on version {first.version} of planted"):
-        _evaluated(own_store, folder, f"planted-{second.version}")
-    # The bare name means the version that it was fitted on.
-    for names in ([], ["planted"], [f"planted-{first.version}"]):
+    # Ten queries go, seven come; the ids of all are given anew.
+    texts = planted_texts(n_queries=50)
+    more = planted_texts(n_queries=67)
+    second = embed(
+        own_store,
+        more._replace(
+            query_ids=[f"new{row}" for row in range(57)],
+            query_texts=[*texts.query_texts, *more.query_texts[60:]],
+            instructions=[""] * 57,
+            splits={"test": more.splits["test"].select_queries(np.r_[:50, 60:67])},
+        ),
+    )
+    kept = split.test[split.test < 50]
+    for names in ([], ["planted"], [f"planted-{second.version}"]):
         record = _record(own_store, folder, *names)
-        assert record["collections"][0]["version"] == first.version
-        assert record["split"]["train"] == 18
+        assert record["collections"][0]["version"] == second.version
+        assert record["split"]["test"] == len(kept) + 7
+        (note,) = [line for line in record["notes"] if "fitted on" in line]
+        assert "120 documents, fitted on 120 (7 queries newer, " in note
+        assert "labels newer" in note
+        assert "labels withdrawn" in note
+    # The version that it was fitted on is there by its name.
+    record = _record(own_store, folder, f"planted-{first.version}")
+    assert record["collections"][0]["version"] == first.version
+    assert record["split"]["train"] == 18
+    assert record["split"]["test"] == len(split.test)
+
+
+def test_queries_that_fitting_saw_measure_nothing(own_store, tmp_path) -> None:
+    """Not those that trained or chose, nor the others that were there without being a test's."""
+    first = own_store.collection("planted")
+    split = make_split(first, SPLIT)
+    folder = fit_folder(own_store, tmp_path / "one").folder
+    texts = planted_texts()
+    seen = np.setdiff1d(np.arange(60), split.test)
+    only = texts._replace(
+        query_ids=[texts.query_ids[row] for row in seen],
+        query_texts=[texts.query_texts[row] for row in seen],
+        instructions=[""] * len(seen),
+        splits={"test": texts.splits["test"].select_queries(seen)},
+    )
+    embed(own_store, only)
+    with pytest.raises(FitError, match="every judged query took part in fitting"):
+        _evaluated(own_store, folder)
 
 
 def test_the_curve_of_several_collections_is_shown_for_each(store, tmp_path) -> None:

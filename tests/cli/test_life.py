@@ -1,0 +1,56 @@
+"""A collection that lives on after an adapter was fitted: documents and judgements come and go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from command_case import done, embedded_in, evaluated, fitted, run
+
+from era_cache.cli import evaluate, search
+
+
+def _grow(case: Path, *, documents: int = 3, queries: int = 0) -> None:
+    """Documents ``new0``…, and queries that find the last documents by words of their own."""
+    folder = case / "beir"
+    corpus = folder / "corpus.jsonl"
+    rows = [{"_id": f"new{i}", "text": f"quite{i} new{i} words{i} here"} for i in range(documents)]
+    corpus.write_text(corpus.read_text() + "".join(json.dumps(row) + "\n" for row in rows))
+    path = folder / "queries.jsonl"
+    asked = [{"_id": f"late{i}", "text": f"where is new{i % 3} of late{i}"} for i in range(queries)]
+    path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in asked))
+    (qrels,) = (folder / "qrels").iterdir()
+    more = "".join(f"late{i} new{i % documents} 1\n" for i in range(queries))
+    qrels.write_text(qrels.read_text() + more)
+
+
+def test_a_grown_corpus_is_searched_whole_and_told(case) -> None:
+    embedded_in(case)
+    fitted(case)
+    _grow(case)
+    assert sum(part["encoded"] for part in embedded_in(case)["parts"]) == 6  # by both models
+    words = [case / "store", case / "a", "--id", "q000", "-k", 123, "--json"]
+    result = done(run(search.main, *words))
+    assert "beir: 123 documents, fitted on 120 (3 documents newer)." in result.stderr
+    for column in json.loads(result.stdout)["candidates"]:
+        found = {hit["document"] for hit in column["hits"]}
+        assert {"new0", "new1", "new2"} <= found
+
+
+def test_later_judgements_measure_an_old_adapter(case) -> None:
+    embedded_in(case)
+    fitted(case)
+    before = evaluated(case, "--out", case / "before")["split"]["test"]
+    _grow(case, queries=8)
+    embedded_in(case)
+    result = done(run(evaluate.main, case / "store", case / "a", "--device", "cpu"))
+    assert "8 queries newer, 8 labels newer); measured on queries that it has not seen" in (
+        result.stdout
+    )
+    assert evaluated(case)["split"]["test"] == before + 8
+    # Against a new fit, on what neither has seen: the two shuffles differ.
+    fitted(case, out="b")
+    found = evaluated(case, "--with", case / "a", adapter="b")
+    assert 0 < found["split"]["test"] < before
+    (note,) = [line for line in found["notes"] if "test queries left out" in line]
+    assert "which another adapter measured here has seen" in note
