@@ -299,7 +299,8 @@ def _render(store_path: Path, out: Path, report: FitReport) -> None:
         )
     for encoder in dict.fromkeys(report.encoders):
         if encoder.spec.template != "{text}":
-            say(f"Prompt of {encoder.spec.label()}: {encoder.spec.template!r}")
+            about = f"{encoder.spec.name} ({encoder.spec.role.value})"
+            say(f"Prompt of {about}: {encoder.spec.template!r}")
     rows = [
         [
             name,

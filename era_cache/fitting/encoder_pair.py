@@ -6,6 +6,7 @@ the only one the store has all rows of.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import Keys, Role
 
-__all__ = ["Encoders", "resolve_encoders"]
+__all__ = ["Encoders", "resolve_encoders", "told_pair"]
 
 
 class Encoders(NamedTuple):
@@ -111,12 +112,23 @@ def _recorded_pair(
     store: Store, collection: Collection, query: str | None, document: str | None
 ) -> Encoders | None:
     """The pair that the collection was last embedded for, among those asked for."""
-    recorded = store.pairs(collection)
-    for sides in recorded:
+    found = []
+    for sides in store.pairs(collection):
         encoders = {side: store.find_encoder(fingerprint) for side, fingerprint in sides.items()}
         chosen = ((encoders["query"], query), (encoders["document"], document))
-        if any(wanted and not (e and _matching([e], wanted)) for e, wanted in chosen):
-            continue
+        if not any(wanted and not (e and _matching([e], wanted)) for e, wanted in chosen):
+            found.append(encoders)
+    named = {
+        tuple(e.spec.fingerprint if e else "" for e in (one["query"], one["document"]))
+        for one in found
+    }
+    if len(named) > 1 and (query or document):
+        listed = "; ".join(_sides_text(one) for one in found)
+        raise StoreError(
+            f"{store.path}: {collection.name} was embedded for several pairs that match: {listed}. "
+            "Name both sides, by the start of a fingerprint where names are equal."
+        )
+    for encoders in found[:1]:
         missing = [side for side, encoder in encoders.items() if encoder is None]
         if missing:
             raise StoreError(
@@ -133,6 +145,35 @@ def _recorded_pair(
             )
         return pair
     return None
+
+
+def told_pair(store: Store, collection: Collection, encoders: Encoders) -> str:
+    """Which pair is used, and which others the collection was embedded for, in words."""
+    used = encoders._asdict()
+    text = _sides_text(used)
+    fingerprints = {side: one.spec.fingerprint for side, one in used.items()}
+    others = [
+        _sides_text({side: store.find_encoder(fingerprint) for side, fingerprint in sides.items()})
+        for sides in store.pairs(collection)
+        if sides != fingerprints
+    ]
+    if others:
+        text += (
+            f"; {collection.name} was also embedded for: {'; '.join(others)} (--query-encoder and "
+            "--doc-encoder choose)"
+        )
+    return text
+
+
+def _sides_text(sides: Mapping[Any, StoredEncoder | None]) -> str:
+    shown = {"queries": sides["query"], "documents": sides["document"]}
+    small = sides["small_query"]
+    if small is not None and small.spec.prompt() and small is not sides["query"]:
+        shown["small queries"] = small
+    return ", ".join(
+        f"{what} by {'nothing stored' if one is None else one.spec.label()}"
+        for what, one in shown.items()
+    )
 
 
 def _matching(encoders: list[StoredEncoder], wanted: str | None) -> list[StoredEncoder]:
@@ -190,9 +231,7 @@ def _unclear(
     store: Store, collection: Collection, pairs: list[Encoders], coverage: _Coverage
 ) -> str:
     if pairs:
-        listed = "; ".join(
-            f"queries {p.query.spec.label()} -> documents {p.document.spec.label()}" for p in pairs
-        )
+        listed = "; ".join(_sides_text(pair._asdict()) for pair in pairs)
         return (
             f"{store.path}: several encoder pairs are complete for {collection.name}: {listed}. "
             "Choose with --query-encoder and --doc-encoder (a name or the start of a fingerprint)."

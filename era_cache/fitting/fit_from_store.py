@@ -38,7 +38,7 @@ from era_cache.fitting.alignment.quality import compare_alignments
 from era_cache.fitting.alignment.self_retrieval import SelfRetrieval
 from era_cache.fitting.candidates import UNTRAINED
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.encoder_pair import Encoders
+from era_cache.fitting.encoder_pair import Encoders, told_pair
 from era_cache.fitting.model_card import model_card
 from era_cache.fitting.recipes import FitResult, fit_candidates, fit_paper, parts_of
 from era_cache.fitting.replaced import check_target
@@ -144,6 +144,8 @@ def fit_to_folder(
     inputs = _read(
         store, [collections] if isinstance(collections, str) else collections, plan, reading
     )
+    if progress is not None:
+        progress(told_pair(store, inputs.sources[0].collection, inputs.encoders))
     config = _config(inputs, plan.recipe)
     ready, finished = _ready(inputs, folder, config, plan) if resume else ({}, False)
     if not finished:

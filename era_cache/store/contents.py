@@ -43,6 +43,7 @@ class EncoderRow(NamedTuple):
     rows: int
     segments: int
     bytes: int
+    prompt: str
 
 
 class CollectionRow(NamedTuple):
@@ -70,6 +71,7 @@ class CoverageRow(NamedTuple):
     fingerprint: str
     stored: int
     of: int
+    prompt: str = ""
 
 
 def list_encoders(store: Store) -> list[EncoderRow]:
@@ -80,7 +82,7 @@ def list_encoders(store: Store) -> list[EncoderRow]:
         count = sum(segment.rows for segment in segments)
         size = sum(segment.path.stat().st_size for segment in segments)
         names = spec.name, spec.role.value, spec.fingerprint[:12]
-        rows.append(EncoderRow(*names, spec.dim, count, len(segments), size))
+        rows.append(EncoderRow(*names, spec.dim, count, len(segments), size, spec.prompt()))
     return rows
 
 
@@ -113,7 +115,7 @@ def coverage(store: Store, name: str | None = None) -> list[CoverageRow]:
             keys = collection.keys_of(spec.role)
             have = int(np.count_nonzero(index.positions(keys) >= 0))
             about = spec.name, spec.role.value, spec.fingerprint[:12]
-            rows.append(CoverageRow(label, *about, have, len(keys)))
+            rows.append(CoverageRow(label, *about, have, len(keys), spec.prompt()))
         rows += _lists(store, collection, label)
     return rows
 

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 _STATED_LIMIT = 1 << 16
+_LONG = 60
+"""Characters of a prompt that messages show."""
 _PLACEHOLDER = re.compile(r"\{(text|instruction)\}")
 
 
@@ -82,8 +84,16 @@ class StoredSpec(Record, frozen=True):
             raise ValueError(f"{self.name[:40]!r} is no name of 1 to 200 printable characters")
 
     def label(self) -> str:
-        """Name and short fingerprint, for messages."""
-        return f"{self.name} ({self.role.value}, fingerprint {self.fingerprint[:12]})"
+        """Name, short fingerprint and prompt, for messages."""
+        about = f"{self.role.value}, fingerprint {self.fingerprint[:12]}"
+        return f"{self.name} ({about}{self.prompt(', prompt ')})"
+
+    def prompt(self, before: str = "") -> str:
+        """The prompt in quotes, cut to a line, after some words; empty where texts are as given."""
+        if self.template == "{text}":
+            return ""
+        shown = self.template if len(self.template) <= _LONG else f"{self.template[:_LONG]}…"
+        return f"{before}{shown!r}"
 
 
 def write_encoder_record(folder: Path, spec: EncoderSpec, role: Role, dim: int) -> None:

@@ -11,7 +11,7 @@ from planted import embed, embedded, planted_texts
 
 from era_cache.collection.records import Collection, TextCollection
 from era_cache.errors import FormatError, StoreError
-from era_cache.fitting.encoder_pair import resolve_encoders
+from era_cache.fitting.encoder_pair import resolve_encoders, told_pair
 from era_cache.store.store import Store
 from era_cache.types import Role
 
@@ -79,6 +79,23 @@ def test_of_several_pairs_the_last_one_embedded_counts(store, collection, texts)
     embed(store, texts, small=prompted)
     found = resolve_encoders(store, collection)
     assert found.small_query.spec.template == "query: {text}"
+
+
+def test_what_is_used_and_what_else_there_is_can_be_told(store, collection, texts) -> None:
+    first = told_pair(store, collection, resolve_encoders(store, collection))
+    assert "also embedded" not in first
+    prompted = HashEncoder(24, "large", template="Find: {text}")
+    embed(store, texts, large=prompted)
+    told = told_pair(store, collection, resolve_encoders(store, collection))
+    used, others = told.split("; planted was also embedded for: ")
+    assert "prompt 'Find: {text}'" in used
+    assert first in others
+    # One model, two prompts: a name does not choose between them, and is not taken to.
+    with pytest.raises(StoreError, match=r"several pairs that match.*prompt 'Find: \{text\}'"):
+        resolve_encoders(store, collection, query="hash-24")
+    fingerprint = prompted.spec.fingerprint(Role.QUERY)
+    found = resolve_encoders(store, collection, query=fingerprint[:12])
+    assert found.query.spec.template == "Find: {text}"
 
 
 def test_of_several_pairs_that_nobody_recorded_none_is_guessed(store, collection, texts) -> None:

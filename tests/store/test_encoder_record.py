@@ -75,7 +75,8 @@ def test_an_encoder_file_comes_back(record):
     )
     assert stored.fingerprint == HashEncoder(4, template="q {text}").spec.fingerprint(Role.QUERY)
     assert stored.identity == value["identity"]
-    assert stored.label() == f"hash-4 (query, fingerprint {stored.fingerprint[:12]})"
+    about = f"query, fingerprint {stored.fingerprint[:12]}"
+    assert stored.label() == f"hash-4 ({about}, prompt 'q {{text}}')"
 
 
 @pytest.mark.parametrize(
