@@ -208,7 +208,6 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             "by queries that are test queries now, which can flatter figures a little. "
             "--align-sample random chooses without any query."
         )
-    _mention_bad_rows(stored, reports)
     if as_json:
         echo_json(
             {
@@ -219,8 +218,9 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
                 "parts": [report._asdict() for report in reports],
             }
         )
-        return
-    _render(store_path, stored, reports)
+    else:
+        _render(store_path, stored, reports)
+    _mention_left_out(stored, texts, reports)
 
 
 def _check_bm25(options: dict[str, Any]) -> None:
@@ -233,11 +233,19 @@ def _check_bm25(options: dict[str, Any]) -> None:
         check_bm25(options["bm25_language"] or _LANGUAGE)
 
 
-def _mention_bad_rows(stored: Collection, reports: list[EncodedRows]) -> None:
+def _mention_left_out(
+    stored: Collection, texts: TextCollection, reports: list[EncodedRows]
+) -> None:
+    """Last, where it is seen: what is not in the store although it was given."""
+    for message in texts.dropped.messages() if texts.dropped.bad_rows else ():
+        note(f"Left out of {stored.name}: {message}.")
     for report in reports:
         if report.bad:
             named = "; ".join(report.bad[:_NAMED]) + ("; …" if len(report.bad) > _NAMED else "")
-            note(f"{stored.name}: {len(report.bad)} texts left out (--skip-bad-rows): {named}.")
+            note(
+                f"Left out of {stored.name}: {len(report.bad):,} {report.what} that "
+                f"{report.encoder} cannot encode (--skip-bad-rows): {named}."
+            )
 
 
 def _mention_no_judgements(texts: TextCollection) -> None:

@@ -35,6 +35,12 @@ how_to_read = all_of(
     click.option(
         "--skip-bad-rows", is_flag=True, help="Leave out and count rows that would be errors."
     ),
+    click.option(
+        "--skip-lost-judgements",
+        is_flag=True,
+        help="Leave out and count judgements of documents and queries that are not there, such as "
+        "deleted ones.",
+    ),
 )
 """Options that say in which form a collection is, and what a document is."""
 
@@ -115,6 +121,7 @@ def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
             document_template=options["document_text"],
             all_queries=options["all_queries"],
             skip_bad_rows=options["skip_bad_rows"],
+            skip_lost_judgements=options["skip_lost_judgements"],
         )
     for message in texts.dropped.messages():
         note(f"{texts.name}: {message}.")

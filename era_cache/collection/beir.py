@@ -36,6 +36,7 @@ def read_beir(
     document_template: str = "{title} {text}",
     all_queries: bool = False,
     skip_bad_rows: bool = False,
+    skip_lost_judgements: bool = False,
 ) -> TextCollection:
     """Read a collection in BEIR layout.
 
@@ -46,6 +47,7 @@ def read_beir(
         document_template: how title and text become a document; an empty title adds nothing.
         all_queries: keep queries that no judgement names; where nothing is judged, all are kept.
         skip_bad_rows: leave out and count rows that would otherwise be errors.
+        skip_lost_judgements: of these only judgements of documents or queries that are not there.
 
     Raises:
         InputError: a file or row is wrong; the message names file and line.
@@ -54,7 +56,7 @@ def read_beir(
     corpus, queries = _files(folder)
     meta = _read_meta(folder)
     name = safe_name(name or str(meta.get("name") or folder.resolve().name))
-    problems = Problems(skip_bad_rows)
+    problems = Problems(skip_bad_rows, lost=skip_lost_judgements)
     doc_rows: dict[str, int] = {}
     query_rows: dict[str, int] = {}
     doc_texts: list[str] = []
@@ -83,7 +85,13 @@ def read_beir(
         query_texts=[query_texts[row] for row in kept],
         instructions=[instructions[row] for row in kept],
         splits={split: part.select_queries(kept) for split, part in qrels.items()},
-        dropped=Dropped(len(empty), len(judged) - len(kept), repeated, problems.count),
+        dropped=Dropped(
+            len(empty),
+            len(judged) - len(kept),
+            repeated,
+            problems.count,
+            tuple(problems.kinds.items()),
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from era_cache.collection.lines import Line, Problems, lines_of
+from era_cache.collection.lines import Line, LostError, Problems, lines_of
 from era_cache.disk.files import is_companion
 from era_cache.errors import InputError
 
@@ -223,6 +223,9 @@ def _check_known(line: Line, found: Judgement, known: Known) -> None:
     )
     for what, record_id, rows, place in places:
         if record_id not in rows:
-            raise line.wrong(
-                f"{what} '{record_id}' is not in {place}. --skip-bad-rows leaves such rows out."
+            raise LostError(
+                line.path,
+                line.number,
+                f"{what} '{record_id}' is not in {place}. --skip-lost-judgements leaves judgements "
+                f"of what is not there out, --skip-bad-rows all that is wrong.",
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,13 @@ from typing import Any, NamedTuple
 from era_cache.collection.text_files import read_blocks, whole_lines
 from era_cache.errors import InputError
 
-__all__ = ["Line", "Problems", "lines_of"]
+__all__ = ["Line", "LostError", "Problems", "lines_of"]
 
 _NOT_IN_IDS = frozenset("\t\n\v\f\r\0")
 """An id with one of these could stand in no file of columns or lines."""
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_DETAILS = re.compile(r"[:;.,(] |\.\Z| \(")
+"""Where a message goes from what is wrong to what is there."""
 
 
 class Line(NamedTuple):
@@ -29,7 +33,7 @@ class Line(NamedTuple):
 
     def wrong(self, what: str) -> InputError:
         """An error that names the place."""
-        return InputError(f"{self.path} line {self.number}: {what}")
+        return BadLineError(self.path, self.number, what)
 
     def decoded(self) -> str:
         """The line as text, without its end."""
@@ -96,19 +100,43 @@ class Line(NamedTuple):
         return record_id
 
 
-class Problems:
-    """Raises the first bad row, or counts it where the user asked to skip them."""
+class BadLineError(InputError):
+    """A line that cannot be used; ``kind`` is the same for all that fail alike in one file."""
 
-    def __init__(self, skip: bool) -> None:
-        self.skip = skip
-        self.count = 0
+    def __init__(self, path: Path, number: int, what: str) -> None:
+        super().__init__(f"{path} line {number}: {what}")
+        general = _QUOTED.sub("…", what)
+        self.kind = f"{path.name}: {_DETAILS.split(general, maxsplit=1)[0]}"
+
+
+class LostError(BadLineError):
+    """A judgement of what is not there, perhaps not any more."""
+
+
+class Problems:
+    """Raises the first bad row, or counts it where the user asked to skip such rows.
+
+    Args:
+        skip: any that are bad.
+        lost: judgements of documents or queries that are not there.
+    """
+
+    def __init__(self, skip: bool, *, lost: bool = False) -> None:
+        self._skipped = (InputError,) if skip else (LostError,) if lost else ()
+        self.kinds: dict[str, int] = {}
+
+    @property
+    def count(self) -> int:
+        """Rows that were skipped."""
+        return sum(self.kinds.values())
 
     def __enter__(self) -> Problems:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> bool:
-        if self.skip and isinstance(error, InputError):
-            self.count += 1
+        if isinstance(error, self._skipped):
+            what = error.kind if isinstance(error, BadLineError) else "others"
+            self.kinds[what] = self.kinds.get(what, 0) + 1
             return True
         return False
 

@@ -78,7 +78,11 @@ def read_plain_texts(
         query_texts=queries,
         instructions=instructions,
         splits={},
-        dropped=Dropped(empty_documents=len(empty), bad_rows=problems.count),
+        dropped=Dropped(
+            empty_documents=len(empty),
+            bad_rows=problems.count,
+            kinds=tuple(problems.kinds.items()),
+        ),
     )
 
 

@@ -33,6 +33,7 @@ class Reader(Protocol):
         document_template: str,
         all_queries: bool,
         skip_bad_rows: bool,
+        skip_lost_judgements: bool,
     ) -> TextCollection:
         """Read it.
 
@@ -42,6 +43,7 @@ class Reader(Protocol):
             document_template: how ``{title}`` and ``{text}`` become a document.
             all_queries: keep queries that no judgement names.
             skip_bad_rows: leave out and count rows that would otherwise be errors.
+            skip_lost_judgements: of these only judgements of what is not there.
 
         Raises:
             InputError: something is wrong with it; the message names file and line.

@@ -23,6 +23,8 @@ class Dropped(NamedTuple):
     unjudged_queries: int = 0
     repeated_judgements: int = 0
     bad_rows: int = 0
+    kinds: tuple[tuple[str, int], ...] = ()
+    """What was wrong with the bad rows, and with how many."""
 
     def messages(self) -> list[str]:
         """One line for each reason that occurred."""
@@ -30,9 +32,13 @@ class Dropped(NamedTuple):
             (self.empty_documents, "documents without any text left out, with their judgements"),
             (self.unjudged_queries, "queries without a judgement left out (--all-queries keeps)"),
             (self.repeated_judgements, "repeated judgements counted once"),
-            (self.bad_rows, "bad rows skipped (--skip-bad-rows)"),
+            (self.bad_rows, f"bad rows skipped{self._listed()}"),
         )
-        return [f"{count} {text}" for count, text in lines if count]
+        return [f"{count:,} {text}" for count, text in lines if count]
+
+    def _listed(self) -> str:
+        shown = [f"{kind} ({count:,})" for kind, count in self.kinds]
+        return f": {'; '.join(shown)}" if shown else ""
 
 
 class RoleTexts(NamedTuple):

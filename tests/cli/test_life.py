@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from command_case import done, embedded_in, evaluated, fitted, run
+from command_case import MODELS, done, embedded_in, evaluated, fitted, run
 
-from era_cache.cli import evaluate, search
+from era_cache.cli import embed, evaluate, search
 
 
 def _grow(case: Path, *, documents: int = 3, queries: int = 0) -> None:
@@ -54,3 +54,23 @@ def test_later_judgements_measure_an_old_adapter(case) -> None:
     assert 0 < found["split"]["test"] < before
     (note,) = [line for line in found["notes"] if "test queries left out" in line]
     assert "which another adapter measured here has seen" in note
+
+
+def test_a_deleted_document_takes_its_judgements_along_where_asked(case) -> None:
+    embedded_in(case)
+    fitted(case)
+    corpus = case / "beir" / "corpus.jsonl"
+    rows = corpus.read_text().splitlines(keepends=True)
+    corpus.write_text("".join(rows[3:]))
+    words = [case / "beir", *MODELS, "--store", case / "store"]
+    refused = run(embed.main, *words)
+    assert refused.exit_code == 1
+    assert "document 'd000' is not in corpus.jsonl" in refused.stderr
+    assert "--skip-lost-judgements" in refused.stderr
+    result = done(run(embed.main, *words, "--skip-lost-judgements"))
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Left out of beir: ")
+    assert "bad rows skipped: test.tsv: document … is not in corpus.jsonl (" in last
+    assert "Nothing to encode" in result.stdout
+    shown = run(search.main, case / "store", case / "a", "--id", "q010").stderr
+    assert "beir: 117 documents, fitted on 120 (3 documents gone, " in shown

@@ -423,7 +423,38 @@ def test_skipping_leaves_out_and_counts_every_kind_of_bad_row(tmp_path):
     qrels = QRELS + "q9 d1 1\nq1 d9 1\nq1 d1 5\nq1\nq1 d2 many\n"
     folder = beir(tmp_path, corpus=corpus, queries=queries, qrels=qrels)
     texts = read_beir(folder, skip_bad_rows=True)
-    assert texts.dropped == Dropped(bad_rows=4 + 2 + 5)
+    assert texts.dropped._replace(kinds=()) == Dropped(bad_rows=4 + 2 + 5)
+    assert dict(texts.dropped.kinds) == {
+        "corpus.jsonl: not valid JSON": 1,
+        "corpus.jsonl: a JSON list": 1,
+        "corpus.jsonl: id … occurs a second time": 1,
+        "corpus.jsonl: field … must be text": 1,
+        "queries.jsonl: query … has no text": 1,
+        "queries.jsonl: not valid JSON": 1,
+        "test.tsv: query … is not in queries.jsonl": 1,
+        "test.tsv: document … is not in corpus.jsonl": 1,
+        "test.tsv: … and … were judged 1 before and 5 here": 1,
+        "test.tsv: 1 columns": 1,
+        "test.tsv: score … is not a whole number up to 1,000,000": 1,
+    }
+    (message,) = texts.dropped.messages()
+    assert message.startswith("11 bad rows skipped: corpus.jsonl: not valid JSON (1); ")
+
+
+def test_judgements_of_what_is_gone_are_left_out_where_asked(tmp_path):
+    lost = beir(tmp_path / "a", qrels=QRELS + "q9 d1 1\nq1 gone 1\nq1 gone2 1\n")
+    with pytest.raises(InputError, match=r"test.tsv line 5: query 'q9'.*--skip-lost-judgements"):
+        read_beir(lost)
+    texts = read_beir(lost, skip_lost_judgements=True)
+    assert triples(texts) == [("q1", "d1", 1), ("q2", "d2", 2), ("q2", "d3", 0)]
+    assert dict(texts.dropped.kinds) == {
+        "test.tsv: query … is not in queries.jsonl": 1,
+        "test.tsv: document … is not in corpus.jsonl": 2,
+    }
+    # Anything else that is wrong stays an error.
+    worse = beir(tmp_path / "b", qrels=QRELS + "q9 d1 1\nq1 d2 many\n")
+    with pytest.raises(InputError, match="score 'many'"):
+        read_beir(worse, skip_lost_judgements=True)
     assert texts.doc_texts == ["One first text", "second text", "third text"]
     assert texts.query_ids == ["q1", "q2"]
     assert triples(texts) == [("q1", "d1", 1), ("q2", "d2", 2), ("q2", "d3", 0)]

@@ -25,7 +25,7 @@ from era_cache.store.encoder_record import EncoderSpec
 from era_cache.types import Qrels, Role
 
 
-def read_notebook(path, /, *, name, document_template, all_queries, skip_bad_rows):
+def read_notebook(path, /, *, name, document_template, all_queries, **skipped):
     book = json.loads(path.read_text())
     documents, queries = list(book["notes"]), list(book["questions"])
     rows = [(queries.index(q), documents.index(d), 1) for q, d in book["answers"]]
