@@ -11,14 +11,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from era_cache.api import RetrievalAdapter, fit
     from era_cache.fitting.adapter_folder import load_adapter
+    from era_cache.serve.query_encoder import QueryEncoder
+    from era_cache.serve.searcher import Searcher
     from era_cache.store.store import Store
 
 __version__ = "0.1.0"
 
-__all__ = ["RetrievalAdapter", "Store", "__version__", "fit", "load_adapter"]
+__all__ = [
+    "QueryEncoder",
+    "RetrievalAdapter",
+    "Searcher",
+    "Store",
+    "__version__",
+    "fit",
+    "load_adapter",
+]
 
 _HOME = {
+    "QueryEncoder": "serve.query_encoder",
     "RetrievalAdapter": "api",
+    "Searcher": "serve.searcher",
     "Store": "store.store",
     "fit": "api",
     "load_adapter": "fitting.adapter_folder",

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from msgspec import structs
 
-from era_cache.config import FitConfig
+from era_cache.config import FitConfig, FitOptions
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.score import DEPTH
 from era_cache.fitting.adapter import Adapter, unit
@@ -46,8 +46,9 @@ from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.settings import checked
 from era_cache.fitting.tensors import resolve_device
+from era_cache.rank.answers import Answers
 from era_cache.rank.fuse import FirstStage, fused_rankings
-from era_cache.rank.measures import Ranking, evaluate, mean, parse_measure
+from era_cache.rank.measures import evaluate, mean, parse_measure
 from era_cache.rank.search import search
 from era_cache.types import Array, IntArray
 
@@ -56,24 +57,9 @@ if TYPE_CHECKING:
 
     Vectors = Array | torch.Tensor
 
-__all__ = ["FirstStage", "FitOptions", "LabelsById", "RetrievalAdapter", "fit"]
+__all__ = ["Answers", "FirstStage", "FitOptions", "LabelsById", "RetrievalAdapter", "fit"]
 
 _V = TypeVar("_V", Array, "torch.Tensor")
-
-
-@dataclasses.dataclass(frozen=True)
-class FitOptions:
-    """How to fit: the recipe, the candidate that ships, and where.
-
-    ``candidate`` is ``auto``, or a name from ``candidates.CANDIDATES`` that ships whatever labels
-    say; ``device`` a torch device name, None for the best at hand; ``progress`` is told in words
-    what is being fitted.
-    """
-
-    config: FitConfig = dataclasses.field(default_factory=FitConfig)
-    candidate: str = "auto"
-    device: str | None = None
-    progress: Callable[[str], None] | None = None
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -93,6 +79,8 @@ class RetrievalAdapter:
     metrics: Metrics
     config: FitConfig | None = None
     result: FitResult | None = None
+    doc_ids: Sequence[Hashable] | None = None
+    """Of the corpus that was fitted on, where labels came with them."""
 
     @property
     def adapter(self) -> Adapter:
@@ -159,7 +147,8 @@ class RetrievalAdapter:
         small_queries: Vectors | None = None,
         *,
         first_stage: FirstStage | None = None,
-    ) -> Ranking:
+        doc_ids: Sequence[Hashable] | None = None,
+    ) -> Answers:
         """Find the k best documents of each query; of equal ones the lower row first.
 
         By cosine, or by cosine and the scores of ``first_stage`` where the chosen candidate is
@@ -171,9 +160,11 @@ class RetrievalAdapter:
             k: documents for each query.
             small_queries: as for ``transform``.
             first_stage: what that system found for these queries.
+            doc_ids: of the corpus; None takes those that came with the labels, as long as there is
+                one for each document.
 
         Returns:
-            (n, k) document rows and scores, best first.
+            (n, k) document rows and scores, best first, and ids where they are known.
 
         Raises:
             InputError: vectors cannot be used, k is below 1, or the first stage is missing.
@@ -184,15 +175,19 @@ class RetrievalAdapter:
         corpus = unit(rows_of(corpus_vectors, "corpus_vectors", mapped.device))
         has_width(corpus, "corpus_vectors", mapped.shape[1], "the adapter")
         fusion = self.adapter.fusion
+        if doc_ids is None and self.doc_ids is not None and len(self.doc_ids) == len(corpus):
+            doc_ids = self.doc_ids
+        if doc_ids is not None and len(doc_ids) != len(corpus):
+            raise InputError(f"{len(doc_ids)} doc_ids for {len(corpus)} documents.")
         if fusion is None:
-            return search(mapped, corpus, k)
+            return Answers.of(search(mapped, corpus, k), doc_ids)
         if first_stage is None or first_stage.name != fusion.run:
             raise InputError(
                 f"The chosen candidate, {self.chosen}, is joined with {fusion.run}: pass its lists "
                 f"as first_stage, or map by adapters['{unfused_name(self.chosen)}'] alone."
             )
         first = checked_first_stage(first_stage, len(mapped), len(corpus), mapped.device)
-        return fused_rankings(mapped, corpus, first, [fusion.weight], k)[0]
+        return Answers.of(fused_rankings(mapped, corpus, first, [fusion.weight], k)[0], doc_ids)
 
     def evaluate(
         self,
@@ -290,7 +285,7 @@ def fit(
     align_small: Vectors | None = None,
     first_stage: FirstStage | None = None,
     validation: float | Sequence[int] | IntArray | None = None,
-    options: FitOptions = FitOptions(),
+    options: FitOptions = FitOptions(),  # noqa: B008
 ) -> RetrievalAdapter:
     """Fit every candidate that the vectors allow, and choose one by held-out labels.
 
@@ -337,7 +332,7 @@ def fit(
         raise InputError("validation needs qrels: without labels nothing is judged.")
     else:
         data = vectors.without_labels()
-    result = fit_candidates(data, recipe, candidate=candidate, progress=options.progress)
+    result = fit_candidates(data, recipe, candidate=candidate, progress=options.tell)
     reason = result.choice.reason
     if candidate != "auto":
         reason = f"asked for by candidate='{candidate}'"
@@ -352,4 +347,5 @@ def fit(
         metrics=result.metrics(),
         config=recipe,
         result=result,
+        doc_ids=qrels.doc_ids if isinstance(qrels, LabelsById) else None,
     )

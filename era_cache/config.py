@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from era_cache.errors import InputError
 
-__all__ = ["EmbedConfig", "FitConfig", "PaperConfig", "SplitConfig"]
+__all__ = ["EmbedConfig", "FitConfig", "FitOptions", "PaperConfig", "SplitConfig"]
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,32 @@ class FitConfig:
     """Scores held at a time."""
     stack_bytes: int = 1 << 30
     """Memory of adapters that are trained together, roughly; more are trained one after another."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to fit: the recipe, the candidate that ships, and where.
+
+    ``candidate`` is ``auto``, or a name from ``fitting.candidates`` that ships whatever labels
+    say; ``device`` a torch device name, None for the best at hand; ``progress`` is told in words
+    what is being fitted; True prints it on stderr.
+    """
+
+    config: FitConfig = field(default_factory=FitConfig)
+    candidate: str = "auto"
+    device: str | None = None
+    progress: Callable[[str], None] | bool | None = None
+
+    @property
+    def tell(self) -> Callable[[str], None] | None:
+        """Whom to tell; None for nobody."""
+        if isinstance(self.progress, bool):
+            return _on_stderr if self.progress else None
+        return self.progress
+
+
+def _on_stderr(text: str) -> None:
+    sys.stderr.write(f"fitting {text} …\n")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,16 @@ from planted import planted_texts
 
 from era_cache.cli import embed, evaluate, fit
 
-__all__ = ["MODELS", "case", "done", "embedded_in", "evaluated", "fitted", "run"]
+__all__ = [
+    "MODELS",
+    "built_real",
+    "case",
+    "done",
+    "embedded_in",
+    "evaluated",
+    "fitted",
+    "run",
+]
 
 MODELS = ("--query-model", "L", "--doc-model", "S")
 
@@ -61,3 +70,16 @@ def evaluated(case: Path, *options: object, adapter: str = "a") -> dict[str, Any
     words = [case / "store", case / adapter, "--json", "--device", "cpu", *options]
     found: dict[str, Any] = json.loads(done(run(evaluate.main, *words)).stdout)
     return found
+
+
+@pytest.fixture(scope="session")
+def built_real(toy, models, tmp_path_factory) -> Path:
+    """A folder with ``stores/toy``, made by the demo's real encoders, and ``adapters/toy``."""
+    folder: Path = tmp_path_factory.mktemp("real")
+    store = folder / "stores" / "toy"
+    pair = ["--query-model", models["large"], "--doc-model", models["small"]]
+    prompt = ["--large-query-template", "Answer: {text}"]
+    done(run(embed.main, toy, "--store", store, *pair, *prompt, "--bm25"))
+    words = ["--out", folder / "adapters" / "toy", "--labels", "40", "--set", "iterations=2"]
+    done(run(fit.main, store, "toy", *words, "--candidate", "era-dual"))
+    return folder

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from browser import chromium, watch
 from click.testing import CliRunner
-from command_case import case
+from command_case import built_real, case
 from demo_models import build_large, build_small, demo_models_dir
 from hash_encoder import HashEncoder
 from hypothesis import settings
@@ -23,7 +23,7 @@ from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.store.store import Store
 
-__all__ = ["case", "chromium", "watch"]  # fixtures of other files, for every test
+__all__ = ["built_real", "case", "chromium", "watch"]  # fixtures of other files, for every test
 
 # The same examples on each run, and no failure because a machine is busy.
 settings.register_profile("era", deadline=None, derandomize=True)

@@ -139,10 +139,10 @@ def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup
     from era_cache.serve.models import load_models
 
     models = load_models(
-        source.encoders,
-        query_model=options["query_model"],
-        doc_model=options["doc_model"],
+        source.encoders.models(),
+        {"large": options["query_model"], "small": options["doc_model"]},
         device=options["device"],
+        look="nowhere" if options["query_id"] is not None else "folders",
     )
     texts = _texts(source, options) if options["texts"] is not None else None
     lookup = Lookup(

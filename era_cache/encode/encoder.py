@@ -18,6 +18,7 @@ from era_cache.store.encoder_record import EncoderSpec, StoredSpec
 from era_cache.types import FloatArray, Role
 
 __all__ = [
+    "DEFAULT_KIND",
     "KINDS",
     "Encoder",
     "EncoderKind",

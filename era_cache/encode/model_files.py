@@ -52,7 +52,7 @@ def locate_model(model: str, revision: str | None) -> tuple[Path, dict[str, Any]
         if folder.is_dir():
             if revision:
                 raise EncoderError(f"{model}: a folder has no revision '{revision}'; leave it out.")
-            return folder, {"model": folder.name}
+            return folder, {"model": folder.name, "folder": str(folder.resolve())}
         if folder.exists():
             raise EncoderError(f"{model}: this is a file; a model is a folder or a hub name.")
     if model.startswith((".", "/", "~")) or model.count("/") > 1:

@@ -7,16 +7,18 @@ space.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from era_cache.errors import FingerprintError, InputError
 from era_cache.fitting.rows import rows_of, same_count
+from era_cache.types import Array
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["VIEWS", "Adapter", "Fusion", "Hidden", "References", "unit"]
 
+_V = TypeVar("_V", Array, "torch.Tensor")
 VIEWS = ("large", "small")
 _BLOCK_ELEMENTS = 1 << 22
 """Similarities to references held at a time: 16 MiB."""
@@ -159,15 +161,16 @@ class Adapter(NamedTuple):
         tensors += [t for r in self.references for t in (r.keys, r.values)]
         return sum(t.numel() for t in tensors)
 
-    def apply(self, queries: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def apply(self, queries: Mapping[str, _V]) -> _V:
         """Map queries.
 
         Args:
-            queries: view name to (n, d_view) of any float dtype on any device; rows are scaled to
-                unit length here.
+            queries: view name to (n, d_view), arrays or tensors of any float dtype on any device;
+                rows are scaled to unit length here.
 
         Returns:
-            (n, d_out) float32, unit rows, on the adapter's device.
+            (n, d_out) float32, unit rows: a tensor on the adapter's device, or an array where
+            arrays were given.
 
         Raises:
             InputError: rows cannot be used, or the adapter maps one to no direction.
@@ -187,7 +190,9 @@ class Adapter(NamedTuple):
                 f"The adapter maps {len(lost)} of {len(mapped)} queries to no direction, row "
                 f"{int(lost[0])} first; they could find nothing. Fit it again."
             )
-        return mapped
+        tensors = all(hasattr(vectors, "requires_grad") for vectors in queries.values())
+        found: Any = mapped if tensors else mapped.cpu().numpy()
+        return cast("_V", found)
 
     def mapped(self, queries: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Map queries that are known to be sound, as ``apply`` does.

@@ -23,6 +23,7 @@ __all__ = [
     "FittedOn",
     "FusionRecord",
     "Metrics",
+    "ModelRecord",
     "NamedCollection",
     "NamedEncoder",
     "Parts",
@@ -95,6 +96,13 @@ class NamedEncoder(_Part, frozen=True, kw_only=True):
     dim: Count = 0
 
 
+class ModelRecord(_Part, frozen=True, kw_only=True):
+    """What opens the model of a view of queries again: its identity, and where it came from."""
+
+    identity: dict[str, Any]
+    source: dict[str, Any] = {}
+
+
 class Parts(_Part, frozen=True, kw_only=True):
     """Numbers of queries; arrays have no test queries."""
 
@@ -132,7 +140,8 @@ class FittedOn(_Part, frozen=True, kw_only=True):
 class AdapterConfig(_Part, frozen=True, kw_only=True):
     """``config.json``. What was fitted on arrays has no split, and ``encoders`` is empty.
 
-    ``first_stage`` says what made the lists that candidates are joined with, by name.
+    ``models`` are those of the views of queries, ``first_stage`` says what made the lists that
+    candidates are joined with, by name.
     ``collection`` and ``split`` are those of the first of several ``collections``. ``version`` and
     ``candidates`` are written as the adapters need them, whatever they are here.
     """
@@ -145,6 +154,7 @@ class AdapterConfig(_Part, frozen=True, kw_only=True):
     collections: tuple[FittedOn, ...] = ()
     aligned_with: tuple[NamedCollection, ...] = ()
     encoders: dict[str, NamedEncoder] | None = None
+    models: dict[str, ModelRecord] = {}
     dimensions: dict[str, int] | None = None
     queries: Parts | None = None
     alignment_documents: Count | None = None

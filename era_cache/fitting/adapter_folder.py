@@ -162,13 +162,14 @@ def _version_of(entry: CandidateRecord) -> int:
     return 2 if entry.hidden or entry.references else 1
 
 
-def load_config(folder: Path) -> AdapterConfig:
+def load_config(folder: str | Path) -> AdapterConfig:
     """Read an adapter folder's ``config.json``.
 
     Raises:
         FormatError: not an adapter, damaged or newer.
         StoreError: it cannot be read.
     """
+    folder = Path(folder)
     path = folder / "config.json"
     with os_errors("reading", path):
         restore(folder)
@@ -214,7 +215,7 @@ def check_fingerprints(folder: Path, config: AdapterConfig, given: Mapping[str, 
             )
 
 
-def load_adapter(folder: Path, name: str | None = None) -> Adapter:
+def load_adapter(folder: str | Path, name: str | None = None) -> Adapter:
     """Read one candidate of an adapter folder.
 
     Args:
@@ -225,6 +226,7 @@ def load_adapter(folder: Path, name: str | None = None) -> Adapter:
         FormatError: unknown name, damaged, hostile or newer.
         StoreError: it cannot be read.
     """
+    folder = Path(folder)
     config = load_config(folder)
     name = name or config.chosen
     entry = config.candidates.get(name)

@@ -13,6 +13,7 @@ import numpy as np
 
 from era_cache.collection.records import Collection
 from era_cache.errors import FormatError, StoreError
+from era_cache.store.encoder_record import StoredSpec
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.records import mixed_up
 from era_cache.store.store import Store
@@ -42,6 +43,10 @@ class Encoders(NamedTuple):
             }
             for side, encoder in self._asdict().items()
         }
+
+    def models(self) -> dict[str, StoredSpec]:
+        """View of an adapter to the encoder of its queries."""
+        return {"large": self.query.spec, "small": self.small_query.spec}
 
 
 class _Coverage:

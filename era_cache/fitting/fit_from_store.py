@@ -22,6 +22,7 @@ from era_cache.errors import FitError, FormatError, InputError
 from era_cache.fitting.adapter_config import (
     AdapterConfig,
     FittedOn,
+    ModelRecord,
     NamedCollection,
     NamedEncoder,
     Parts,
@@ -257,6 +258,10 @@ def _config(inputs: _Inputs, recipe: FitConfig | PaperConfig) -> AdapterConfig:
         collections=fitted_on if len(fitted_on) > 1 else (),
         aligned_with=tuple(_named(collection) for collection, _ in inputs.further),
         encoders=msgspec.convert(inputs.encoders.record(), dict[str, NamedEncoder]),
+        models={
+            view: ModelRecord(identity=spec.identity, source=spec.source)
+            for view, spec in inputs.encoders.models().items()
+        },
         alignment_documents=sum(map(len, large)) if _reads_documents(recipe) else 0,
         first_stage={k: v for one in inputs.sources for k, v in one.first_stage.items()},
         recipe={"name": name, **dataclasses.asdict(recipe)},

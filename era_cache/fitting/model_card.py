@@ -76,15 +76,16 @@ queries took no part. {said}
 The files hold vectors of alignment documents and of labelled queries (its references): share them
 as you would share those texts' vectors.
 
-Use it:
+Use it, with both models as they were:
 
-    from pathlib import Path
-    from era_cache.fitting.adapter_folder import load_adapter
-    adapter = load_adapter(Path("this folder"))
+    import era_cache
+    vectors = era_cache.QueryEncoder("this folder").encode(["a query"])  # ask the index with these
+
+or with vectors that you made with the encoders and prompts named in `config.json` (those of other
+encoders give wrong results):
+
+    adapter = era_cache.load_adapter("this folder")
     vectors = adapter.apply({{"large": large_queries, "small": small_queries}})
-
-Inputs are float32 tensors (n, d) of the encoders and prompts named in `config.json`. Vectors of
-other encoders give wrong results; compare fingerprints with `check_fingerprints`.
 """
 
 

@@ -17,23 +17,18 @@ from era_cache.collection.keys import row_keys
 from era_cache.collection.splits import Split
 from era_cache.disk.shown import clean
 from era_cache.encode.encoder import Encoder
-from era_cache.errors import FormatError, InputError
-from era_cache.fitting.adapter import unit
-from era_cache.fitting.adapter_folder import load_adapter
+from era_cache.errors import InputError
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.tensors import resolve_device
-from era_cache.rank.fuse import fused_rankings
-from era_cache.rank.search import search
-from era_cache.rank.ties import tie_order
+from era_cache.rank.measures import Ranking
 from era_cache.serve.answer import Answer, Asked, Searched, Spent
 from era_cache.serve.first_stage import QueryScores
-from era_cache.serve.models import check_model, encode_query, missing_models
+from era_cache.serve.models import check_model, encode_queries, missing_models
+from era_cache.serve.ranker import Ranker
 from era_cache.serve.rankings import Rankings
 from era_cache.serve.source import BASELINE, Source, known_candidates
 from era_cache.serve.texts import Texts
-from era_cache.store.key_index import KeyIndex
-from era_cache.store.stored_encoder import StoredEncoder
-from era_cache.types import FloatArray, Keys, Role
+from era_cache.types import FloatArray, Role
 
 if TYPE_CHECKING:
     import torch
@@ -74,28 +69,17 @@ class Lookup:
         device: str | None = None,
         check: bool = True,
     ) -> None:
-        import torch
 
         self.source, self.models, self.texts = source, dict(models or {}), texts
         for view, model in self.models.items():
-            check_model(model, source.encoders, view)
+            check_model(model, source.encoders.models(), view)
         self._cold = list({id(model): model for model in self.models.values()}.values())
         self._device = resolve_device(device)
-        self.adapters = {
-            name: load_adapter(source.folder, name).to(self._device)
-            for name in known_candidates(names, source.candidates)
-        }
-        collection, encoders = source.collection, source.encoders
-        self._sides = {"large": encoders.query, "small": encoders.small_query}
-        self._indexes = {view: side.index(check=check) for view, side in self._sides.items()}
-        document_index = encoders.document.index(check=check)
-        self._corpus = self._unit_rows(encoders.document, collection.doc_keys, document_index)
+        self._ranker = Ranker(source, names, self._device, check=check)
+        self.adapters = self._ranker.adapters
+        collection = source.collection
         self._scores = QueryScores(source, texts, self._device)
-        self._tie_ranks = torch.from_numpy(tie_order(collection.doc_ids)).to(self._device)
         self._row_of = {query_id: row for row, query_id in enumerate(collection.query_ids)}
-        self._document_row_of: dict[str, int] = {}
-        if collection.ignore_identical_ids:
-            self._document_row_of = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
 
     def find(
         self,
@@ -132,13 +116,12 @@ class Lookup:
             key = row_keys(Role.QUERY, [text], [instruction])
         except InputError as error:
             raise InputError("The query is not valid Unicode. Mend or retype it.") from error
-        rows = np.flatnonzero((self.source.collection.query_keys == key).all(axis=1))
-        if len(rows):
-            row = int(rows[0])
+        row = int(self._ranker.query_rows(key)[0])
+        if row >= 0:
             asked = replace(self._stored(row), text=text, instruction=instruction)
-            return self._answer(self._stored_views(row), asked, row, names, depth, None)
+            return self._answer(self._ranker.stored_views(key), asked, row, names, depth, None)
         views = {view for name in names for view in self.adapters[name].views}
-        missing_models(views, self.models, self.source.encoders)
+        missing_models(views, self.models, self.source.encoders.models())
         self.warm_up()
         start = time.perf_counter()
         encoded: dict[int, FloatArray] = {}
@@ -146,8 +129,8 @@ class Lookup:
         for view in sorted(views):
             model = self.models[view]
             if id(model) not in encoded:  # one model may serve both views
-                encoded[id(model)] = encode_query(model, text, instruction)
-            vectors[view] = self._unit(encoded[id(model)])
+                encoded[id(model)] = encode_queries(model, [text], [instruction])
+            vectors[view] = self._ranker.unit(encoded[id(model)])
         encode_ms = 1000 * (time.perf_counter() - start)
         asked = Asked(None, text, instruction, None, None)
         return self._answer(vectors, asked, None, names, depth, encode_ms)
@@ -170,7 +153,8 @@ class Lookup:
                 f"{len(collection.query_ids):,}; the first is "
                 f"'{clean(collection.query_ids[0])[:80]}'."
             )
-        return self._answer(self._stored_views(row), self._stored(row), row, names, depth, None)
+        views = self._ranker.stored_views(self.source.collection.query_keys[row : row + 1])
+        return self._answer(views, self._stored(row), row, names, depth, None)
 
     def random_id(self, generator: np.random.Generator) -> str:
         """A judged query that the adapter has not seen; any judged one where all were seen.
@@ -194,7 +178,7 @@ class Lookup:
             EncoderError: one cannot be loaded.
         """
         while self._cold:
-            encode_query(self._cold[-1], "warm", "")
+            encode_queries(self._cold[-1], ["warm"], [""])
             self._cold.pop()
 
     def _stored(self, row: int) -> Asked:
@@ -209,24 +193,6 @@ class Lookup:
             relevant=int(np.count_nonzero(relevant)),
         )
 
-    def _stored_views(self, row: int) -> dict[str, torch.Tensor]:
-        keys = self.source.collection.query_keys[row : row + 1]
-        return {
-            view: self._unit_rows(side, keys, self._indexes[view])
-            for view, side in self._sides.items()
-        }
-
-    def _unit_rows(self, side: StoredEncoder, keys: Keys, index: KeyIndex) -> torch.Tensor:
-        vectors = side.vectors(keys, index=index)
-        if not vectors.any(axis=1).all():
-            raise FormatError(f"{side.folder}: a stored vector is all zero; damaged.")
-        return self._unit(vectors)
-
-    def _unit(self, vectors: FloatArray) -> torch.Tensor:
-        import torch
-
-        return unit(torch.from_numpy(vectors).to(self._device))
-
     def _answer(
         self,
         views: Mapping[str, torch.Tensor],
@@ -236,7 +202,6 @@ class Lookup:
         depth: int,
         encode_ms: float | None,
     ) -> Answer:
-        import torch
 
         if not 1 <= depth <= MOST_DEPTH:
             raise InputError(f"{depth} documents: expected 1 to {MOST_DEPTH}.")
@@ -245,27 +210,14 @@ class Lookup:
         reach = min(MOST_DEPTH, len(collection.doc_ids))
         first = None
         if any(self.adapters[name].fusion is not None for name in names):
-            scores = self._scores
-            first = scores.typed(asked.text or "") if row is None else scores.stored(row)
-        mapped = torch.cat([self.adapters[name].apply(views) for name in names])
-        # Where queries are documents, none finds itself.
-        itself = -1 if row is None else self._document_row_of.get(collection.query_ids[row], -1)
-        exclude = torch.full((len(names),), itself, device=self._device)
-        ranking = search(mapped, self._corpus, reach, exclude=exclude, tie_ranks=self._tie_ranks)
-        for number, name in enumerate(names):
-            fusion = self.adapters[name].fusion
-            if fusion is None or first is None:
-                continue
-            (joined,) = fused_rankings(
-                mapped[number : number + 1],
-                self._corpus,
-                first,
-                [fusion.weight],
-                reach,
-                exclude=exclude[:1],
-                tie_ranks=self._tie_ranks,
-            )
-            ranking.doc_rows[number], ranking.scores[number] = joined.doc_rows[0], joined.scores[0]
+            place = np.array([-1 if row is None else row])
+            first = self._scores.of(place, [asked.text or ""])
+        own = self._ranker.own_documents(np.array([-1 if row is None else row]))
+        ranked = self._ranker.rank(views, names, reach, itself=own, first=first)
+        ranking = Ranking(
+            np.concatenate([one.doc_rows for one in ranked.values()]),
+            np.concatenate([one.scores for one in ranked.values()]),
+        )
         search_ms = 1000 * (time.perf_counter() - start)
         rankings = Rankings(
             self.source,
@@ -273,7 +225,7 @@ class Lookup:
             names,
             ranking,
             collection.qrels.select_queries(np.array([] if row is None else [row], np.int64)),
-            itself,
+            int(own[0]),
             depth,
         )
         return Answer(

@@ -6,18 +6,16 @@ does not know BM25 is computed here, as era-embed does it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
 from era_cache.encode.bm25 import BM25, Bm25Index
 from era_cache.errors import InputError
-from era_cache.rank.fuse import FirstStage
+from era_cache.rank.fuse import FirstStage, stacked
 from era_cache.serve.source import Source
 from era_cache.serve.texts import Texts
-
-if TYPE_CHECKING:
-    pass
+from era_cache.types import IntArray
 
 __all__ = ["QueryScores"]
 
@@ -36,14 +34,14 @@ class QueryScores:
         self._index: Bm25Index | None = None
         self._rows: list[np.ndarray] = []
 
-    def stored(self, row: int) -> FirstStage:
-        """Of a query of the collection.
+    def stored(self, rows: IntArray) -> FirstStage:
+        """Of queries of the collection.
 
         Raises:
-            InputError: it has no list.
+            InputError: one has no list.
         """
         lists = self._source.lists
-        first = lists.select(np.array([row]), self._device)
+        first = lists.select(rows, self._device)
         if first is None:
             why = lists.problems[-1] if lists.problems else "Run era-embed with --bm25."
             raise InputError(
@@ -51,6 +49,20 @@ class QueryScores:
                 "candidates out (--candidates)."
             )
         return first
+
+    def of(self, rows: IntArray, texts: Sequence[str]) -> FirstStage:
+        """Of several queries: stored ones by their rows, the others (-1) by their texts.
+
+        Raises:
+            InputError: one has no scores and cannot be scored here.
+        """
+        known = np.flatnonzero(rows >= 0)
+        others = np.flatnonzero(rows < 0)
+        parts = [self.stored(rows[known])] if len(known) else []
+        parts += [self.typed(texts[at]) for at in others.tolist()]
+        together = stacked(parts)
+        assert together is not None
+        return together.select(np.argsort(np.concatenate([known, others])))
 
     def typed(self, text: str) -> FirstStage:
         """Of any text.

@@ -1,75 +1,156 @@
 """The two query encoders of an adapter, checked against what it was fitted on.
 
-In: model folders or names, and the store's description of the encoders. Out: encoders whose
-fingerprint is the one recorded, and vectors of single queries. Prompt, precision and lengths are
-taken from the description, so that nobody has to say them a second time.
+In: model folders or names, and the description of the encoders in a store or an adapter. Out:
+encoders whose fingerprint is the one recorded, and vectors of queries. Prompt, precision and
+lengths are taken from the description, so that nobody has to say them a second time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from era_cache.encode.encoder import Encoder, differences, encoder_as_recorded
-from era_cache.errors import EncoderError, FingerprintError, InputError
-from era_cache.fitting.encoder_pair import Encoders
+import numpy as np
+
+from era_cache.encode.encoder import DEFAULT_KIND, Encoder, differences, encoder_as_recorded
+from era_cache.errors import EncoderError, FingerprintError, FormatError, InputError
+from era_cache.fitting.adapter_config import AdapterConfig
 from era_cache.store.encoder_record import StoredSpec, render
 from era_cache.store.precision import check_vectors
 from era_cache.types import FloatArray, Role
 
-__all__ = ["MODEL_OPTIONS", "check_model", "encode_query", "load_models", "missing_models"]
+__all__ = [
+    "MODEL_OPTIONS",
+    "check_model",
+    "encode_queries",
+    "load_models",
+    "missing_models",
+    "specs_of_adapter",
+]
 
 MODEL_OPTIONS = {"large": "--query-model", "small": "--doc-model"}
 """View of an adapter to the option that names its model."""
 
+Specs = Mapping[str, StoredSpec]
+"""View of an adapter to the encoder of its queries."""
+Look = Literal["nowhere", "folders", "anywhere"]
+"""Where models are looked for that nobody named."""
 
-def specs_of(encoders: Encoders) -> dict[str, StoredSpec]:
-    """What the store says of the query encoder of each view."""
-    return {"large": encoders.query.spec, "small": encoders.small_query.spec}
+
+def specs_of_adapter(folder: Path, config: AdapterConfig) -> dict[str, StoredSpec]:
+    """The query encoder of each view, as an adapter folder describes it.
+
+    Raises:
+        FormatError: it does not: it is of an older version, was fitted on arrays, or is damaged.
+    """
+    found = {}
+    for view, side in (("large", "query"), ("small", "small_query")):
+        named, model = (config.encoders or {}).get(side), config.models.get(view)
+        if named is None or model is None:
+            raise FormatError(
+                f"{folder}: does not say which model encodes its {view} queries: it was fitted on "
+                "arrays, or by an older version. Fit again with era-fit, or encode yourself and "
+                "map by RetrievalAdapter.load."
+            )
+        try:
+            found[view] = StoredSpec(
+                name=named.name,
+                role=Role.QUERY,
+                dim=named.dim,
+                fingerprint=named.fingerprint,
+                space=named.space,
+                identity=model.identity,
+                template=named.template,
+                source=model.source,
+            )
+        except ValueError as error:
+            raise FormatError(f"{folder / 'config.json'}: damaged: {error}.") from error
+    return found
+
+
+class _Place(NamedTuple):
+    """Where a model is: as ``open_encoder`` takes it, and the revision of a hub name."""
+
+    model: str
+    revision: str | None = None
+
+
+def _recorded_place(spec: StoredSpec, look: Look) -> _Place | None:
+    """Where the model was when its vectors were made; None where it is not there any more."""
+    source, kind = spec.source, spec.identity.get("kind")
+    folder, model, revision = (source.get(name) for name in ("folder", "model", "revision"))
+    if look == "nowhere":
+        return None
+    if isinstance(folder, str):
+        return _Place(folder) if Path(folder).is_dir() else None
+    if not isinstance(model, str) or look == "folders":
+        return None
+    if kind != DEFAULT_KIND:
+        return _Place(f"{kind}:{model}")
+    return _Place(model, revision) if isinstance(revision, str) else None
 
 
 def load_models(
-    encoders: Encoders, *, query_model: str | None, doc_model: str | None, device: str | None
+    specs: Specs,
+    given: Mapping[str, str | None],
+    *,
+    device: str | None,
+    look: Look = "nowhere",
+    views: Sequence[str] = tuple(MODEL_OPTIONS),
 ) -> dict[str, Encoder]:
-    """Find the models of both views; their weights are read when the first query is encoded.
+    """Find the models of views; their weights are read when the first query is encoded.
 
     Args:
-        encoders: what the adapter was fitted on.
-        query_model: folder or hub name of the large model; None where it is not given.
-        doc_model: the same for the small model.
+        specs: what the adapter was fitted on.
+        given: view to model, a folder or hub name; None where it is not given.
         device: torch device name; None chooses.
+        look: for models that are not given where they were when vectors were made: in folders, as
+            far as they are the same still, or anywhere, hubs included.
+        views: whose models are wanted.
 
     Returns:
-        View to encoder, of the models given. One that serves both views need be given once only.
+        View to encoder, of the models that were found. One that serves both views need be given
+        once only.
 
     Raises:
         FingerprintError: a model is not the one that was recorded.
-        EncoderError: it cannot be found.
+        EncoderError: one cannot be found.
     """
-    specs = specs_of(encoders)
-    given = {"large": query_model, "small": doc_model}
     if specs["large"].space == specs["small"].space:
-        given = {view: model or query_model or doc_model for view, model in given.items()}
+        one = given.get("large") or given.get("small")
+        given = {view: given.get(view) or one for view in MODEL_OPTIONS}
     models: dict[str, Encoder] = {}
-    for view, model in given.items():
-        if model is None:
+    for view in MODEL_OPTIONS:
+        if view not in views:
             continue
         twin = next((v for v in models if specs[v].fingerprint == specs[view].fingerprint), None)
-        if twin is not None:
+        model = given.get(view)
+        place = _Place(model) if model else _recorded_place(specs[view], look)
+        if twin is not None and place is not None:
             models[view] = models[twin]
-            continue
-        models[view] = encoder_as_recorded(specs[view], model, device=device)
-        check_model(models[view], encoders, view)
+        elif model or look == "anywhere":
+            models |= {} if place is None else {view: _opened(specs, view, place, device)}
+        elif place is not None:
+            with contextlib.suppress(EncoderError, FingerprintError):  # another one is there now
+                models[view] = _opened(specs, view, place, device)
     return models
 
 
-def check_model(encoder: Encoder, encoders: Encoders, view: str) -> None:
+def _opened(specs: Specs, view: str, place: _Place, device: str | None) -> Encoder:
+    found = encoder_as_recorded(specs[view], place.model, revision=place.revision, device=device)
+    check_model(found, specs, view)
+    return found
+
+
+def check_model(encoder: Encoder, specs: Specs, view: str) -> None:
     """Refuse another encoder than the one that the adapter's queries were encoded by.
 
     Raises:
         FingerprintError: its fingerprint differs; the message says what to pass.
     """
-    specs, option = specs_of(encoders), MODEL_OPTIONS[view]
+    option = MODEL_OPTIONS[view]
     found, listed = encoder.spec, differences(specs[view], encoder)
     if not listed:
         return
@@ -92,34 +173,45 @@ def _same_files(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return one == other or (one.get("files") is not None and one["files"] == other.get("files"))
 
 
-def missing_models(views: set[str], models: Mapping[str, Encoder], encoders: Encoders) -> None:
+def missing_models(views: set[str], models: Mapping[str, Encoder], specs: Specs) -> None:
     """Refuse to encode a query for which a model is missing.
 
     Raises:
         InputError: it says which options to give.
     """
-    specs = specs_of(encoders)
     lacking = [view for view in MODEL_OPTIONS if view in views and view not in models]
     if lacking:
         wanted = " and ".join(f"{MODEL_OPTIONS[view]} ({specs[view].name})" for view in lacking)
         raise InputError(
-            "This query is not one of the collection's, so it has to be encoded: start era-search "
-            f"with {wanted}. Without models, search for a stored query by its id."
+            f"This query is not stored, so it has to be encoded: give {wanted} (in Python "
+            "query_model and doc_model). A model that lies where era-embed found it is found by "
+            "itself. A stored query can be searched by its id."
         )
 
 
-def encode_query(encoder: Encoder, text: str, instruction: str) -> FloatArray:
-    """Encode one query with its prompt.
+def encode_queries(
+    encoder: Encoder, texts: Sequence[str], instructions: Sequence[str]
+) -> FloatArray:
+    """Encode queries with their prompt, each exactly once.
 
     Returns:
-        (1, d) float32, as the model gave it.
+        (n, d) float32, as the model gave them, in the order of ``texts``.
 
     Raises:
         EncoderError: the model fails, or gives what cannot be compared.
     """
-    rendered = render(encoder.spec.templates[Role.QUERY], [text], [instruction])
-    batches = [batch for _, batch in encoder.encode(rendered, Role.QUERY)]
-    if len(batches) != 1 or batches[0].ndim != 2 or len(batches[0]) != 1:
-        raise EncoderError(f"{encoder.spec.name} did not give one vector for one query.")
+    rendered = render(encoder.spec.templates[Role.QUERY], texts, instructions)
+    vectors: FloatArray | None = None
+    filled = np.zeros(len(texts), dtype=bool)
+    for rows, batch in encoder.encode(rendered, Role.QUERY):
+        if batch.ndim != 2 or len(batch) != len(rows):
+            break
+        if vectors is None:
+            vectors = np.empty((len(texts), batch.shape[1]), dtype=np.float32)
+        vectors[rows] = batch
+        filled[rows] = True
+    if vectors is None or not filled.all():
+        raise EncoderError(f"{encoder.spec.name} did not give one vector for each query.")
     name = encoder.spec.name
-    return check_vectors(batches[0], "float32", lambda _row: "this query", name).to_float32()
+    checked = check_vectors(vectors, "float32", lambda row: f"query {texts[row][:40]!r}", name)
+    return checked.to_float32()

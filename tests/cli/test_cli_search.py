@@ -142,7 +142,7 @@ def test_lines_are_answered_until_the_end(case) -> None:
     assert ":random" in result.stdout
     errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert ["':nope' is no command" in errors[0], "no query 'nope'" in errors[1]] == [True, True]
-    assert "start era-search with --query-model (hash-24)" in errors[2]
+    assert "give --query-model (hash-24)" in errors[2]
     assert len(errors) == 3
     again = _done(_run(case, "--seed", 3, input=":random\n"))
     assert shown[2] in again.stdout

@@ -160,6 +160,20 @@ def test_search_and_measures_are_those_worked_by_hand() -> None:
     assert means == {"RR": 0.75, "nDCG@10": pytest.approx((1 / math.log2(3) + 1) / 2)}
 
 
+def test_documents_are_named_where_ids_were_given(problem) -> None:
+    names = [f"doc {row}" for row in range(N_DOCS)]
+    labels = LabelsById([[names[row]] for row in problem.relevant], None, names)
+    adapter = fit(problem.large, problem.corpus, labels, small_queries=problem.small)
+    found = adapter.search(problem.large, problem.corpus, 3, problem.small)
+    assert found.ids == [[names[row] for row in rows] for rows in found.doc_rows.tolist()]
+    fewer = adapter.search(problem.large, problem.corpus[:2], 3, problem.small)
+    assert fewer.ids is None  # another corpus
+    fewer = adapter.search(problem.large, problem.corpus[:2], 3, problem.small, doc_ids=["a", "b"])
+    assert {len(ids) for ids in fewer.ids or []} == {2}
+    with pytest.raises(InputError, match="2 doc_ids for"):
+        adapter.search(problem.large, problem.corpus, 3, problem.small, doc_ids=["a", "b"])
+
+
 def test_the_short_description_names_choice_and_means(fitted) -> None:
     text = repr(fitted)
     assert text.startswith(f"RetrievalAdapter({fitted.chosen}: ")

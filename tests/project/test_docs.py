@@ -124,10 +124,10 @@ def toy_work(built_hash_store, tmp_path_factory):
 
 @pytest.mark.parametrize(("tag", "code"), python_blocks())
 def test_python_block_runs(tag, code, request, tmp_path, monkeypatch):
-    assert tag in (None, "toy")
+    assert tag in (None, "toy", "models")
     folder = tmp_path
-    if tag == "toy":
-        source = request.getfixturevalue("toy_work")
+    if tag is not None:
+        source = request.getfixturevalue("toy_work" if tag == "toy" else "built_real")
         folder = shutil.copytree(source, tmp_path / "toy")
     monkeypatch.chdir(folder)
     exec(compile(code, "page.md", "exec"), {"__name__": "page"})

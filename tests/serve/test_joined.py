@@ -56,7 +56,7 @@ def test_a_typed_text_has_the_scores_that_were_stored_for_it(case) -> None:
     n_docs = len(source.collection.doc_ids)
     for row in (0, 7, 59):
         dense = []
-        for first in (scores.stored(row), scores.typed(case.texts.query_texts[row])):
+        for first in (scores.stored(np.array([row])), scores.typed(case.texts.query_texts[row])):
             whole = np.full(n_docs, float(first.floor[0]))
             kept = first.docs[0] >= 0
             whole[first.docs[0][kept].numpy()] = first.scores[0][kept].numpy()

@@ -186,7 +186,7 @@ def test_only_the_models_that_the_candidates_read_are_needed(case) -> None:
     small = {"small": case.encoders()["small"]}
     lookup = Lookup(source, ["small", "small+", "era"], models=small, device="cpu")
     assert lookup.find("w1 w2", names=["small", "small+"]).columns[0].hits
-    with pytest.raises(InputError, match=r"--query-model \(hash-24\)\. Without"):
+    with pytest.raises(InputError, match=r"--query-model \(hash-24\) \(in Python"):
         lookup.find("w1 w2")
 
 
@@ -348,6 +348,11 @@ def _stored(store: Store, **given) -> Encoders:
     return Encoders(**sides)
 
 
+def _loaded(encoders: Encoders, *, query_model, doc_model, look="nowhere"):
+    given = {"large": query_model, "small": doc_model}
+    return load_models(encoders.models(), given, device=None, look=look)
+
+
 @pytest.fixture
 def tiny(tmp_path):
     other = np.arange(20, dtype="f4")[::-1].reshape(5, 4).copy()
@@ -361,13 +366,13 @@ def test_prompt_precision_and_lengths_need_not_be_said_again(tiny, tmp_path) -> 
         large=open_model(large, query_template="Find {text} {instruction}", precision="float16"),
         small=open_model(small, max_seq_length=7, truncate_dim=3),
     )
-    models = load_models(encoders, query_model=large, doc_model=small, device=None)
+    models = _loaded(encoders, query_model=large, doc_model=small)
     assert models["large"].spec.fingerprint(Role.QUERY) == encoders.query.spec.fingerprint
     assert models["small"].spec.fingerprint(Role.QUERY) == encoders.small_query.spec.fingerprint
-    assert load_models(encoders, query_model=None, doc_model=None, device=None) == {}
+    assert _loaded(encoders, query_model=None, doc_model=None) == {}
     # Another truncation, yet the same model: what is wrong is the side.
     with pytest.raises(FingerprintError, match="It is the model of --doc-model; exchange"):
-        load_models(encoders, query_model=small, doc_model=None, device=None)
+        _loaded(encoders, query_model=small, doc_model=None)
 
 
 def test_a_changed_file_of_the_model_is_named(tiny, tmp_path) -> None:
@@ -378,14 +383,36 @@ def test_a_changed_file_of_the_model_is_named(tiny, tmp_path) -> None:
         small=open_model(small),
     )
     with pytest.raises(FingerprintError, match="It is the model of --query-model; exchange"):
-        load_models(encoders, query_model=None, doc_model=large, device=None)
+        _loaded(encoders, query_model=None, doc_model=large)
     (tiny[0] / "tokenizer.json").write_text((tiny[0] / "tokenizer.json").read_text() + "\n")
     with pytest.raises(
         FingerprintError, match=r"tokenizer.json has other content.*given as --query-model"
     ):
-        load_models(encoders, query_model=large, doc_model=small, device=None)
+        _loaded(encoders, query_model=large, doc_model=small)
     with pytest.raises(EraError, match="no such folder"):
-        load_models(encoders, query_model="./nowhere", doc_model=None, device=None)
+        _loaded(encoders, query_model="./nowhere", doc_model=None)
+
+
+def test_models_are_found_where_they_were(tiny, tmp_path) -> None:
+    large, small = map(str, tiny)
+    encoders = _stored(
+        Store.create(tmp_path / "store"),
+        large=open_model(large, query_template="Find {text}", precision="float16"),
+        small=open_model(small, max_seq_length=7),
+    )
+    for look in ("folders", "anywhere"):
+        models = _loaded(encoders, query_model=None, doc_model=None, look=look)
+        for view, spec in encoders.models().items():
+            assert models[view].spec.fingerprint(Role.QUERY) == spec.fingerprint
+    # What is another model now is not taken: in silence where nobody asked for one.
+    (tiny[1] / "tokenizer.json").write_text((tiny[1] / "tokenizer.json").read_text() + "\n")
+    assert list(_loaded(encoders, query_model=None, doc_model=None, look="folders")) == ["large"]
+    with pytest.raises(FingerprintError, match=r"tokenizer.json has other content"):
+        _loaded(encoders, query_model=None, doc_model=None, look="anywhere")
+    tiny[0].rename(tmp_path / "moved")
+    assert _loaded(encoders, query_model=None, doc_model=None, look="folders") == {}
+    moved = str(tmp_path / "moved")
+    assert list(_loaded(encoders, query_model=moved, doc_model=None, look="folders")) == ["large"]
 
 
 def test_one_model_for_both_sides_is_given_once(tiny, tmp_path) -> None:
@@ -396,7 +423,7 @@ def test_one_model_for_both_sides_is_given_once(tiny, tmp_path) -> None:
         {"query_model": model, "doc_model": None},
         {"query_model": None, "doc_model": model},
     ):
-        models = load_models(encoders, **given, device=None)
+        models = _loaded(encoders, **given)
         assert models["large"] is models["small"]
 
 
@@ -407,7 +434,7 @@ def test_one_model_with_two_prompts_is_given_once_too(tiny, tmp_path) -> None:
         large=open_model(model, query_template="Q: {text}"),
         small=open_model(model),
     )
-    models = load_models(encoders, query_model=model, doc_model=None, device=None)
+    models = _loaded(encoders, query_model=model, doc_model=None)
     templates = [models[view].spec.templates[Role.QUERY] for view in ("large", "small")]
     assert templates == ["Q: {text}", "{text}"]
 
@@ -415,4 +442,4 @@ def test_one_model_with_two_prompts_is_given_once_too(tiny, tmp_path) -> None:
 def test_vectors_that_no_model_here_made_cannot_be_typed_for(case, tiny) -> None:
     encoders = open_source(case.store, case.folder).encoders
     with pytest.raises(FingerprintError, match=r"hash-24 .* is of kind 'hash'"):
-        load_models(encoders, query_model=str(tiny[0]), doc_model=None, device=None)
+        _loaded(encoders, query_model=str(tiny[0]), doc_model=None)
