@@ -8,12 +8,14 @@ import click
 
 from era_cache.cli.common import (
     EraGroup,
+    PathArgument,
     echo_json,
     json_option,
     say,
     version_option,
 )
 from era_cache.cli.store_import import import_command
+from era_cache.cli.store_names import rename_command, rm_command
 from era_cache.cli.store_options import echo_rows, plain, store_argument
 from era_cache.cli.store_share import merge, pack, pull, push, unpack
 from era_cache.cli.store_trust import diff, verify
@@ -60,24 +62,42 @@ def ls(store_path: Path, as_json: bool) -> None:
 @main.command("info")
 @store_argument
 @click.argument("collection", required=False)
+@click.option(
+    "--adapter",
+    "adapters",
+    type=PathArgument,
+    multiple=True,
+    metavar="FOLDER",
+    help="Also say whether this adapter still fits, and whether a new fit is due; may be repeated.",
+)
 @json_option
-def info(store_path: Path, collection: str | None, as_json: bool) -> None:
-    """Show what is encoded of each collection.
+def info(
+    store_path: Path, collection: str | None, adapters: tuple[Path, ...], as_json: bool
+) -> None:
+    """Show what is encoded of each collection, and what an adapter is still good for.
 
     One row for each encoder, of all collections in STORE or of COLLECTION only.
 
     \b
     Example:
-      era-store info stores/mine toy
+      era-store info stores/mine toy --adapter adapters/toy
     """
     from era_cache.store.contents import coverage
     from era_cache.store.store import Store
 
-    rows = coverage(Store.open(store_path), collection)
+    store = Store.open(store_path)
+    rows = coverage(store, collection)
+    states = []
+    if adapters:
+        from era_cache.fitting.validity import states_of
+
+        states = [state for folder in adapters for state in states_of(store, folder)]
     if as_json:
-        echo_json(plain(rows))
-    else:
-        echo_rows(rows, "nothing stored yet")
+        echo_json(plain({"coverage": rows, "adapters": states} if adapters else rows))
+        return
+    echo_rows(rows, "nothing stored yet")
+    for one in states:
+        say(f"{one.adapter} ({one.chosen}): {one.told.rstrip('.')}.")
 
 
 for _command in (
@@ -93,5 +113,7 @@ for _command in (
     probe_command,
     compact_command,
     gc_command,
+    rm_command,
+    rename_command,
 ):
     main.add_command(_command)

@@ -32,9 +32,14 @@ def plain(value: Any) -> Any:
 
 
 def echo_rows(rows: Sequence[Any], empty: str) -> None:
-    """Print named tuples as a table, a column for each field; whole numbers with commas."""
+    """Print named tuples as a table, a column for each field that says something.
+
+    Whole numbers have commas.
+    """
     if not rows:
         say(empty)
         return
-    shown = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in rows]
-    echo_table(list(rows[0]._fields), shown)
+    used = [name for name in rows[0]._fields if any(getattr(row, name) != "" for row in rows)]
+    values = [[getattr(row, name) for name in used] for row in rows]
+    shown = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in values]
+    echo_table(used, shown)

@@ -26,6 +26,10 @@ class Dropped(NamedTuple):
     kinds: tuple[tuple[str, int], ...] = ()
     """What was wrong with the bad rows, and with how many."""
 
+    def counts(self) -> dict[str, int]:
+        """Numbers by reason, as a stored collection keeps them."""
+        return {name: value for name, value in self._asdict().items() if name != "kinds"}
+
     def messages(self) -> list[str]:
         """One line for each reason that occurred."""
         lines = (
@@ -132,6 +136,8 @@ class Collection(NamedTuple):
     created: str
     generation: int = 0
     """Versions of a name count up: above those that its writer saw; clocks only break ties."""
+    was: str = ""
+    """Name and version under which it was embedded, where it was renamed since."""
 
     @property
     def version(self) -> str:

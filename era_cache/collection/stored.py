@@ -29,6 +29,7 @@ __all__ = [
     "read_collection",
     "read_generation",
     "write_collection",
+    "write_renamed",
 ]
 
 LAST_GENERATION = (1 << 31) - 1
@@ -121,29 +122,58 @@ def write_collection(
             "domain": texts.domain,
             "ignore_identical_ids": texts.ignore_identical_ids,
             "splits": splits,
-            "counts": dict(texts.dropped._asdict()),
+            "counts": texts.dropped.counts(),
         }
     )
     digest = collection_digest(meta, arrays)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    attributes: dict[str, int | str] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "digest": digest,
-        "created": created,
-        "generation": min(generation(digest), LAST_GENERATION),
-        "meta": meta.decode("utf-8"),
-    }
+    number = min(generation(digest), LAST_GENERATION)
+    more: dict[str, int | str] = {"created": created, "generation": number}
+    known = folder / f"{texts.name}-{digest[:12]}.h5"
+    if known.is_file():  # under another name before: what was fitted on that needs to know
+        more |= {"was": was} if (was := _was(open_plain(known, FORMAT, VERSION).attributes)) else {}
+    return _written(folder, arrays, meta, more)
+
+
+def _written(
+    folder: Path, arrays: Mapping[str, Array], meta: bytes, more: Mapping[str, int | str]
+) -> Collection:
+    """Write the file, and read it again before it gets its name."""
+    digest = collection_digest(meta, arrays)
+    attributes = {"format": FORMAT, "version": VERSION, "digest": digest, **more}
     with staged(folder, ".h5") as (temporary, commit):
-        write_plain(temporary, arrays, attributes)
+        write_plain(temporary, dict(arrays), {**attributes, "meta": meta.decode("utf-8")})
         stored = read_collection(temporary)
-        commit(f"{texts.name}-{digest[:12]}.h5")
+        commit(f"{stored.name}-{digest[:12]}.h5")
     return stored
+
+
+def write_renamed(path: Path, name: str) -> Collection:
+    """Write a stored collection once more beside its file, under another name.
+
+    It says what it was (``Collection.was``), so that what was fitted on it finds it.
+
+    Raises:
+        InputError: that is no name.
+        FormatError: the file is damaged.
+        StoreError: it cannot be read or written.
+    """
+    old = read_collection(path)
+    plain = open_plain(path, FORMAT, VERSION)
+    meta = loads_json(str(plain.attributes["meta"]), str(path)) | {"name": safe_name(name)}
+    was = old.was or f"{old.name}-{old.version}"
+    more: dict[str, int | str] = {"created": old.created, "generation": old.generation, "was": was}
+    return _written(path.parent, _checked_arrays(path, plain), canonical_json(meta), more)
 
 
 def _number(value: object) -> int:
     """A generation; files of the first writers have none, and an absurd one counts as none."""
     return value if isinstance(value, int) and 0 <= value <= LAST_GENERATION else 0
+
+
+def _was(attributes: Mapping[str, object]) -> str:
+    value = attributes.get("was")
+    return value if isinstance(value, str) and is_name(value) else ""
 
 
 def _check_names(domain: str, splits: Sequence[str]) -> None:
@@ -204,6 +234,7 @@ def read_collection(path: Path) -> Collection:
         digest=digest,
         created=str(plain.attributes.get("created", "")),
         generation=_number(plain.attributes.get("generation")),
+        was=_was(plain.attributes),
     )
     _check_rows(path, collection)
     return collection

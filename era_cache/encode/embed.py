@@ -23,6 +23,7 @@ from era_cache.encode.parts import LOG, Asked, Part
 from era_cache.errors import EncoderError
 from era_cache.store.precision import StoredRows, sort_out, why_bad
 from era_cache.store.records import ROLES
+from era_cache.store.remove import bring_back
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
@@ -204,7 +205,8 @@ def _shifted(tell: Progress, what: str, before: int, total: int) -> Callable[[in
 
 
 def _missing_rows(store: Store, part: Part, distinct: IntArray, dtype: str) -> IntArray:
-    known = store.find_encoder(part.encoder.spec.fingerprint(part.role))
+    fingerprint = part.encoder.spec.fingerprint(part.role)
+    known = store.find_encoder(fingerprint) or bring_back(store, fingerprint)
     if known is None:
         return distinct
     # float16 rows do not satisfy a run that asks for float32; the other way round they do.

@@ -26,6 +26,8 @@ from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, l
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.since_fit import (
     fitted_version,
+    known_as,
+    named_now,
     newer_split,
     recorded_split,
     seen_elsewhere,
@@ -77,7 +79,8 @@ def searched_in(
             f"{folder} was fitted on several collections ({', '.join(known)}); name one with "
             "--collection."
         )
-    collection = store.collection(next(iter(known)) if wanted is None else wanted)
+    name = next(iter(known)) if wanted is None else wanted
+    collection = store.collection(named_now(store, name) if name in known else name)
     named = config.encoders or {}
     missing = [side for side in Encoders._fields if side not in named]
     if missing:
@@ -99,7 +102,7 @@ def split_since(store: Store, folder: Path, config: AdapterConfig, collection: C
         FormatError: ``config.json`` is incomplete.
     """
     known = _known(folder, config)
-    one = known.get(collection.name)
+    one = known_as(store, collection, known)
     if one is None:
         return _unseen(store, collection, known)
     if one.split.queries is not None and not one.split.queries.test:
@@ -118,14 +121,13 @@ def told_since(store: Store, collection: Collection, config: AdapterConfig) -> s
         collection: as it is now.
         config: of the adapter.
     """
-    for one in config.fitted_on():
-        if one.collection.name != collection.name or one.collection.digest == collection.digest:
-            continue
-        old = fitted_version(store, one)
-        if old is None:
-            return f"{collection.name}: fitted on another version, which this store does not hold"
-        return since(old, collection).sentence(collection.name)
-    return ""
+    one = known_as(store, collection, {one.collection.name: one for one in config.fitted_on()})
+    if one is None or one.collection.digest == collection.digest:
+        return ""
+    old = fitted_version(store, one)
+    if old is None:
+        return f"{collection.name}: fitted on another version, which this store does not hold"
+    return since(old, collection).sentence(collection.name)
 
 
 def curve_points(folder: Path, config: AdapterConfig) -> dict[Path, AdapterConfig]:

@@ -6,7 +6,7 @@ measure the adapter, and what was added or went, in numbers and words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ from era_cache.types import Array, IntArray
 __all__ = [
     "Since",
     "fitted_version",
+    "known_as",
+    "named_now",
     "newer_split",
     "recorded_split",
     "seen_elsewhere",
@@ -35,10 +37,39 @@ def _versioned(collection: NamedCollection) -> str:
 
 
 def fitted_version(store: Store, one: FittedOn) -> Collection | None:
-    """The version that was fitted on; None where the store does not hold it."""
-    if one.collection.digest[:12] not in store.versions(one.collection.name):
-        return None
-    return store.collection(_versioned(one.collection))
+    """The version that was fitted on, perhaps renamed since; None where it is not in the store."""
+    wanted = _versioned(one.collection)
+    if one.collection.digest[:12] in store.versions(one.collection.name):
+        return store.collection(wanted)
+    return next((found for found in _renamed(store) if found.was == wanted), None)
+
+
+def named_now(store: Store, name: str) -> str:
+    """What a collection is called now: its own name, or the one that it was given since."""
+    if name in store.collection_names():
+        return name
+    was = (one.name for one in _renamed(store) if _name_in(one.was) == name)
+    return next(was, name)
+
+
+def known_as(
+    store: Store, collection: Collection, known: Mapping[str, FittedOn]
+) -> FittedOn | None:
+    """What an adapter was fitted on under this name or a former one; None where it was not."""
+    if collection.name in known:
+        return known[collection.name]
+    was = (_name_in(one.was) for one in _renamed(store) if one.name == collection.name)
+    return next((known[name] for name in was if name in known), None)
+
+
+def _renamed(store: Store) -> Iterator[Collection]:
+    """Collections that had another name when they were embedded."""
+    names = (f"{name}-{version}" for name, version, _ in store.collection_paths())
+    return (one for one in map(store.collection, names) if one.was)
+
+
+def _name_in(was: str) -> str:
+    return was.rpartition("-")[0]
 
 
 def recorded_split(collection: Collection, one: FittedOn) -> Split:
@@ -70,7 +101,8 @@ def newer_split(store: Store, collection: Collection, known: Mapping[str, Fitted
     Raises:
         FingerprintError: the store lacks a version that was fitted on.
     """
-    one = known[collection.name]
+    one = known_as(store, collection, known)
+    assert one is not None
     old = _needed(store, one, collection)
     then = recorded_split(old, one)
     texts, seen = text_keys(collection), text_keys(old)
@@ -91,8 +123,8 @@ def seen_elsewhere(store: Store, collection: Collection, known: Mapping[str, Fit
         FingerprintError: the store lacks a version that was fitted on.
     """
     found: list[Array] = [text_keys(collection)[:0]]
-    for name, one in known.items():
-        if name != collection.name:
+    for one in known.values():
+        if one is not known_as(store, collection, known):
             fitted = _needed(store, one, collection)
             split = make_split(fitted, one.split.config())
             found.append(text_keys(fitted)[np.concatenate([split.train, split.validation])])

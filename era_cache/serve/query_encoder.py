@@ -20,9 +20,7 @@ from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.adapter_folder import load_adapter, load_config
 from era_cache.fitting.tensors import resolve_device
 from era_cache.serve.models import encode_queries, load_models, missing_models, specs_of_adapter
-from era_cache.store.precision import sort_out
 from era_cache.store.store import Store
-from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import Array, FloatArray, Keys, Role
 
 if TYPE_CHECKING:
@@ -159,7 +157,8 @@ class QueryEncoder:
                 )
             vectors[missing] = new
             if self._kept is not None:
-                self._kept.write(view, model, distinct[missing], new)
+                said = [instructions[r] for r in rows]
+                self._kept.write(view, model, [texts[r] for r in rows], said, new)
         found: FloatArray = vectors[inverse.reshape(-1)]
         return found
 
@@ -201,15 +200,27 @@ class _Kept:
             out[there] = self._sides[view].vectors(keys[there], index=self._indexes[view])
         return np.flatnonzero(~there)
 
-    def write(self, view: str, model: Encoder, keys: Keys, vectors: FloatArray) -> None:
+    def write(
+        self,
+        view: str,
+        model: Encoder,
+        texts: list[str],
+        instructions: list[str],
+        vectors: FloatArray,
+    ) -> None:
         """Keep new vectors, if they are to be kept."""
         if not self._remember:
             return
-        side = self._store.add_encoder(model.spec, Role.QUERY, vectors.shape[1])
-        stored, bad = sort_out(vectors, "float32")
-        assert not len(bad)  # they were checked when they were made
-        with SegmentWriter(side, model.provenance(), dtype="float32") as writer:
-            writer.commit(keys, stored)
+        self._store.put(
+            model.spec,
+            Role.QUERY,
+            texts,
+            vectors,
+            instructions=instructions,
+            dtype="float32",
+            provenance=model.provenance(),
+        )
+        side = self._store.encoder(model.spec.fingerprint(Role.QUERY))
         self._sides[view], self._indexes[view] = side, side.index()
 
 

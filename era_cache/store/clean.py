@@ -6,6 +6,7 @@ was retired long ago is deleted, and nothing that a running writer has just seal
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,8 +18,9 @@ from era_cache import __version__
 from era_cache.collection.keys import key_values
 from era_cache.disk.files import os_errors, remove_stale_temporaries
 from era_cache.store.lists import corpus_digest
-from era_cache.store.names import LISTS_NAME, STORE_FOLDERS, list_sizes
+from era_cache.store.names import ENCODER_NAME, LISTS_NAME, STORE_FOLDERS, list_names, list_sizes
 from era_cache.store.provenance import merged_provenance
+from era_cache.store.remove import REMOVED
 from era_cache.store.retired import GRACE_SECONDS, purge
 from era_cache.store.sorted_keys import remove_stale_indexes
 from era_cache.store.store import Store
@@ -37,6 +39,7 @@ class Cleaned(NamedTuple):
     old_collections: int = 0
     unreferenced_rows: int = 0
     unreferenced_lists: int = 0
+    removed_encoders: int = 0
     bytes: int = 0
 
 
@@ -50,7 +53,8 @@ def clean(
 ) -> Cleaned:
     """Delete what no one needs.
 
-    Always: retired segments, superseded index files and the temporaries of killed writers.
+    Always: retired segments, superseded index files, the temporaries of killed writers and what is
+    left of encoders that were removed.
 
     Args:
         store: the store.
@@ -66,6 +70,7 @@ def clean(
     """
     found: Counter[str] = Counter()
     old: set[Path] = set()
+    _drop_removed(store, grace_seconds, dry_run, found)
     if old_versions:
         old = _drop_old_versions(store, grace_seconds, dry_run, found)
     if unreferenced:
@@ -94,6 +99,26 @@ def clean(
 def _old_enough(path: Path, grace_seconds: float) -> bool:
     with os_errors("reading", path):
         return time.time() - path.stat().st_mtime >= grace_seconds
+
+
+def _drop_removed(store: Store, grace_seconds: float, dry_run: bool, found: Counter[str]) -> None:
+    """Delete the folders of encoders that were removed, and not embedded with again since."""
+    folder = store.path / "encoders"
+    for name in list_names(folder, ENCODER_NAME, folders=True):
+        place = folder / name
+        mark = place / REMOVED
+        if not mark.is_file() or not _old_enough(mark, grace_seconds):
+            continue
+        if (place / "encoder.json").is_file():  # it has come back
+            if not dry_run:
+                with os_errors("deleting", mark):
+                    mark.unlink(missing_ok=True)
+            continue
+        with os_errors("deleting", place):
+            size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+            found += Counter(removed_encoders=1, bytes=size)
+            if not dry_run:
+                shutil.rmtree(place)
 
 
 def _drop_old_versions(

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from command_case import MODELS, done, embedded_in, evaluated, fitted, run
+from hash_encoder import HashEncoder
 
-from era_cache.cli import embed, evaluate, search
+from era_cache.cli import embed, evaluate, search, store
 
 
 def _grow(case: Path, *, documents: int = 3, queries: int = 0) -> None:
@@ -20,7 +21,7 @@ def _grow(case: Path, *, documents: int = 3, queries: int = 0) -> None:
     asked = [{"_id": f"late{i}", "text": f"where is new{i % 3} of late{i}"} for i in range(queries)]
     path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in asked))
     (qrels,) = (folder / "qrels").iterdir()
-    more = "".join(f"late{i} new{i % documents} 1\n" for i in range(queries))
+    more = "".join(f"late{i} new{i % 3} 1\n" for i in range(queries))
     qrels.write_text(qrels.read_text() + more)
 
 
@@ -74,3 +75,58 @@ def test_a_deleted_document_takes_its_judgements_along_where_asked(case) -> None
     assert "Nothing to encode" in result.stdout
     shown = run(search.main, case / "store", case / "a", "--id", "q010").stderr
     assert "beir: 117 documents, fitted on 120 (3 documents gone, " in shown
+
+
+def _told(case: Path) -> str:
+    words = [case / "store", "--adapter", case / "a"]
+    return done(run(store.main, "info", *words)).stdout.splitlines()[-1]
+
+
+def test_info_says_whether_an_adapter_still_fits(case, monkeypatch) -> None:
+    embedded_in(case)
+    fitted(case)
+    assert "valid: nothing changed since it was fitted." in _told(case)
+    _grow(case)
+    embedded_in(case)
+    assert "123 documents, fitted on 120 (3 documents newer): still valid, new doc" in _told(case)
+    _grow(case, documents=0, queries=3)
+    embedded_in(case)
+    assert "3 queries newer, 3 labels newer): still valid; era-eval measures it on" in _told(case)
+    pair = HashEncoder(24, seed="larger", template="Find: {text}"), HashEncoder(16, seed="small")
+    monkeypatch.setattr(embed, "_encoders", lambda _options: pair)
+    embedded_in(case)
+    assert "another pair since, which this adapter does not serve: queries by hash-24" in _told(
+        case
+    )
+    assert "prompt 'Find: {text}'" in _told(case)
+    qrels = next((case / "beir" / "qrels").iterdir())
+    qrels.write_text("".join(qrels.read_text().splitlines(keepends=True)[8:]))
+    embedded_in(case)
+    assert "labels withdrawn): still valid; fit again: it learned from labels that" in _told(case)
+
+
+def test_a_collection_and_an_encoder_are_renamed_and_removed(case) -> None:
+    embedded_in(case)
+    fitted(case)
+    before = evaluated(case, "--out", case / "before")
+    result = done(run(store.main, "rename", case / "store", "beir", "tools"))
+    assert result.stdout.startswith("Now called tools-")
+    done(run(store.main, "rename", case / "store", "hash-24", "ours"))
+    after = evaluated(case, "--out", case / "after")
+    assert after["split"] == before["split"]
+    assert [one["measures"] for one in after["candidates"]] == [
+        one["measures"] for one in before["candidates"]
+    ]
+    # Embedded under its new name, nothing is encoded again.
+    assert sum(part["encoded"] for part in embedded_in(case, "--name", "tools")["parts"]) == 0
+    told = done(run(store.main, "rm", case / "store", "tools", "ours", "--dry-run")).stdout
+    assert "Would remove collection tools-" in told
+    assert "Would remove encoder ours (query, fingerprint " in told
+    refused = run(store.main, "rm", case / "store", "tools", "nobody")
+    assert refused.exit_code == 1
+    assert "no collection and no encoder 'nobody'" in refused.stderr
+    assert "tools" in done(run(store.main, "ls", case / "store")).stdout  # all of them, or none
+    done(run(store.main, "rm", case / "store", "tools", "ours"))
+    done(run(store.main, "gc", case / "store", "--unreferenced", "--grace", "0"))
+    assert not list((case / "store").rglob("segments/*.h5"))
+    assert sum(part["encoded"] for part in embedded_in(case)["parts"]) > 0

@@ -76,6 +76,14 @@ def test_the_same_collection_has_the_same_digest_and_any_change_another(tmp_path
     assert write_collection(tmp_path, base).digest == digests[0]
 
 
+def test_the_digest_of_a_collection_stays_what_it_is(tmp_path, toy_texts):
+    """A reader of another version must not take what is stored for something new."""
+    digest = "fbc88906103e36698e26fc311d5428eec4953c1b1f2d44f03f45369dcfe99723"
+    assert write_collection(tmp_path, toy_texts).digest == digest
+    told = toy_texts._replace(dropped=Dropped(kinds=(("a.tsv: 1 columns", 3),)))
+    assert write_collection(tmp_path, told).digest == digest
+
+
 def stored(tmp_path) -> Path:
     written = write_collection(tmp_path, read_beir(beir(tmp_path)))
     return tmp_path / f"beir-{written.version}.h5"
