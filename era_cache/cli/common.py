@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import math
@@ -42,6 +43,7 @@ __all__ = [
     "note",
     "overwrite_option",
     "percent",
+    "percent_text",
     "progress",
     "say",
     "seed_number",
@@ -138,6 +140,17 @@ class EraGroup(_Safe, click.Group):
 
     command_class = EraCommand
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a subcommand; one that is unknown is named as such, with the nearest."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0], self.commands, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(sorted(self.commands))
+            raise click.UsageError(f"No subcommand {args[0]!r}.{hint} (There are {known}.)", ctx)
+        return super().resolve_command(ctx, args)
+
 
 class EraForms(EraCommand):
     """A command such as ``era-fit STORE …`` with other forms beside it, such as ``era-fit sweep``.
@@ -156,6 +169,19 @@ class EraForms(EraCommand):
         if given and given[0] in self.forms:
             return self.forms[given[0]].main(given[1:], f"{name} {given[0]}", **extra)
         return super().main(given, name, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Say of a first word that is no store whether it was meant as a form."""
+        first = next((word for word in args if not word.startswith("-")), "")
+        if first and args[0] == first and os.sep not in first and not Path(first).exists():
+            near = difflib.get_close_matches(first, self.forms, 1)
+            if near:
+                raise click.UsageError(
+                    f"No store {first!r} here, and no form of {ctx.info_name} is called so. Did "
+                    f"you mean {near[0]!r}? (Its forms: {', '.join(self.forms)}.)",
+                    ctx,
+                )
+        return super().parse_args(ctx, args)
 
 
 PathArgument = click.Path(path_type=Path)
@@ -217,14 +243,24 @@ seed_number = click.IntRange(0, 2**63 - 1)
 
 
 def percent(value: str) -> float:
-    """Read a share given in percent: ``20`` and ``20%`` are 0.2."""
+    """Read a share given in percent: ``20`` and ``20%`` are 0.2; below one only with the sign."""
     try:
         share = float(value.rstrip("%")) / 100
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
         raise click.BadParameter(f"{value!r} is not a percentage from 0 to 100.")
+    if 0 < share < 0.01 and not value.endswith("%"):
+        raise click.BadParameter(
+            f"{value!r} is read as percent. Did you mean {10_000 * share:g}? (Less than one in a "
+            f"hundred is written {value}%.)"
+        )
     return round(share, 6)
+
+
+def percent_text(share: float) -> str:
+    """A share as ``percent`` reads it."""
+    return f"{100 * share:g}" + ("%" if 0 < share < 0.01 else "")
 
 
 def finite(_context: Any, _parameter: Any, value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The protocols as commands: ``era-eval each`` and the others, and ``era-fit curve``."""
+"""The protocols as commands: ``era-eval each`` and the others."""
 
 from __future__ import annotations
 
@@ -38,18 +38,13 @@ from era_cache.cli.fit_options import (
     split_of,
 )
 
-__all__ = ["CURVE_COMMAND", "PROTOCOL_COMMANDS"]
+__all__ = ["PROTOCOL_COMMANDS"]
 
 _WHAT = {
     "each": (
         "Fit an adapter for each collection and measure it on that collection.",
         "With several shares of the labels the report has the label-efficiency curve.",
-        "era-eval each stores/mine --split-seeds 5 --out results/each",
-    ),
-    "curve": (
-        "Fit an adapter for each collection at several shares of the labels and measure it.",
-        "This is era-eval each with other defaults; the report has the label-efficiency curve.",
-        "era-fit curve stores/mine toy --split-seeds 5 --out curves/toy",
+        "era-eval each stores/mine --labels 5,20 --split-seeds 5 --out results",
     ),
     "general": (
         "Fit one adapter for all collections and measure it on each of them.",
@@ -77,12 +72,12 @@ documents_option = click.option(
 )
 
 
-def _command(protocol: str, form: str, labels: str) -> click.Command:
-    """Make the command of a protocol, under the name ``form`` and with default shares."""
-    first, second, example = _WHAT[form]
+def _command(protocol: str) -> click.Command:
+    """Make the command of a protocol."""
+    first, second, example = _WHAT[protocol]
 
     def body(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
-        _run(protocol, form, store_path, collections, as_json, options)
+        _run(protocol, store_path, collections, as_json, options)
 
     body.__doc__ = f"""{first}
 
@@ -105,7 +100,7 @@ def _command(protocol: str, form: str, labels: str) -> click.Command:
             "--labels",
             callback=shares,
             metavar="PERCENT,…",
-            default=labels,
+            default="20",
             help=LABELS_HELP,
         ),
         seeds_option,
@@ -115,13 +110,12 @@ def _command(protocol: str, form: str, labels: str) -> click.Command:
         report_options,
         json_option,
     ]
-    made: click.Command = click.command(form, cls=EraCommand)(all_of(*options)(body))
+    made: click.Command = click.command(protocol, cls=EraCommand)(all_of(*options)(body))
     return made
 
 
 def _run(
     protocol: str,
-    form: str,
     store_path: Path,
     collections: tuple[str, ...],
     as_json: bool,
@@ -159,7 +153,7 @@ def _run(
         "recipe": asdict(plan.recipe),
         "test_seed": options["test_seed"],
     }
-    command = ("era-fit " if form == "curve" else "era-eval ") + shlex.join(sys.argv[1:])
+    command = "era-eval " + shlex.join(sys.argv[1:])
     results = run_protocol(
         store,
         plan,
@@ -176,5 +170,4 @@ def _run(
     say(f"Report: {options['out'] / 'report.html'}")
 
 
-PROTOCOL_COMMANDS = {name: _command(name, name, "20") for name in _WHAT if name != "curve"}
-CURVE_COMMAND = _command("each", "curve", "0,5,10,20,40")
+PROTOCOL_COMMANDS = {name: _command(name) for name in _WHAT}

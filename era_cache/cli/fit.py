@@ -24,7 +24,6 @@ from era_cache.cli.common import (
     say,
     version_option,
 )
-from era_cache.cli.eval_protocols import CURVE_COMMAND
 from era_cache.cli.fit_align import align
 from era_cache.cli.fit_options import (
     LABELS_HELP,
@@ -64,16 +63,14 @@ class FitForms(EraForms):
 
     forms: ClassVar[dict[str, click.Command]] = {
         "sweep": sweep,
-        "curve": CURVE_COMMAND,
         "align": align,
     }
 
 
 @click.command(
     cls=FitForms,
-    epilog="`era-fit sweep` fits a grid of settings together, `era-fit curve` at several shares "
-    "of the labels, `era-fit align` compares alignments; each has its own --help. A store that is "
-    "named like them is given as ./sweep.",
+    epilog="`era-fit sweep` fits a grid of settings together, `era-fit align` compares alignments; "
+    "each has its own --help. A store that is named like them is given as ./sweep.",
 )
 @data_options
 @click.option("--out", type=PathArgument, required=True, help="Folder to write the adapter to.")
@@ -96,7 +93,8 @@ class FitForms(EraForms):
     "curve_shares",
     callback=shares,
     metavar="PERCENT,…",
-    help="Also fit at these shares of the labels, such as 5,10,40, for the report's curve.",
+    help="Also fit at these shares of the labels, such as 5,10,40, for the report's curve. With "
+    "several shuffles: era-eval each --split-seeds.",
 )
 @click.option(
     "--candidate",

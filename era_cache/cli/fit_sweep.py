@@ -16,6 +16,7 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     note,
+    percent_text,
     say,
     version_option,
 )
@@ -29,6 +30,7 @@ from era_cache.cli.fit_options import (
     shares,
     split_of,
 )
+from era_cache.disk.shown import as_percent
 from era_cache.fitting.candidates import TRAINED
 
 __all__ = ["sweep"]
@@ -116,6 +118,7 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
         f"To fit it in full: {command}",
     ]
     made_of = provenance(store, names, split, recipe, reading)
+    rows = [_for_people(row) for row in rows]
     write_tables(options["out"], "sweep", rows, "Sweep", lead, made_of)
     if as_json:
         echo_json({"rows": rows, "command": command})
@@ -138,9 +141,17 @@ def _drawn(settings: list[dict[str, Any]], most: int | None, seed: int) -> list[
     return [settings[number] for number in chosen]
 
 
+def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    """The same row with shares in percent."""
+    return {
+        ("labels_percent" if key == "labels" else key): as_percent(value)
+        if key == "labels"
+        else value
+        for key, value in row.items()
+    }
+
+
 def _text(column: str, value: Any) -> str:
-    if column == "labels":
-        return f"{value * 100:g} %"
     if column == "held_out":
         return f"{value:.4f}"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -149,10 +160,10 @@ def _text(column: str, value: Any) -> str:
 def _command(store: Path, names: list[str], row: dict[str, Any], options: dict[str, Any]) -> str:
     """The command that fits a row in full."""
     given = str(store)
-    if given in ("sweep", "curve", "align") or given.startswith("-"):
+    if given in ("sweep", "align") or given.startswith("-"):
         given = f"./{given}"  # or it would be read as another form of the command, or an option
     words = ["era-fit", quote(given), *map(quote, names)]
-    words += ["--candidate", row["candidate"], "--labels", f"{row['labels'] * 100:g}"]
+    words += ["--candidate", row["candidate"], "--labels", percent_text(row["labels"])]
     words += ["--split-seed", str(row["split_seed"]), "--split", options["split_rule"]]
     changes = [f"{name}={value}" for name, value in row.items() if name not in _FIXED]
     for setting in [*options["settings"], *changes]:

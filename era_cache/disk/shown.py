@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from era_cache.errors import InputError
 
-__all__ = ["clean", "csv_text", "escaped", "is_name", "printable", "require_unicode"]
+__all__ = ["as_percent", "clean", "csv_text", "escaped", "is_name", "printable", "require_unicode"]
 
 _LONGEST_NAME = 200
 
@@ -62,3 +62,8 @@ def csv_text(text: str) -> str:
     """Quote what a spreadsheet would take for a formula; the apostrophe makes it a text again."""
     formula = text.lstrip().startswith(("=", "+", "-", "@")) or text.startswith(("\t", "\r"))
     return f"'{text}" if formula else text
+
+
+def as_percent(share: float) -> float:
+    """A share as people read it: 0.2 is 20."""
+    return round(100 * share, 6)

@@ -11,6 +11,7 @@ import numpy as np
 
 from era_cache.disk.files import make_folder, write_bytes
 from era_cache.disk.json_files import write_record
+from era_cache.disk.shown import as_percent
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.per_query import joined, per_query_columns, write_per_query
 from era_cache.evaluate.results import Results
@@ -50,7 +51,8 @@ def write_reports(folder: Path, report: Report) -> None:
 def write_values(path: Path, results: Results) -> None:
     """Write the value of every query under every candidate of every fit, as CSV or Parquet.
 
-    Columns: query_id, collection, trained_on, labels, split_seed, candidate, measure, value.
+    Columns: query_id, collection, trained_on, labels_percent, split_seed, candidate, measure and
+    value.
 
     Raises:
         FormatError: there is no fit.
@@ -68,7 +70,7 @@ def write_values(path: Path, results: Results) -> None:
             keys: dict[str, str | int | float] = {
                 "collection": one.collection,
                 "trained_on": fit.trained_on,
-                "labels": fit.labels,
+                "labels_percent": as_percent(fit.labels),
                 "split_seed": fit.split_seed,
             }
             parts.append(

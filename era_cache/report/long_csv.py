@@ -14,14 +14,23 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from era_cache.disk.shown import csv_text
+from era_cache.disk.shown import as_percent, csv_text
 from era_cache.report.query_tables import SCORE_PARTS, mass
 from era_cache.report.records import CEILING, Estimate, Report, cleaned
 
 __all__ = ["CSV_COLUMNS", "render_csv"]
 
 CSV_COLUMNS = (
-    *("section", "collection", "domain", "trained_on", "labels", "train", "candidate", "chosen"),
+    *(
+        "section",
+        "collection",
+        "domain",
+        "trained_on",
+        "labels_percent",
+        "train",
+        "candidate",
+        "chosen",
+    ),
     *("measure", "item", "count", "mean", "low", "high", "sd", "baseline", "difference"),
     *("difference_low", "difference_high", "p", "p_holm", "effect", "detectable", "value"),
 )
@@ -77,9 +86,9 @@ def _numbers(estimate: Estimate) -> _Row:
 
 
 def _candidate_rows(report: Report) -> Iterator[_Row]:
-    labels = report.split.labels
+    labels = as_percent(report.split.labels)
     for candidate in report.candidates:
-        start = {"candidate": candidate.name, "labels": labels, "value": candidate.kind}
+        start = {"candidate": candidate.name, "labels_percent": labels, "value": candidate.kind}
         for measure, estimate in candidate.measures.items():
             yield {"section": "candidates", "measure": measure, **start, **_numbers(estimate)}
         if candidate.validation is not None:
@@ -87,14 +96,14 @@ def _candidate_rows(report: Report) -> Iterator[_Row]:
                 "section": "held-out",
                 "measure": report.primary,
                 "candidate": candidate.name,
-                "labels": labels,
+                "labels_percent": labels,
                 "mean": candidate.validation,
             }
     for point in report.curve:
         for name, estimate in point.candidates.items():
             yield {
                 "section": "curve",
-                "labels": point.labels,
+                "labels_percent": as_percent(point.labels),
                 "train": point.train,
                 "candidate": name,
                 "measure": report.primary,
@@ -103,17 +112,16 @@ def _candidate_rows(report: Report) -> Iterator[_Row]:
 
 
 def _collection_rows(report: Report) -> Iterator[_Row]:
-    if True:
-        for gain in report.gains.rows:
-            row = asdict(gain)
-            large = row.pop("large")
-            row["count"] = row.pop("queries")
-            row |= {"difference_low": row.pop("low"), "difference_high": row.pop("high")}
-            start = {"section": "gains", "measure": report.primary}
-            yield {**start, "candidate": report.gains.candidate, **row}
-            if large is not None:
-                place = {key: row[key] for key in ("collection", "domain", "count")}
-                yield {**start, "candidate": CEILING, **place, "mean": large}
+    for gain in report.gains.rows:
+        row = asdict(gain)
+        large = row.pop("large")
+        row["count"] = row.pop("queries")
+        row |= {"difference_low": row.pop("low"), "difference_high": row.pop("high")}
+        start = {"section": "gains", "measure": report.primary}
+        yield {**start, "candidate": report.gains.candidate, **row}
+        if large is not None:
+            place = {key: row[key] for key in ("collection", "domain", "count")}
+            yield {**start, "candidate": CEILING, **place, "mean": large}
     for section, groups in (("collections", report.by_collection), ("domains", report.by_domain)):
         for group in groups:
             for name, mean in group.candidates.items():

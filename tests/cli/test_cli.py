@@ -545,6 +545,12 @@ def test_store_info_is_a_table_of_stored_rows(built_hash_store):
     )
 
 
+def test_an_unknown_subcommand_is_named_with_the_nearest():
+    result = run(store_command.main, "inof", "somewhere")
+    assert result.exit_code == 2
+    assert "No subcommand 'inof'. Did you mean 'info'? (There are compact, " in result.stderr
+
+
 def test_a_reader_that_goes_away_is_no_error(built_hash_store):
     reading, writing = os.pipe()
     os.close(reading)

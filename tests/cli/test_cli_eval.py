@@ -262,9 +262,13 @@ def test_the_value_of_every_query_is_written_where_asked(store, adapter, tmp_pat
     else:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     found = {
-        (r["collection"], r["query_id"], float(r["labels"]), r["candidate"], r["measure"]): float(
-            r["value"]
-        )
+        (
+            r["collection"],
+            r["query_id"],
+            float(r["labels_percent"]) / 100,
+            r["candidate"],
+            r["measure"],
+        ): float(r["value"])
         for r in rows
     }
     assert len(found) == len(rows) == (10 + 15) * 2 * 6 * 2

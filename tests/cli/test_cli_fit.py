@@ -138,7 +138,7 @@ def test_domains_choose_the_collections(built, tmp_path, arguments, expected) ->
         ["--only-domain", "words", "--holdout-domain", "words"],
     ],
 )
-@pytest.mark.parametrize("form", [[], ["sweep", "--grid", "folds=2"], ["curve"]], ids=str)
+@pytest.mark.parametrize("form", [[], ["sweep", "--grid", "folds=2"]], ids=str)
 def test_no_collection_left_is_an_error(built, tmp_path, form, arguments) -> None:
     result = _fit(*form[:1], built, *arguments, "--out", tmp_path / "a", *form[1:])
     assert_fails(result, "No collection is left of", "meta.json")
@@ -166,7 +166,7 @@ def test_naming_no_collection_is_an_error(built, tmp_path, form) -> None:
         ("strengths=1/2", ["from strong to weak"]),
     ],
 )
-@pytest.mark.parametrize("form", [[], ["sweep", "--grid", "folds=2"], ["curve"]], ids=str)
+@pytest.mark.parametrize("form", [[], ["sweep", "--grid", "folds=2"]], ids=str)
 def test_a_wrong_setting_is_explained(built, tmp_path, form, setting, words) -> None:
     result = _fit(*form[:1], built, "planted", "--out", tmp_path / "a", "--set", setting, *form[1:])
     assert_fails(result, *words)
@@ -212,12 +212,6 @@ def test_a_label_count_limits_the_training_queries(built, tmp_path) -> None:
         ["sweep", "store", "toy", "--out", "o", "--grid", "folds=2", "--random", "0"],
         ["sweep", "store", "toy", "--out", "o", "--grid", "folds=2", "--labels", "5,"],
         ["sweep", "store", "toy", "--out", "o", "--grid", "folds=2", "--labels", ""],
-        ["curve"],
-        ["curve", "store", "toy"],
-        ["curve", "store", "toy", "--out", "o", "--labels", "5,x"],
-        ["curve", "store", "toy", "--out", "o", "--labels", ""],
-        ["curve", "store", "toy", "--out", "o", "--split-seeds", "0"],
-        ["curve", "store", "toy", "--out", "o", "--grid", "folds=2"],
     ],
     ids=" ".join,
 )
@@ -237,7 +231,7 @@ def test_the_published_recipe_takes_no_settings(built, tmp_path) -> None:
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize("form", ["sweep", "curve"])
+@pytest.mark.parametrize("form", ["sweep", "align"])
 def test_each_form_has_help_with_an_example_that_parses(form) -> None:
     result = _done(CliRunner().invoke(fit.main, [form, "--help"], terminal_width=80))
     assert max(map(len, result.stdout.splitlines())) <= 80
@@ -249,11 +243,20 @@ def test_each_form_has_help_with_an_example_that_parses(form) -> None:
     assert [p.name for p in command.params if isinstance(p, click.Option) and not p.help] == []
 
 
+def test_a_form_that_is_misspelt_is_named_with_the_nearest(monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = _fit("swep", "store", "toy", "--out", "o")
+    assert result.exit_code == 2
+    assert "no form of main is called so. Did you mean 'sweep'?" in result.stderr
+    (tmp_path / "swep").mkdir()  # a store may be called so
+    assert "no store.json" in _fit("swep", "toy", "--out", "o").stderr
+
+
 def test_era_fit_tells_of_its_other_forms() -> None:
     assert "`era-fit sweep`" in " ".join(_done(_fit("--help")).stdout.split())
 
 
-@pytest.mark.parametrize("name", ["sweep", "curve", "align"])
+@pytest.mark.parametrize("name", ["sweep", "align"])
 def test_a_store_named_like_another_form_is_given_with_its_folder(
     built, tmp_path, monkeypatch, name
 ) -> None:
@@ -316,7 +319,15 @@ def test_a_sweep_prints_its_rows_and_writes_tables(built, tmp_path) -> None:
     out = tmp_path / "swept"
     result = _done(_sweep(built, out, "--grid", "temperature=0.02,0.05,0.5", "--candidate", "era"))
     lines = result.stdout.splitlines()
-    head = ["candidate", "temperature", "labels", "split_seed", "held_out", "round", "chosen"]
+    head = [
+        "candidate",
+        "temperature",
+        "labels_percent",
+        "split_seed",
+        "held_out",
+        "round",
+        "chosen",
+    ]
     assert lines[0].split() == head
     assert len(lines) == 5
     assert {path.name for path in out.iterdir()} == {
@@ -390,11 +401,11 @@ def test_the_printed_command_names_share_seed_and_candidate_of_the_best_row(
     found = json.loads(_done(_sweep(built, tmp_path / "swept", *options)).stdout)
     assert len(found["rows"]) == 16
     best = found["rows"][0]
-    largest = [r for r in found["rows"] if (r["round"], r["labels"]) == ("full", 0.2)]
+    largest = [r for r in found["rows"] if (r["round"], r["labels_percent"]) == ("full", 20)]
     assert best["held_out"] == max(row["held_out"] for row in largest)
     config = _invoked(found["command"], tmp_path / "a")
     assert config["chosen"] == best["candidate"]
-    assert config["split"]["labels"] == best["labels"]
+    assert config["split"]["labels"] == best["labels_percent"] / 100
     assert config["split"]["seed"] == best["split_seed"]
     assert config["recipe"]["temperature"] == best["temperature"]
 
@@ -476,9 +487,14 @@ def test_a_folder_of_other_files_is_not_swept_into(built, tmp_path) -> None:
 # Curves
 
 
+def _each(*arguments: object) -> Result:
+    words = ["each", *map(str, arguments), "--device", "cpu"]
+    return CliRunner().invoke(evaluate.main, words)
+
+
 def test_a_curve_measures_each_share_and_shuffle(built, tmp_path) -> None:
     options = ["--labels", "10,30", "--split-seeds", "2", "--json"]
-    result = _done(_fit("curve", built, "planted", "again", "--out", tmp_path, *QUICK, *options))
+    result = _done(_each(built, "planted", "again", "--out", tmp_path, *QUICK, *options))
     record = json.loads(result.stdout)
     assert record == json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
     assert [point["labels"] for point in record["curve"]] == [0.1, 0.3]
@@ -499,9 +515,9 @@ def test_an_interrupted_curve_says_that_the_same_command_goes_on(
 ) -> None:
     _interrupt(monkeypatch, 5)
     options = ["--out", tmp_path, *QUICK, "--labels", "10,20,30", "--json"]
-    assert_fails(_fit("curve", built, "planted", *options), INTERRUPTED)
+    assert_fails(_each(built, "planted", *options), INTERRUPTED)
     monkeypatch.setattr(recipes, "crossfit", crossfit)
-    result = _done(_fit("curve", built, "planted", *options))
+    result = _done(_each(built, "planted", *options))
     assert result.stderr.count(" % of the labels") == 2
     assert len(json.loads(result.stdout)["curve"]) == 3
 

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from era_cache.cli import evaluate, fit
+from era_cache.cli.common import percent, percent_text
 from era_cache.disk.files import check_writable
 from era_cache.errors import StoreError
 
@@ -41,7 +44,7 @@ def test_impossible_shares_and_outputs_are_refused_before_torch_is_loaded(
         (["fit", store, "toy", "--labels", "60", "--out", "x"], "at most 40%"),
         (["fit", store, "toy", "--curve", "20,60", "--out", "x"], "at most 40%"),
         (["fit", "sweep", store, "toy", *grid, "--labels", "20,60", "--out", "x"], "at most 40%"),
-        (["fit", "curve", store, "toy", "--labels", "20,60", "--out", "x"], "at most 40%"),
+        (["eval", "each", store, "toy", "--labels", "20,60", "--out", "x"], "at most 40%"),
         (["eval", "each", store, "--labels", "20,60", "--out", "x"], "at most 40%"),
         *(
             ([*words, str(place)], str(place))
@@ -49,7 +52,6 @@ def test_impossible_shares_and_outputs_are_refused_before_torch_is_loaded(
             for words in (
                 ["fit", "sweep", store, "toy", *grid, "--out"],
                 ["fit", "align", store, "toy", "--out"],
-                ["fit", "curve", store, "toy", "--out"],
                 ["eval", "each", store, "--out"],
                 ["eval", store, str(built_adapter), "--out"],
                 ["eval", "report", str(built_adapter), "--out"],
@@ -124,3 +126,23 @@ def test_drawings_do_not_depend_on_the_configuration_of_matplotlib(tmp_path):
     assert broken.returncode == 1
     assert "InputError: matplotlib cannot be loaded" in broken.stderr
     assert "Look for a file matplotlibrc in this folder" in broken.stderr
+
+
+@pytest.mark.parametrize("command", ["fit", "sweep", "eval"])
+def test_a_share_that_was_meant_as_a_fraction_is_asked_about(built_hash_store, tmp_path, command):
+    words = [built_hash_store, "toy", "--out", tmp_path / "x", "--labels", "0.2"]
+    forms = {
+        "fit": (fit.main, words),
+        "sweep": (fit.main, ["sweep", *words, "--grid", "temperature=0.05"]),
+        "eval": (evaluate.main, ["each", *words]),
+    }
+    result = CliRunner().invoke(forms[command][0], list(map(str, forms[command][1])))
+    assert result.exit_code == 2
+    assert "'0.2' is read as percent. Did you mean 20?" in result.stderr
+    assert "written 0.2%" in result.stderr
+
+
+@pytest.mark.parametrize(("text", "share"), [("20", 0.2), ("0.5%", 0.005), ("0", 0.0), ("1", 0.01)])
+def test_shares_are_percent_and_written_as_they_are_read(text, share):
+    assert percent(text) == share
+    assert percent(percent_text(share)) == share

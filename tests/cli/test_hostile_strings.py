@@ -68,6 +68,9 @@ def sound(built_hash_store, built_adapter, toy, tmp_path, monkeypatch) -> dict[s
         "query": "words",
         "role": "query",
         "seed": 1,
+        "names": "none",
+        "old": "none",
+        "new": "other",
     }
 
 

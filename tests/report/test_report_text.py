@@ -246,8 +246,8 @@ def test_csv_holds_every_number_of_every_part():
         assert found == record["scores"][0][part] + record["scores"][1][part]
     curve = lines_of(record, "curve")
     assert len(curve) == 4 * 6
-    assert {(c["labels"], c["train"]) for c in curve} == {
-        (str(p["labels"]), str(p["train"])) for p in record["curve"]
+    assert {(float(c["labels_percent"]), c["train"]) for c in curve} == {
+        (round(100 * p["labels"], 6), str(p["train"])) for p in record["curve"]
     }
 
 
