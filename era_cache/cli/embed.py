@@ -23,6 +23,7 @@ from era_cache.cli.common import (
     json_option,
     note,
     progress,
+    quiet_option,
     say,
     version_option,
 )
@@ -151,6 +152,7 @@ def model_options(side: str) -> Callable[[Command], Command]:
 @plain_options
 @collection_options
 @device_option
+@quiet_option
 @json_option
 @version_option
 def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> None:

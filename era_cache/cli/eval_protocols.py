@@ -16,8 +16,8 @@ from era_cache.cli.common import (
     all_of,
     echo_json,
     json_option,
-    note,
     say,
+    tell,
 )
 from era_cache.cli.eval_options import (
     check_report_options,
@@ -160,7 +160,7 @@ def _run(
         options["out"],
         reading_of(options),
         made_by=MadeBy(configuration, [command]),
-        tell=lambda text: note(f"fit {text} …"),
+        tell=lambda text: tell(f"fit {text} …"),
     )
     found = write_report_files(options["out"], results, options)
     if as_json:

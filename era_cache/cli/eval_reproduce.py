@@ -15,8 +15,9 @@ from era_cache.cli.common import (
     echo_table,
     finite,
     json_option,
-    note,
+    quiet_option,
     say,
+    tell,
 )
 
 __all__ = ["reproduce"]
@@ -33,6 +34,7 @@ __all__ = ["reproduce"]
     default=1e-5,
     help="Largest difference of a mean that counts as the same.",
 )
+@quiet_option
 @json_option
 def reproduce(file: Path, as_json: bool, **options: Any) -> None:
     """Run again what FILE says was run, and compare: results.json, or an adapter's config.json.
@@ -50,7 +52,7 @@ def reproduce(file: Path, as_json: bool, **options: Any) -> None:
         file,
         store=options["store"],
         adapter=options["adapter"],
-        tell=lambda text: note(f"{text} …"),
+        tell=lambda text: tell(f"{text} …"),
     )
     same = not found.choices and all(
         abs(one.then - one.now) <= options["tolerance"] for one in found.differences

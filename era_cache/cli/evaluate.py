@@ -17,9 +17,10 @@ from era_cache.cli.common import (
     device_option,
     echo_json,
     json_option,
-    note,
     overwrite_option,
+    quiet_option,
     say,
+    tell,
     version_option,
 )
 from era_cache.cli.eval_options import (
@@ -106,6 +107,7 @@ class EvalForms(EraForms):
 @overwrite_option
 @check_option
 @device_option
+@quiet_option
 @json_option
 @version_option
 def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None:
@@ -124,9 +126,12 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     check_writable(out)
     from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
     from era_cache.evaluate.results_folder import ResultsFolder
+    from era_cache.fitting.threads import use_free_threads
     from era_cache.store.store import Store
 
-    note("measuring on the test queries …")
+    use_free_threads()
+
+    tell("measuring on the test queries …")
     evaluation = evaluate_folder(
         Store.open(store_path),
         adapter,

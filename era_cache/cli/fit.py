@@ -22,6 +22,7 @@ from era_cache.cli.common import (
     overwrite_option,
     percent,
     say,
+    tell,
     version_option,
 )
 from era_cache.cli.fit_align import align
@@ -177,7 +178,7 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
             reading,
             resume=options["resume"],
             overwrite=options["overwrite"],
-            progress=lambda text: note(f"fitting {text} …"),
+            progress=lambda text: tell(f"fitting {text} …"),
         )
 
     report = fitted(out, plan)
@@ -185,7 +186,7 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
     for share in options["curve_shares"]:
         if share == split.labels or missing:
             continue
-        note(f"all candidates at {share:.0%} of the labels …")
+        tell(f"all candidates at {share:.0%} of the labels …")
         point = fitted(
             out / "curve" / f"{share * 100:g}", plan._replace(split=replace(split, labels=share))
         )

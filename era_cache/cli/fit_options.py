@@ -17,6 +17,7 @@ from era_cache.cli.common import (
     device_option,
     note,
     percent,
+    quiet_option,
     seed_number,
 )
 from era_cache.config import FitConfig, SplitConfig
@@ -107,6 +108,7 @@ data_options = all_of(
     ),
     check_option,
     device_option,
+    quiet_option,
 )
 """The store, its collections and encoders, the split, and settings of the recipe."""
 
@@ -153,7 +155,9 @@ def without_labels(store: Store, names: Sequence[str], split: SplitConfig) -> Sp
 def reading_of(options: Mapping[str, Any]) -> Reading:
     """The options that say which vectors are read, and how."""
     from era_cache.fitting.sources import Reading
+    from era_cache.fitting.threads import use_free_threads
 
+    use_free_threads()
     given = {name: options[name] for name in Reading._fields if name in options}
     return Reading(**given)
 

@@ -15,9 +15,9 @@ from era_cache.cli.common import (
     echo_json,
     echo_table,
     json_option,
-    note,
     percent_text,
     say,
+    tell,
     version_option,
 )
 from era_cache.cli.fit_options import (
@@ -111,7 +111,7 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
         halving=options["halving"],
     )
     reading = reading_of(options)
-    rows = sweep_rows(store, names, options["out"], plan, reading, lambda text: note(f"{text} …"))
+    rows = sweep_rows(store, names, options["out"], plan, reading, lambda text: tell(f"{text} …"))
     command = _command(store_path, names, rows[0], options)
     lead = [
         f"{len(rows):,} fits; the best reaches {rows[0]['held_out']:.4f} held-out nDCG@10.",

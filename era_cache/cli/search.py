@@ -135,8 +135,11 @@ def _check_usage(text: str, options: dict[str, Any]) -> None:
 
 
 def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup:
+    from era_cache.fitting.threads import use_free_threads
     from era_cache.serve.engine import Lookup
     from era_cache.serve.models import load_models
+
+    use_free_threads()
 
     models = load_models(
         source.encoders.models(),

@@ -17,6 +17,7 @@ from era_cache.cli.common import (
     json_option,
     note,
     progress,
+    quiet_option,
     say,
 )
 from era_cache.cli.store_options import ROLES, store_argument
@@ -90,6 +91,7 @@ __all__ = ["import_command"]
     help="Your own words, kept with the vectors.",
 )
 @collection_options
+@quiet_option
 @json_option
 def import_command(
     store_path: Path, collection: Path | None, as_json: bool, **options: Any

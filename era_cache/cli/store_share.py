@@ -14,6 +14,7 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     progress,
+    quiet_option,
     say,
 )
 from era_cache.cli.store_options import plain, store_argument
@@ -101,6 +102,7 @@ def pack(store_path: Path, file: Path, as_json: bool) -> None:
 @click.argument("file", metavar="FILE.tar", type=PathArgument)
 @store_argument
 @dry_run_option
+@quiet_option
 @json_option
 def unpack(file: Path, store_path: Path, dry_run: bool, as_json: bool) -> None:
     """Copy into STORE all that it lacks from a tar file made by 'pack'.

@@ -15,6 +15,7 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     progress,
+    quiet_option,
     say,
 )
 from era_cache.cli.store_options import plain, store_argument
@@ -38,6 +39,7 @@ _SHOWN = 20
     help="Set damaged segments aside, and delete wrong index files. The next era-embed encodes "
     "the rows of these segments again, and no others.",
 )
+@quiet_option
 @json_option
 def verify(store_path: Path, quarantine: bool, as_json: bool) -> None:
     """Read all of STORE and check everything in it.

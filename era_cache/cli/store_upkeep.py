@@ -13,6 +13,7 @@ from era_cache.cli.common import (
     finite,
     json_option,
     progress,
+    quiet_option,
     say,
 )
 from era_cache.cli.store_options import plain, store_argument
@@ -38,6 +39,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Change nothing, only tel
     help="Store rows that are kept more exactly in this form. Digits are lost for good.",
 )
 @DRY_RUN
+@quiet_option
 @json_option
 def compact_command(
     store_path: Path,

@@ -18,6 +18,7 @@ from era_cache.cli.common import (
     json_option,
     note,
     progress,
+    quiet_option,
     say,
     seed_number,
 )
@@ -49,6 +50,7 @@ __all__ = ["export_command", "probe_command"]
 )
 @click.option("--skip-missing", is_flag=True, help="Leave out texts that have no vector.")
 @role_choice
+@quiet_option
 @json_option
 def export_command(
     store_path: Path,

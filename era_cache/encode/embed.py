@@ -180,6 +180,8 @@ def _encode_missing(
     truncated = getattr(part.encoder, "truncated", 0)
     job = _Job(store, part, config)
     if len(missing):
+        progress(f"loading {part.encoder.spec.name}", 0, 0)
+        part.encoder.provenance()  # what loads its model
         progress(part.what, 0, len(missing))
         done = 0
         for group in job.groups(missing):

@@ -30,7 +30,7 @@ from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.settings import checked
 from era_cache.fitting.since_fit import recorded_split
-from era_cache.fitting.sources import Reading, environment
+from era_cache.fitting.sources import Reading, fit_environment
 from era_cache.store.store import Store
 
 __all__ = ["Again", "Difference", "reproduce"]
@@ -295,7 +295,7 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
         asked = config.choice_reason.startswith("asked for")
         if not asked and ships != config.chosen:
             choices.append(f"{config.chosen} then, {ships} now")
-    return Again(differences, _versions(config.environment, environment()), choices)
+    return Again(differences, _versions(config.environment, fit_environment()), choices)
 
 
 def _apart(one: Path, other: Path, name: str) -> float:

@@ -43,7 +43,7 @@ from era_cache.fitting.encoder_pair import Encoders, told_pair
 from era_cache.fitting.model_card import model_card
 from era_cache.fitting.recipes import FitResult, fit_candidates, fit_paper, parts_of
 from era_cache.fitting.replaced import check_target
-from era_cache.fitting.sources import Reading, Source, environment, load_sources
+from era_cache.fitting.sources import Reading, Source, fit_environment, load_sources
 from era_cache.fitting.tensors import Documents, FitData, load_documents
 from era_cache.store.store import Store
 
@@ -265,7 +265,7 @@ def _config(inputs: _Inputs, recipe: FitConfig | PaperConfig) -> AdapterConfig:
         alignment_documents=sum(map(len, large)) if _reads_documents(recipe) else 0,
         first_stage={k: v for one in inputs.sources for k, v in one.first_stage.items()},
         recipe={"name": name, **dataclasses.asdict(recipe)},
-        environment=environment(),
+        environment=fit_environment(),
     )
 
 

@@ -25,7 +25,7 @@ from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.tensors import FitData, load_fit_data, resolve_device
 from era_cache.store.store import Store
 
-__all__ = ["Reading", "Source", "environment", "load_sources", "provenance"]
+__all__ = ["Reading", "Source", "environment", "fit_environment", "load_sources", "provenance"]
 
 
 class Reading(NamedTuple):
@@ -58,6 +58,13 @@ def environment() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
+
+
+def fit_environment() -> dict[str, str]:
+    """The same, and the number of threads, which rounds the products of a fit."""
+    import torch
+
+    return {**environment(), "threads": str(torch.get_num_threads())}
 
 
 class Source(NamedTuple):

@@ -412,7 +412,8 @@ def test_an_encoder_that_changes_its_dimension_is_refused(store):
 def test_progress_ends_at_the_number_of_missing_rows(store):
     told = []
     embed(store, collection(["a", "b", "c"]), progress=lambda *args: told.append(args))
-    assert told[:4] == [("documents", n, 3) for n in range(4)]
+    assert told[0] == ("loading hash-4", 0, 0)
+    assert told[1:5] == [("documents", n, 3) for n in range(4)]
     told.clear()
     embed(store, collection(["a", "b", "c"]), progress=lambda *args: told.append(args))
     assert told == []
