@@ -38,6 +38,7 @@ from era_cache.cli.fit_options import named_runs
 from era_cache.disk.files import check_writable
 
 if TYPE_CHECKING:
+    from era_cache.evaluate.results import Head
     from era_cache.report.records import Report
 
 __all__ = ["main"]
@@ -88,7 +89,8 @@ class EvalForms(EraForms):
 @click.option(
     "--out",
     type=PathArgument,
-    help="Folder for results and report.  [default: ADAPTER/evaluation]",
+    help="Folder for results and report.  [default: ADAPTER/evaluation, and in it one for each "
+    "version that was not fitted on]",
 )
 @statistics_seed("--seed")
 @click.option(
@@ -122,8 +124,7 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     """
     check_report_options(options)
     foreign = named_runs(options["foreign"])
-    out = options["out"] or _default_out(adapter, options["collections"])
-    check_writable(out)
+    check_writable(options["out"] or adapter)
     from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
     from era_cache.evaluate.results_folder import ResultsFolder
     from era_cache.fitting.threads import use_free_threads
@@ -158,6 +159,7 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
         commands=["era-eval " + shlex.join(sys.argv[1:])],
     )
     measured = evaluation.results
+    out = options["out"] or _default_out(adapter, options["collections"], measured.head)
     kept = ResultsFolder(
         out, measured.head, measured.query_ids, anew=True, overwrite=options["overwrite"]
     )
@@ -189,11 +191,18 @@ def _show(found: Report, foreign: Mapping[str, Path], out: Path) -> None:
     say(f"Report: {out / 'report.html'}")
 
 
-def _default_out(adapter: Path, collections: tuple[str, ...]) -> Path:
-    """``evaluation``, with a folder for each collection where some are named."""
-    from era_cache.disk.files import safe_name
+def _default_out(adapter: Path, named: tuple[str, ...], head: Head) -> Path:
+    """``evaluation``, with a folder for each collection where some are named.
 
-    return adapter / "evaluation" / "+".join(safe_name(name) for name in collections)
+    Likewise for another version than was fitted on, so that neither takes the other's place.
+    """
+    from era_cache.disk.files import safe_name
+    from era_cache.fitting.adapter_folder import load_config
+
+    fitted = {one.collection.digest for one in load_config(adapter).fitted_on()}
+    if not named and any(one.digest not in fitted for one in head.collections.values()):
+        named = tuple(f"{name}-{one.digest[:12]}" for name, one in head.collections.items())
+    return adapter / "evaluation" / "+".join(safe_name(name) for name in named)
 
 
 def _write_runs(out: Path, ranked: Any) -> None:

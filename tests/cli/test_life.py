@@ -9,6 +9,7 @@ from command_case import MODELS, done, embedded_in, evaluated, fitted, run
 from hash_encoder import HashEncoder
 
 from era_cache.cli import embed, evaluate, search, store
+from era_cache.store.store import Store
 
 
 def _grow(case: Path, *, documents: int = 3, queries: int = 0) -> None:
@@ -41,7 +42,7 @@ def test_a_grown_corpus_is_searched_whole_and_told(case) -> None:
 def test_later_judgements_measure_an_old_adapter(case) -> None:
     embedded_in(case)
     fitted(case)
-    before = evaluated(case, "--out", case / "before")["split"]["test"]
+    before = evaluated(case)["split"]["test"]
     _grow(case, queries=8)
     embedded_in(case)
     result = done(run(evaluate.main, case / "store", case / "a", "--device", "cpu"))
@@ -49,6 +50,13 @@ def test_later_judgements_measure_an_old_adapter(case) -> None:
         result.stdout
     )
     assert evaluated(case)["split"]["test"] == before + 8
+    # Beside what was measured before, not in its place.
+    version = Store.open(case / "store").collection("beir").version
+    place = case / "a" / "evaluation"
+    assert (place / "results.json").is_file()
+    assert (place / f"beir-{version}" / "results.json").is_file()
+    report = json.loads((place / "evaluation.json").read_text())
+    assert report["split"]["test"] == before
     # Against a new fit, on what neither has seen: the two shuffles differ.
     fitted(case, out="b")
     found = evaluated(case, "--with", case / "a", adapter="b")
