@@ -6,6 +6,7 @@ In: a ``Table``. Out: a string in which every text is escaped.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -89,6 +90,8 @@ def _row(row: Sequence[Cell], columns: Sequence[_Column], is_chosen: bool) -> st
 
 def _cell(cell: Cell, column: _Column, tag: str, attributes: str = "", badge: str = "") -> str:
     text = html.escape(_minus(cell.text) if cell.key is not None else cell.text)
+    if tag == "th":  # ids and names break where their parts meet
+        text = _SEPARATOR.sub(r"\1<wbr>", text)
     if cell.best:
         text = f'<span class="best">{text}</span>'
     if column.stars and cell.key is not None:
@@ -102,6 +105,9 @@ def _cell(cell: Cell, column: _Column, tag: str, attributes: str = "", badge: st
     classes = f"{column.classes} {heat}".strip()
     named = f' class="{classes}"' if classes else ""
     return f"<{tag}{attributes}{named}{key}>{text}{badge}{detail}</{tag}>"
+
+
+_SEPARATOR = re.compile(r"(?<=\w)([_/.:+-])(?=\w)")
 
 
 def _minus(text: str) -> str:

@@ -19,6 +19,8 @@ __all__ = ["fit", "render"]
 _LEAST_COLUMN = 28
 _ROOM_BESIDE = 60
 """Width at which a text stands beside its id; below, it gets a line of its own."""
+_LONG_START = 12
+"""Characters that texts may all begin with before they are left out."""
 _MOST_ELSEWHERE = 10
 _TEXT_SHOWN = 400
 """Characters of a text that are looked at; no line is longer."""
@@ -85,8 +87,8 @@ def _query_lines(answer: Answer, width: int, signs: Signs) -> list[str]:
     what = "Query"
     if asked.id is not None:
         relevant = f"{asked.relevant:,} relevant" if asked.relevant else "nothing relevant known"
-        part = "in no part of the split" if asked.part == "unused" else f"{asked.part} query"
-        what = f"Query {asked.id} ({part}, {relevant})"
+        part = "in no part of the split, " if asked.part == "unused" else f"{asked.part} query, "
+        what = f"Query {asked.id} ({part if asked.part else ''}{relevant})"
     line = what if asked.text is None else f"{what}: {asked.text}"
     lines = [fit(line, width, signs.cut).rstrip()]
     if asked.instruction:
@@ -133,16 +135,33 @@ def _column(
     beside = with_text and room >= _ROOM_BESIDE
     longest = max((display_width(clean(hit.document)) for hit in column.hits), default=0)
     id_width = min(longest, rest * 9 // 20 if beside else rest)
+    shared = _shared_start(answer)
     for hit, head in zip(column.hits, heads, strict=True):
         own = [f"{head} {fit(hit.document, id_width, signs.cut)}"]
-        if hit.text and beside:
-            own[0] += f" {fit(hit.text, rest - id_width - 1, signs.cut)}"
+        text = hit.text or ""
+        if shared and text:
+            text = signs.cut + text[shared:]
+        if text and beside:
+            own[0] += f" {fit(text, rest - id_width - 1, signs.cut)}"
         elif with_text:
-            own.append(f"    {fit(hit.text or '', room - 4, signs.cut)}")
+            own.append(f"    {fit(text, room - 4, signs.cut)}")
         own = [cut(line, room, signs.cut) for line in own]
         relevant = hit.grade is not None and hit.grade >= 1
         lines += [emphasise(line) for line in own] if relevant else own
     return lines
+
+
+def _shared_start(answer: Answer) -> int:
+    """Characters that all texts begin with, up to a blank: what differs is what helps."""
+    texts = {hit.text for column in answer.columns for hit in column.hits if hit.text}
+    if len(texts) < 2:
+        return 0
+    first, last = min(texts), max(texts)  # all others lie between them
+    same = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
+    shared = first[:same].rfind(" ") + 1
+    return shared if shared > _LONG_START else 0
 
 
 def _heads(answer: Answer, column: Column, grade_width: int, signs: Signs) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from evaluation_records import HOSTILE, large_record, plain, small_record
 from report_pages import hostile_page, large_page, render_html, small_page
 
-VOID = {"meta", "br", "img", "input", "link", "hr"}
+VOID = {"meta", "br", "img", "input", "link", "hr", "wbr"}
 
 
 @pytest.fixture

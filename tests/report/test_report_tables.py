@@ -59,7 +59,8 @@ def test_values_that_print_alike_are_both_best():
 
 def test_only_the_chosen_row_is_marked():
     first_table = small_page().split("</table>")[0]
-    assert re.findall('<tr class="chosen"><th[^>]*>(.*?) <', first_table) == ["era-dual"]
+    # A name may break where its parts meet.
+    assert re.findall('<tr class="chosen"><th[^>]*>(.*?) <', first_table) == ["era-<wbr>dual"]
 
 
 def test_difference_table_shows_difference_interval_both_p_and_effect():

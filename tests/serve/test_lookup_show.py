@@ -157,3 +157,19 @@ def test_a_text_that_fits_is_whole_and_a_longer_one_is_cut() -> None:
     assert fit("漢字漢字", 4) == "漢 …"
     assert fit(" a\n\tb ", 6) == "a b   "
     assert fit("e\u0301e\u0301", 2) == "e\u0301e\u0301"
+
+
+def test_what_all_texts_begin_with_gives_way_to_what_differs() -> None:
+    texts = [f"Returns the current weather of the {place}" for place in ("city", "coast", "sea")]
+    shown = render(_answer([Column("small", "", True, 0.5, _hits("abc", texts=texts))]), width=72)
+    for place in ("city", "coast", "sea"):
+        assert f"…{place}" in shown
+    assert "Returns" not in shown
+    other = [*texts[:2], "Sends a mail"]
+    shown = render(_answer([Column("small", "", True, 0.5, _hits("abc", texts=other))]), width=72)
+    assert "Returns the current" in shown
+
+
+def test_a_query_of_an_unknown_part_has_none() -> None:
+    asked = Asked("q1", "what is asked", "", None, 2)
+    assert render(_answer([SMALL], asked=asked), width=72).startswith("Query q1 (2 relevant): ")

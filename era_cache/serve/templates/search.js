@@ -137,7 +137,7 @@ function columnOf(column, answer) {
     column.value === null ? null
       : make("span", "value", `${answer.measure} ${column.value.toFixed(3)}`));
   const list = make("ol", "", ...column.hits.map((hit) => hitOf(hit, column, answer)));
-  const section = make("section", "column",
+  const section = make("section", column.chosen ? "column chosen" : "column",
     make("header", "", heading, make("div", "kind", column.kind)), list);
   section.setAttribute("aria-label", column.name);
   return section;
