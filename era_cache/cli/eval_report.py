@@ -39,9 +39,9 @@ __all__ = ["report"]
 def report(folders: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Write the report of RESULTS: a folder that era-eval wrote, or an adapter's.
 
-    Writes report.html (one page that needs no other file and no network), table.md, table.tex,
-    table.csv and evaluation.json. Further folders of RESULTS, other protocols on the same
-    collections, are compared with the first by domain.
+    Writes report.html (one page that needs no other file and no network), table.md, table.tex (one
+    table; details.tex has all), table.csv and evaluation.json. Further folders of RESULTS, other
+    protocols on the same collections, are compared with the first by domain.
 
     \b
     Example:

@@ -115,8 +115,9 @@ class EvalForms(EraForms):
 def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None:
     """Measure every candidate of ADAPTER on its test queries, from the vectors in STORE.
 
-    Prints a table and writes report.html, table.md, table.tex, table.csv and evaluation.json, and
-    beside them the value of every query, from which `era-eval report` writes them again.
+    Prints a table and writes report.html, table.md, table.tex (one table; details.tex has all),
+    table.csv and evaluation.json, and beside them the value of every query, from which `era-eval
+    report` writes them again.
 
     \b
     Example:
@@ -183,6 +184,7 @@ def _show(found: Report, foreign: Mapping[str, Path], out: Path) -> None:
         "Stored as int8",
         f"{found.chosen} against what may be run instead",
         *(f"{one.name}: " for one in found.collections),
+        *(f"{measure} looks at " for measure in found.candidates[0].measures),
         *(f"{name} {what} " for name in foreign for what in ("lacks", "ranks")),
     )
     for line in found.notes:

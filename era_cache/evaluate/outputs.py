@@ -15,7 +15,13 @@ from era_cache.disk.shown import as_percent
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.per_query import joined, per_query_columns, write_per_query
 from era_cache.evaluate.results import Results
-from era_cache.report import render_csv, render_html, render_latex, render_markdown
+from era_cache.report import (
+    render_csv,
+    render_html,
+    render_latex,
+    render_latex_table,
+    render_markdown,
+)
 from era_cache.report.records import Report
 
 __all__ = ["write_reports", "write_values"]
@@ -23,7 +29,8 @@ __all__ = ["write_reports", "write_values"]
 _FORMS = {
     "report.html": render_html,
     "table.md": render_markdown,
-    "table.tex": render_latex,
+    "table.tex": render_latex_table,
+    "details.tex": render_latex,
     "table.csv": render_csv,
 }
 

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from era_cache.evaluate.estimates import place
 from era_cache.evaluate.lined_up import BASELINE, Panel
 from era_cache.evaluate.results import Results, job_name
+from era_cache.rank.measures import parse_measure
 
 __all__ = ["notes"]
 
 _FEW = 50
+_TIMES, _DEEP = 5, 50
+"""What looks at 50 documents or more says little where there are not five times as many."""
 
 
 def notes(results: Results, panel: Panel, shown: Sequence[str]) -> list[str]:
@@ -64,7 +67,24 @@ def notes(results: Results, panel: Panel, shown: Sequence[str]) -> list[str]:
         said.append(
             f"As few as {min(judging)} labelled queries judged a choice: it may be a wrong one."
         )
-    return [*said, *_measured(results, panel)]
+    return [*said, *_shallow(results), *_measured(results, panel)]
+
+
+def _shallow(results: Results) -> list[str]:
+    """Say which measures look at so much of a small collection that they say little."""
+    said = []
+    for measure in map(parse_measure, results.head.measures):
+        small = [
+            f"{name} {entry.documents:,}"
+            for name, entry in results.head.collections.items()
+            if measure.cutoff is not None and entry.documents < _TIMES * measure.cutoff
+        ]
+        if small and measure.cutoff is not None and measure.cutoff >= _DEEP:
+            said.append(
+                f"{measure} looks at {measure.cutoff:,} documents of few ({', '.join(small)}): "
+                "there, nearly any ranking has a high one."
+            )
+    return said
 
 
 def _measured(results: Results, panel: Panel) -> list[str]:

@@ -12,7 +12,7 @@ from era_cache.report.blocks import lead_of, sections_of
 from era_cache.report.records import Report, cleaned
 from era_cache.report.tables import Cell, Listing, Section, Table, sentences_below, word_columns
 
-__all__ = ["latex_text", "render_latex"]
+__all__ = ["latex_text", "render_latex", "render_latex_table"]
 
 _LONG, _WIDE, _MANY = 40, 60, 9
 """Rows of a table that may break over pages, letters that wrap, columns whose heads stand up."""
@@ -98,6 +98,17 @@ def render_latex(report: Report) -> str:
     for section in sections_of(report):
         parts += _section(section, report.chosen)
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def render_latex_table(report: Report) -> str:
+    r"""Render the table of candidates alone, for the paper: one ``table`` to \input.
+
+    Arguments and errors are those of ``render_latex``.
+    """
+    report = cleaned(report)
+    blocks = (block for section in sections_of(report) for block in section.blocks)
+    table = next(one for one in blocks if isinstance(one, Table) and one.name == "candidates")
+    return f"{_HEAD.strip()}\n\n{_table(table, report.chosen)}\n"
 
 
 def _section(section: Section, chosen: str) -> list[str]:

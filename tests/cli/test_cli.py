@@ -456,6 +456,7 @@ def test_eval_writes_the_report_next_to_the_adapter(built_hash_store, adapter):
         "table.csv",
         "table.md",
         "table.tex",
+        "details.tex",
     }
     runs = {path.stem for path in (out / "runs").iterdir()}
     assert runs == {"qrels", *(candidate["name"] for candidate in record["candidates"])}

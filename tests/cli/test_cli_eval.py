@@ -37,7 +37,7 @@ QUICK = [
     *("--set", "memory_steps=0.2", "--set", "align_documents=40", "--device", "cpu"),
 ]
 FORMS = ["each", "general", "leave-one-domain-out", "domain-specific"]
-REPORTS = {"report.html", "table.md", "table.tex", "table.csv", "evaluation.json"}
+REPORTS = {"report.html", "table.md", "table.tex", "details.tex", "table.csv", "evaluation.json"}
 KEPT = {"results.json", "queries.json", "fits"}
 
 

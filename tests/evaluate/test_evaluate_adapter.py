@@ -22,7 +22,7 @@ from era_cache.evaluate.evaluate_adapter import Evaluation, Measuring, evaluate_
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.candidates import DEFAULT
 from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
-from era_cache.fitting.sources import Reading, environment
+from era_cache.fitting.sources import Reading, environment, fit_environment
 from era_cache.rank.measures import parse_measure
 from era_cache.store.store import Store
 
@@ -92,7 +92,8 @@ def test_the_folder_says_what_it_was_fitted_on(store, built) -> None:
     assert config["alignment_documents"] == 60
     assert config["recipe"]["name"] == "era"
     assert config["recipe"]["strengths"] == [8.0]
-    assert config["environment"] == environment()
+    assert config["environment"] == fit_environment()
+    assert config["environment"]["threads"] == str(torch.get_num_threads())
     assert set(environment()) >= {"era_cache", "python", "torch", "numpy", "h5py", "faiss-cpu"}
 
 
@@ -236,6 +237,13 @@ def test_a_curve_of_other_test_queries_is_refused(store, fitted) -> None:
     _fit(store, fitted / "curve" / "10", SplitConfig(labels=0.1, seed=7))
     with pytest.raises(FingerprintError, match="other test queries"):
         evaluate_folder(store, fitted, Measuring(device="cpu"))
+
+
+def test_a_measure_that_looks_at_most_of_a_collection_has_a_remark(store, built) -> None:
+    measures = [parse_measure(name) for name in ("nDCG@10", "R@100", "P@20")]
+    record = _record(evaluate_folder(store, built, Measuring(measures=measures, device="cpu")))
+    (note,) = [line for line in record["notes"] if "looks at" in line]
+    assert note.startswith("R@100 looks at 100 documents of few (planted 120): ")
 
 
 def test_another_folder_joins_as_a_row(store, built, tmp_path) -> None:

@@ -10,8 +10,9 @@ import subprocess
 
 import pytest
 from evaluation_records import HOSTILE, hostile_record, large_record, plain, small_record
-from report_pages import render_csv, render_latex, render_markdown, render_text
+from report_pages import read, render_csv, render_latex, render_markdown, render_text
 
+from era_cache.report import render_latex_table
 from era_cache.report.latex import latex_text
 from era_cache.report.records import Estimate
 
@@ -206,6 +207,14 @@ def test_csv_keeps_the_full_precision_of_every_estimate(record):
     assert [line["candidate"] for line in found if line["chosen"] == "yes"] == ["era-dual"] * 2
     held_out = {line["candidate"]: float(line["mean"]) for line in lines_of(record, "held-out")}
     assert held_out == {"small": 0.5284, "linear": 0.5342, "era-dual": 0.6113}
+
+
+def test_the_table_for_a_paper_is_one_table(record) -> None:
+    text = render_latex_table(read(record))
+    assert text.count("\\begin{table}") == text.count("\\end{table}") == 1
+    assert "\\begin{longtable}" not in text
+    assert "\\label{tab:era-candidates}" in text
+    assert text.isascii()
 
 
 def test_csv_holds_every_number_of_every_part():
