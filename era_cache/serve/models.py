@@ -84,7 +84,9 @@ def _recorded_place(spec: StoredSpec, look: Look) -> _Place | None:
     if look == "nowhere":
         return None
     if isinstance(folder, str):
-        return _Place(folder) if Path(folder).is_dir() else None
+        # A stranger's record may name any folder, whose files would all be hashed.
+        there = any((Path(folder) / name).is_file() for name in ("modules.json", "config.json"))
+        return _Place(folder) if there else None
     if not isinstance(model, str) or look == "folders":
         return None
     if kind != DEFAULT_KIND:

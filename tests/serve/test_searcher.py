@@ -163,6 +163,11 @@ def test_a_model_that_moved_is_named_and_another_refused(case, models, tmp_path)
     path.write_text(json.dumps(config))
     with pytest.raises(FingerprintError, match="is not what the adapter was fitted on"):
         era_cache.QueryEncoder(case / ADAPTER)
+    # A folder that holds no model is not even looked through.
+    config["models"]["large"]["source"]["folder"] = "/"
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="give --query-model"):
+        era_cache.QueryEncoder(case / ADAPTER)
     # Only what the candidate reads is needed.
     assert era_cache.QueryEncoder(case / ADAPTER, candidate="small").encode(NEW).shape == (3, 256)
 
