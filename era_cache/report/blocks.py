@@ -118,19 +118,26 @@ def _set_up(report: Report) -> Iterable[Table]:
         pair_table(
             "Split and encoders", "Counts are of one seed", ("what", "value"), facts, "split"
         ),
-        pair_table("Inputs", "Digests", ("what", "value"), report.facts["inputs"], "inputs"),
-        pair_table(
-            "Configuration",
-            "Every option",
-            ("option", "value"),
-            report.facts["configuration"],
-            "configuration",
-        ),
-        pair_table(
-            "Environment",
-            "Versions used",
-            ("software", "version"),
-            report.facts["environment"],
-            "software",
+        *(
+            table._replace(folded=True)  # for who repeats it, not for who reads
+            for table in (
+                pair_table(
+                    "Inputs", "Digests", ("what", "value"), report.facts["inputs"], "inputs"
+                ),
+                pair_table(
+                    "Configuration",
+                    "Every option",
+                    ("option", "value"),
+                    report.facts["configuration"],
+                    "configuration",
+                ),
+                pair_table(
+                    "Environment",
+                    "Versions used",
+                    ("software", "version"),
+                    report.facts["environment"],
+                    "software",
+                ),
+            )
         ),
     )

@@ -1,4 +1,4 @@
-// Sort and filter tables, copy commands, open everything for print. Without it a page still shows all.
+// Sort and filter tables, copy commands, open what is read for print. Without it a page still shows all.
 // Columns are sorted by the number in data-key, else by the text; missing values stay at the end.
 "use strict";
 for (const button of document.querySelectorAll("th button")) {
@@ -66,7 +66,7 @@ for (const code of document.querySelectorAll(".code")) {
 }
 const opened = [];
 const open = () => {
-  for (const one of document.querySelectorAll("details:not([open])")) {
+  for (const one of document.querySelectorAll("section:not(#set-up) > details:not([open])")) {
     one.open = true;
     opened.push(one);
   }
