@@ -175,7 +175,7 @@ class RetrievalAdapter:
         corpus = unit(rows_of(corpus_vectors, "corpus_vectors", mapped.device))
         has_width(corpus, "corpus_vectors", mapped.shape[1], "the adapter")
         fusion = self.adapter.fusion
-        if doc_ids is None and self.doc_ids is not None and len(self.doc_ids) == len(corpus):
+        if doc_ids is None and len(self.doc_ids or ()) == len(corpus):
             doc_ids = self.doc_ids
         if doc_ids is not None and len(doc_ids) != len(corpus):
             raise InputError(f"{len(doc_ids)} doc_ids for {len(corpus)} documents.")

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from era_cache.disk.shown import escaped
 from era_cache.errors import EraError
 
 if TYPE_CHECKING:
-    from era_cache.types import Progress
+    pass
 
 __all__ = [
     "Command",
@@ -45,11 +44,8 @@ __all__ = [
     "overwrite_option",
     "percent",
     "percent_text",
-    "progress",
-    "quiet_option",
     "say",
     "seed_number",
-    "tell",
     "version_option",
 ]
 
@@ -63,10 +59,6 @@ INTERRUPTED = "Interrupted. What was committed is kept; the same command goes on
 
 _LONGEST_MESSAGE = 4000
 Command = TypeVar("Command", bound="Callable[..., Any]")
-
-_QUIET = "era_cache.quiet"
-_PATIENCE, _OFTEN = 2.0, 10.0
-"""Seconds before progress is worth a word, and between two lines of it."""
 
 
 @contextlib.contextmanager
@@ -245,13 +237,6 @@ overwrite_option = click.option(
     is_flag=True,
     help="Replace what the folder holds of other data, and results that would be lost.",
 )
-quiet_option = click.option(
-    "--quiet",
-    is_flag=True,
-    expose_value=False,
-    callback=lambda context, _parameter, value: context.meta.update({_QUIET: value}),
-    help="Say nothing of progress; what must be known is said all the same.",
-)
 count = click.IntRange(min=1)
 seed_number = click.IntRange(0, 2**63 - 1)
 
@@ -314,95 +299,3 @@ def echo_table(header: list[str], rows: list[list[str]]) -> None:
 
 def _numeric(cell: str) -> bool:
     return not cell or cell.lstrip("+-<~ ")[:1].isdigit() or not cell.strip("+-")
-
-
-def tell(text: str) -> None:
-    """Tell the user of progress on stderr, unless --quiet was given."""
-    if not _is_quiet():
-        note(text)
-
-
-def _is_quiet() -> bool:
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(_QUIET))
-
-
-@contextlib.contextmanager
-def progress(unit: str = "text") -> Iterator[Progress]:
-    """Show on stderr how far each part of a long step is.
-
-    A bar where stderr is a terminal; elsewhere, such as in a log, a line every tenth or every ten
-    seconds, once a part has taken two. A part of no units is only named.
-
-    Args:
-        unit: what is counted; ``B`` for bytes.
-    """
-    if _is_quiet():
-        yield lambda _what, _done, _total: None
-        return
-    bars = _Bars(unit) if sys.stderr.isatty() else _Lines()
-    try:
-        yield bars
-    finally:
-        bars.close()
-
-
-class _Lines:
-    """Lines, for stderr that is no terminal."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._begun = self._told_at = 0.0
-        self._told = 0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Say that ``done`` of ``total`` units of ``what`` are ready, if it is time to."""
-        now = time.monotonic()
-        if what != self._what:
-            self._what, self._begun, self._told_at, self._told = what, now, now, 0
-            if not total:
-                note(f"{what} …")
-        if not total or now - self._begun < _PATIENCE:
-            return
-        tenth = 10 * done // total
-        if tenth > self._told or now - self._told_at >= _OFTEN:
-            note(f"{what}: {done:,} of {total:,} ({100 * done // total} %)")
-            self._told, self._told_at = tenth, now
-
-    def close(self) -> None:
-        """There is nothing to end."""
-
-
-class _Bars:
-    """Bars, one after the other."""
-
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._bar: Any = None
-        self._what = ""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` units of ``what`` are ready."""
-        from tqdm import tqdm
-
-        if not total:
-            self.close()
-            note(f"{what} …")
-            return
-        if self._bar is None or what != self._what or total != self._bar.total:
-            self.close()
-            self._what = what
-            self._bar = tqdm(
-                total=total,
-                desc=what,
-                unit=self._unit,
-                unit_scale=self._unit == "B",
-                delay=_PATIENCE,
-            )
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        """Finish the bar on show."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None

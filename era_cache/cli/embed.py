@@ -22,11 +22,10 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     note,
-    progress,
-    quiet_option,
     say,
     version_option,
 )
+from era_cache.cli.progress import progress, quiet_option
 from era_cache.cli.text_options import (
     collection_options,
     plain_options,

@@ -17,7 +17,6 @@ from era_cache.cli.common import (
     echo_json,
     json_option,
     say,
-    tell,
 )
 from era_cache.cli.eval_options import (
     check_report_options,
@@ -37,6 +36,7 @@ from era_cache.cli.fit_options import (
     shares,
     split_of,
 )
+from era_cache.cli.progress import tell
 
 __all__ = ["PROTOCOL_COMMANDS"]
 

@@ -15,10 +15,9 @@ from era_cache.cli.common import (
     echo_table,
     finite,
     json_option,
-    quiet_option,
     say,
-    tell,
 )
+from era_cache.cli.progress import quiet_option, tell
 
 __all__ = ["reproduce"]
 

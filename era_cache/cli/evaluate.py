@@ -18,9 +18,7 @@ from era_cache.cli.common import (
     echo_json,
     json_option,
     overwrite_option,
-    quiet_option,
     say,
-    tell,
     version_option,
 )
 from era_cache.cli.eval_options import (
@@ -35,6 +33,7 @@ from era_cache.cli.eval_protocols import PROTOCOL_COMMANDS
 from era_cache.cli.eval_report import report
 from era_cache.cli.eval_reproduce import reproduce
 from era_cache.cli.fit_options import named_runs
+from era_cache.cli.progress import quiet_option, tell
 from era_cache.disk.files import check_writable
 
 if TYPE_CHECKING:

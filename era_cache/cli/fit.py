@@ -22,7 +22,6 @@ from era_cache.cli.common import (
     overwrite_option,
     percent,
     say,
-    tell,
     version_option,
 )
 from era_cache.cli.fit_align import align
@@ -39,6 +38,7 @@ from era_cache.cli.fit_options import (
     without_labels,
 )
 from era_cache.cli.fit_sweep import sweep
+from era_cache.cli.progress import tell
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.disk.files import check_writable
 from era_cache.errors import InputError

@@ -17,9 +17,9 @@ from era_cache.cli.common import (
     device_option,
     note,
     percent,
-    quiet_option,
     seed_number,
 )
+from era_cache.cli.progress import quiet_option
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import InputError
 

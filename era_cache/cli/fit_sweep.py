@@ -17,7 +17,6 @@ from era_cache.cli.common import (
     json_option,
     percent_text,
     say,
-    tell,
     version_option,
 )
 from era_cache.cli.fit_options import (
@@ -30,6 +29,7 @@ from era_cache.cli.fit_options import (
     shares,
     split_of,
 )
+from era_cache.cli.progress import tell
 from era_cache.disk.shown import as_percent
 from era_cache.fitting.candidates import TRAINED
 

@@ -16,10 +16,9 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     note,
-    progress,
-    quiet_option,
     say,
 )
+from era_cache.cli.progress import progress, quiet_option
 from era_cache.cli.store_options import ROLES, store_argument
 from era_cache.cli.text_options import collection_options, read_texts
 

@@ -13,10 +13,9 @@ from era_cache.cli.common import (
     echo_json,
     echo_table,
     json_option,
-    progress,
-    quiet_option,
     say,
 )
+from era_cache.cli.progress import progress, quiet_option
 from era_cache.cli.store_options import plain, store_argument
 from era_cache.disk.shown import printable
 

@@ -12,10 +12,9 @@ from era_cache.cli.common import (
     echo_table,
     finite,
     json_option,
-    progress,
-    quiet_option,
     say,
 )
+from era_cache.cli.progress import progress, quiet_option
 from era_cache.cli.store_options import plain, store_argument
 
 __all__ = ["compact_command", "gc_command"]

@@ -17,11 +17,10 @@ from era_cache.cli.common import (
     echo_table,
     json_option,
     note,
-    progress,
-    quiet_option,
     say,
     seed_number,
 )
+from era_cache.cli.progress import progress, quiet_option
 from era_cache.cli.store_options import plain, role_choice, store_argument
 from era_cache.cli.text_options import collection_options, read_texts
 

@@ -18,7 +18,7 @@ import numpy as np
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
 from era_cache.disk.files import sha256_file
-from era_cache.errors import FitError, InputError
+from era_cache.errors import InputError
 from era_cache.evaluate.approximate_recall import recall_against_exact
 from era_cache.evaluate.recorded import (
     adapter_size,
@@ -39,6 +39,7 @@ from era_cache.evaluate.score import (
     score_histogram,
     score_large,
 )
+from era_cache.evaluate.unseen_queries import unseen_queries
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_config import AdapterConfig
 from era_cache.fitting.adapter_folder import load_adapter, load_config
@@ -48,8 +49,6 @@ from era_cache.fitting.check_against_store import (
     fitted_names,
     other_adapter,
     searched_in,
-    split_since,
-    told_since,
 )
 from era_cache.fitting.first_stage import FirstStages, QueryLists
 from era_cache.fitting.held_out import PRIMARY
@@ -191,7 +190,9 @@ class _Found:
     def measure(self, name: str) -> None:
         """Measure every candidate on a collection."""
         collection, self.encoders = searched_in(self.store, self.folder, self.config, name)
-        split = self._split(collection)
+        fits = [*self.members.items(), *self.further]
+        split, told = unseen_queries(self.store, fits, collection)
+        self.notes += told
         if collection.name in self.loaded:
             raise InputError(f"--collection {collection.name}: named twice.")
         self.loaded[collection.name] = collection
@@ -225,29 +226,6 @@ class _Found:
             own = self.ranked[collection.name].scored
             losses = int8_loss(data, self.adapters, own, asked.measures, seed=asked.seed)
             self.extra = Extra(int8=losses)
-
-    def _split(self, collection: Collection) -> Split:
-        """Test queries that no adapter measured here has seen.
-
-        Raises:
-            FitError: there are none.
-        """
-        split = split_since(self.store, self.folder, self.config, collection)
-        mine = len(split.test)
-        for where_from, made in [*self.members.items(), *self.further]:
-            tested = split_since(self.store, where_from, made, collection).test
-            split = split._replace(test=split.test[np.isin(split.test, tested)])
-        told = told_since(self.store, collection, self.config)
-        if told:
-            self.notes.append(f"{told}; measured on queries that it has not seen.")
-        if len(split.test) < mine:
-            self.notes.append(
-                f"{collection.name}: {mine - len(split.test):,} of {mine:,} test queries left out, "
-                "which another adapter measured here has seen."
-            )
-        if not len(split.test):
-            raise FitError(_nothing_to_measure(collection))
-        return split
 
     def _lists(self, collection: Collection) -> QueryLists:
         """Lists of the first stage: from a run of its name where one is given, else the store's."""
@@ -309,19 +287,6 @@ class _Found:
         """Rows that were read instead of encoded."""
         aligned = self.config.alignment_documents or 0
         return rows_read(list(self.loaded.values()), self.encoders, aligned)
-
-
-def _nothing_to_measure(collection: Collection) -> str:
-    if (collection.qrels.relevance >= 1).any():
-        return (
-            f"{collection.name}: every judged query took part in fitting, so that nothing can be "
-            "measured. Judge further queries and run the same era-embed again."
-        )
-    return (
-        f"{collection.name}: no query has a positive judgement, so that nothing can be measured. "
-        "Add judgements (qrels) to the collection's folder and run the same era-embed again; "
-        "vectors that are there are not encoded anew."
-    )
 
 
 def measured_of(

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
-from era_cache.disk.json_files import canonical_json
-from era_cache.errors import FitError, FormatError, InputError
+from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter_config import (
     AdapterConfig,
     FittedOn,
@@ -29,36 +27,22 @@ from era_cache.fitting.adapter_config import (
     SplitRecord,
 )
 from era_cache.fitting.adapter_folder import (
-    load_adapter,
     load_config,
-    load_held_out,
-    load_metrics,
     save_adapters,
 )
 from era_cache.fitting.alignment.quality import compare_alignments
 from era_cache.fitting.alignment.self_retrieval import SelfRetrieval
-from era_cache.fitting.candidates import UNTRAINED
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.encoder_pair import Encoders, told_pair
 from era_cache.fitting.model_card import model_card
-from era_cache.fitting.recipes import FitResult, fit_candidates, fit_paper, parts_of
+from era_cache.fitting.recipes import FitResult, fit_candidates, fit_paper
 from era_cache.fitting.replaced import check_target
+from era_cache.fitting.resume import left_by
 from era_cache.fitting.sources import Reading, Source, fit_environment, load_sources
 from era_cache.fitting.tensors import Documents, FitData, load_documents
 from era_cache.store.store import Store
 
 __all__ = ["FitPlan", "FitReport", "fit_to_folder"]
-
-_SAME = (
-    "collection",
-    "collections",
-    "aligned_with",
-    "split",
-    "encoders",
-    "recipe",
-    "alignment_documents",
-)
-"""Fields of ``config.json`` that a run which goes on must share with the one before."""
 
 
 class FitPlan(NamedTuple):
@@ -148,7 +132,10 @@ def fit_to_folder(
     if progress is not None:
         progress(told_pair(store, inputs.sources[0].collection, inputs.encoders))
     config = _config(inputs, plan.recipe)
-    ready, finished = _ready(inputs, folder, config, plan) if resume else ({}, False)
+    ready: dict[str, Fitted] = {}
+    finished = False
+    if resume:
+        ready, finished = left_by(folder, inputs.data, config, plan.recipe, plan.candidate)
     if not finished:
         check_target(folder, config, overwrite=overwrite)
     if isinstance(plan.recipe, PaperConfig):
@@ -182,24 +169,6 @@ def fit_to_folder(
         _encoded(inputs),
         tuple(notes),
     )
-
-
-def _ready(
-    inputs: _Inputs, folder: Path, config: AdapterConfig, plan: FitPlan
-) -> tuple[dict[str, Fitted], bool]:
-    """Candidates that an interrupted run left, and whether it had left none out after all."""
-    # To join a first stage takes the held-out queries as mapped, which no folder has.
-    if isinstance(plan.recipe, PaperConfig) or any(map(_has_lists, inputs.data)):
-        return {}, False
-    counts = [len(part.labels.judges) for part in parts_of(inputs.data, plan.recipe)]
-    ready = _interrupted(folder, config, counts)
-    if not ready or load_metrics(folder).missing:
-        return ready, False
-    return ready, plan.candidate in ("auto", load_config(folder).chosen)
-
-
-def _has_lists(data: FitData) -> bool:
-    return any(queries.first is not None for queries in (data.train, data.validation))
 
 
 def _encoded(inputs: _Inputs) -> int:
@@ -334,39 +303,3 @@ def _save(
         },
         overwrite=overwrite,
     )
-
-
-def _interrupted(folder: Path, config: AdapterConfig, judges: Sequence[int]) -> dict[str, Fitted]:
-    """The trained candidates of an interrupted run on the same data with the same recipe.
-
-    ``judges`` counts the judging queries of each collection.
-    """
-    if not (folder / "config.json").is_file():
-        return {}
-    old, metrics = load_config(folder), load_metrics(folder)
-    differing = [part for part in _SAME if _plain(old, part) != _plain(config, part)]
-    if differing:
-        raise InputError(
-            f"{folder}: fitted with another {', '.join(differing)}; --resume goes on with the same "
-            "command only. Leave it out to fit again."
-        )
-    done = [name for name in old.candidates if name not in (*UNTRAINED, "paper")]
-    fields = [f"{name}.{i}" for name in old.candidates for i in range(len(judges))]
-    values = load_held_out(folder, fields) or {}
-    whole = values and all(
-        values[f"{name}.{i}"].shape == (count,) for name in done for i, count in enumerate(judges)
-    )
-    if not whole or not set(done) <= set(metrics.candidates):
-        raise FormatError(f"{folder}: cannot be resumed from; leave --resume out to fit again.")
-    return {
-        name: Fitted(
-            load_adapter(folder, name),
-            tuple(values[f"{name}.{i}"].astype(np.float64) for i in range(len(judges))),
-            dict(metrics.candidates[name].options),
-        )
-        for name in done
-    }
-
-
-def _plain(config: AdapterConfig, part: str) -> bytes:
-    return canonical_json(msgspec.to_builtins(getattr(config, part)))

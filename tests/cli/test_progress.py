@@ -9,18 +9,19 @@ import pytest
 from click.testing import CliRunner
 from command_case import MODELS, done, embedded_in, run
 
-from era_cache.cli import common, embed, fit
+from era_cache.cli import embed, fit, progress
+from era_cache.cli.common import note
 
 
-@common.quiet_option
+@progress.quiet_option
 @click.command()
 def _counting() -> None:
-    with common.progress() as bars:
+    with progress.progress() as bars:
         bars("loading a model", 0, 0)
         for at in range(0, 101):
             bars("documents", at, 100)
-        common.tell("told …")
-    common.note("noted")
+        progress.tell("told …")
+    note("noted")
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ def test_a_log_gets_a_line_every_tenth_after_two_seconds(clock) -> None:
 def test_slow_steps_speak_every_ten_seconds(monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    lines = common._Lines()
+    lines = progress._Lines()
     told: list[str] = []
-    monkeypatch.setattr(common, "note", told.append)
+    monkeypatch.setattr(progress, "note", told.append)
     for at in range(5):
         lines("queries", at, 1000)
         now[0] += 6.0
