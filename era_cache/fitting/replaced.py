@@ -68,12 +68,13 @@ def check_target(folder: Path, new: AdapterConfig | None, *, overwrite: bool = F
         return ""
     results = " and ".join(text for name, text in _RESULTS.items() if name in names)
     held, problem = _compared(path, plain, new)
+    instead = ""
     if results and not problem:
-        problem = f"its {results} would be lost"
+        problem, instead = f"its {results} would be lost", " --resume keeps what is finished."
     if problem and not overwrite:
         raise InputError(
             f"{folder}: holds {held}; {problem}. Give another folder, or replace it with "
-            "--overwrite (overwrite=True in Python)."
+            f"--overwrite (overwrite=True in Python).{instead}"
         )
     return held + (f", and its {results}" if results else "")
 
