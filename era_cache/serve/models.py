@@ -19,6 +19,7 @@ from era_cache.errors import EncoderError, FingerprintError, FormatError, InputE
 from era_cache.fitting.adapter_config import AdapterConfig
 from era_cache.store.encoder_record import StoredSpec, render
 from era_cache.store.precision import check_vectors
+from era_cache.store.store import Store
 from era_cache.types import FloatArray, Role
 
 __all__ = [
@@ -39,15 +40,21 @@ Look = Literal["nowhere", "folders", "anywhere"]
 """Where models are looked for that nobody named."""
 
 
-def specs_of_adapter(folder: Path, config: AdapterConfig) -> dict[str, StoredSpec]:
-    """The query encoder of each view, as an adapter folder describes it.
+def specs_of_adapter(
+    folder: Path, config: AdapterConfig, store: Store | None = None
+) -> dict[str, StoredSpec]:
+    """The query encoder of each view, as a store or else the adapter's folder describes it.
 
     Raises:
-        FormatError: it does not: it is of an older version, was fitted on arrays, or is damaged.
+        FormatError: neither does: it is of an older version, was fitted on arrays, or is damaged.
     """
     found = {}
     for view, side in (("large", "query"), ("small", "small_query")):
         named, model = (config.encoders or {}).get(side), config.models.get(view)
+        stored = store.find_encoder(named.fingerprint) if store and named else None
+        if stored is not None:
+            found[view] = stored.spec
+            continue
         if named is None or model is None:
             raise FormatError(
                 f"{folder}: does not say which model encodes its {view} queries: it was fitted on "

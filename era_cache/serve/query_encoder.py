@@ -69,7 +69,9 @@ class QueryEncoder:
         self.candidate = candidate or config.chosen
         self.device = resolve_device(device)
         self.adapter: Adapter = load_adapter(folder, self.candidate).to(self.device)
-        self._specs = specs_of_adapter(folder, config)
+        if store is not None and not isinstance(store, Store):
+            store = Store.open(Path(store))
+        self._specs = specs_of_adapter(folder, config, store)
         given = {"large": query_model, "small": doc_model}
         self._given = {view: None if one is None else str(one) for view, one in given.items()}
         self._models: dict[str, Encoder] | None = None
@@ -179,10 +181,8 @@ class QueryEncoder:
 class _Kept:
     """Vectors of queries in a store: read, and added to where that is wanted."""
 
-    def __init__(
-        self, store: str | Path | Store, specs: Mapping[str, Any], *, remember: bool
-    ) -> None:
-        self._store = store if isinstance(store, Store) else Store.open(Path(store))
+    def __init__(self, store: Store, specs: Mapping[str, Any], *, remember: bool) -> None:
+        self._store = store
         self._remember = remember
         self._sides: dict[str, StoredEncoder] = {}
         self._indexes: dict[str, KeyIndex] = {}

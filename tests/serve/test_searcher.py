@@ -218,3 +218,8 @@ def test_an_adapter_without_a_record_of_its_models_says_so(case) -> None:
     path.write_text(json.dumps(config))
     with pytest.raises(FormatError, match="does not say which model encodes its large queries"):
         era_cache.QueryEncoder(case / ADAPTER)
+    # The store that it was fitted on knows.
+    vectors = era_cache.QueryEncoder(case / ADAPTER, store=case / STORE).encode(NEW)
+    (found,) = era_cache.Searcher(case / ADAPTER, case / STORE).search(NEW[:1], k=1)
+    assert vectors.shape == (3, 256)
+    assert found[0].id
