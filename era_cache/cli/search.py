@@ -18,6 +18,7 @@ from era_cache.cli.common import (
     seed_number,
     version_option,
 )
+from era_cache.cli.progress import quiet_option, tell
 from era_cache.cli.search_prompt import converse, print_answer
 from era_cache.cli.text_options import how_to_read, read_texts
 from era_cache.errors import InputError
@@ -88,6 +89,7 @@ MOST_DEPTH = 1000
 )
 @check_option
 @device_option
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result of one query as JSON.")
 @version_option
 def main(store_path: Path, adapter: Path, query: tuple[str, ...], **options: Any) -> None:
@@ -155,6 +157,7 @@ def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup
         texts=texts,
         device=options["device"],
         check=options["check"],
+        tell=lambda text: tell(f"{text} …"),
     )
     collection = source.collection
     note(
@@ -195,7 +198,6 @@ def _serve(lookup: Lookup, shown: list[str], options: dict[str, Any]) -> None:
     )
     with contextlib.suppress(KeyboardInterrupt), server:
         if lookup.models:
-            note("loading the models …")
             lookup.warm_up()
         say(f"Open {server.url}")
         note("Ctrl-C ends it.")

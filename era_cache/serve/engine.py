@@ -7,7 +7,7 @@ In: a store, an adapter folder, encoders for queries that the store does not kno
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +51,7 @@ class Lookup:
         texts: shown beside the ids.
         device: torch device name; None chooses.
         check: compare the digests of all segments first.
+        tell: told in words what takes long.
 
     Raises:
         FingerprintError: a model is another than the adapter was fitted on.
@@ -68,9 +69,11 @@ class Lookup:
         texts: Texts | None = None,
         device: str | None = None,
         check: bool = True,
+        tell: Callable[[str], None] = lambda _text: None,
     ) -> None:
 
         self.source, self.models, self.texts = source, dict(models or {}), texts
+        self._tell = tell
         for view, model in self.models.items():
             check_model(model, source.encoders.models(), view)
         self._cold = list({id(model): model for model in self.models.values()}.values())
@@ -178,6 +181,7 @@ class Lookup:
             EncoderError: one cannot be loaded.
         """
         while self._cold:
+            self._tell(f"loading {self._cold[-1].spec.name}")
             encode_queries(self._cold[-1], ["warm"], [""])
             self._cold.pop()
 

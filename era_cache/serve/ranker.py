@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from era_cache.errors import FormatError
+from era_cache.errors import FormatError, StoreError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.rank.fuse import FirstStage, fused_rankings
@@ -56,7 +56,11 @@ class Ranker:
         self._sides = {"large": encoders.query, "small": encoders.small_query}
         self._indexes = {view: side.index(check=check) for view, side in self._sides.items()}
         document_index = encoders.document.index(check=check)
-        self.corpus = self._unit_rows(encoders.document, collection.doc_keys, document_index)
+        try:
+            self.corpus = self._unit_rows(encoders.document, collection.doc_keys, document_index)
+        except StoreError as error:
+            older = f" Or search an older version: --collection {collection.name}-VERSION."
+            raise StoreError(f"{error}{older if source.since else ''}") from error
         self._tie_ranks = torch.from_numpy(tie_order(collection.doc_ids)).to(device)
         self._query_row = {bytes(k): row for row, k in enumerate(collection.query_keys)}
         self._own = np.full(len(collection.query_ids), -1, dtype=np.int64)

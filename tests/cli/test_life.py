@@ -7,6 +7,7 @@ from pathlib import Path
 
 from command_case import MODELS, done, embedded_in, evaluated, fitted, run
 from hash_encoder import HashEncoder
+from planted import planted_texts
 
 from era_cache.cli import embed, evaluate, search, store
 from era_cache.store.store import Store
@@ -138,3 +139,19 @@ def test_a_collection_and_an_encoder_are_renamed_and_removed(case) -> None:
     done(run(store.main, "gc", case / "store", "--unreferenced", "--grace", "0"))
     assert not list((case / "store").rglob("segments/*.h5"))
     assert sum(part["encoded"] for part in embedded_in(case)["parts"]) > 0
+
+
+def test_a_newer_version_that_is_embedded_in_part_says_what_to_search_instead(case) -> None:
+    embedded_in(case)
+    fitted(case)
+    version = Store.open(case / "store").collection("beir").version
+    texts = planted_texts()
+    grown = texts._replace(
+        name="beir", doc_ids=[*texts.doc_ids, "new"], doc_texts=[*texts.doc_texts, "more words"]
+    )
+    Store.open(case / "store").add_collection(grown)  # as a writer does before it encodes
+    words = [case / "store", case / "a", "--id", "q000"]
+    result = run(search.main, *words)
+    assert result.exit_code == 1
+    assert "Or search an older version: --collection beir-VERSION." in result.stderr
+    done(run(search.main, *words, "--collection", f"beir-{version}"))
