@@ -7,7 +7,7 @@ fit to be shown. All numbers are shares (0 to 1) unless said otherwise.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -296,7 +296,7 @@ class Report(Record, frozen=True, omit_defaults=True):
         return {
             "costs": [(fact.what, fact.value) for fact in self.costs],
             "inputs": [(fact.what, fact.value) for fact in self.inputs],
-            "configuration": list(_flat("", self.configuration)),
+            "configuration": list(_flat("", _with_percent(self.configuration))),
             "environment": list(self.environment.items()),
         }
 
@@ -319,6 +319,22 @@ def cleaned(report: Report) -> Report:
     # Line breaks and runs of spaces mean something in a command, so they stay.
     plain["commands"] = ["\n".join(map(printable, c.splitlines())) for c in report.commands]
     return from_plain(plain, Report, "Evaluation record")
+
+
+_SHARES = ("labels", "test", "validation")
+"""Options that are shares, which people read in percent."""
+
+
+def _with_percent(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they are shown."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [shown(one) for one in value]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return f"{100 * value:g} %" if number else value
+
+    return {key: shown(v) if key in _SHARES else v for key, v in configuration.items()}
 
 
 def _flat(start: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:

@@ -268,3 +268,9 @@ def test_csv_lines_have_one_length_and_texts_cannot_become_formulas():
     assert not [cell for cell in cells if cell[:1] in ("=", "@", "\t")]
     assert any(cell.startswith("'=1+") for cell in cells)
     assert any(cell.startswith("-0.") for cell in cells)  # numbers stay numbers
+
+
+def test_options_that_are_shares_are_shown_in_percent(record) -> None:
+    record["configuration"] = {"labels": [0.05, 0.2], "test": 0.5, "recipe": {"spread": 0.25}}
+    facts = read(record).facts["configuration"]
+    assert facts == [("labels", '["5 %", "20 %"]'), ("test", "50 %"), ("recipe.spread", "0.25")]
