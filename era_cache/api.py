@@ -234,8 +234,7 @@ class RetrievalAdapter:
         compare fingerprints refuse it.
 
         Args:
-            folder: made where it is missing; an older adapter that was fitted on arrays is
-                replaced.
+            folder: made where it is missing; an older adapter fitted on arrays is replaced.
             overwrite: so are one that era-fit fitted, and results.
 
         Raises:

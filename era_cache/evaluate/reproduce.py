@@ -24,6 +24,7 @@ from era_cache.evaluate.recorded_options import (
     recorded_recipe,
 )
 from era_cache.evaluate.results import Fit, Results
+from era_cache.fitting.adapter_config import AdapterConfig, Metrics
 from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
 from era_cache.fitting.check_against_store import fitted_names, searched_in
 from era_cache.fitting.first_stage import FirstStages
@@ -238,22 +239,7 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
         for name, one in zip(names, fitted, strict=True)
     ]
     _, encoders = searched_in(opened, folder, config, names[0])
-    try:
-        recipe = dict(config.recipe)
-        made: FitConfig | PaperConfig
-        if recipe.pop("name") == "paper":
-            made = recorded_recipe(PaperConfig, recipe)
-        else:
-            made = checked(recorded_recipe(FitConfig, recipe))
-        held_out = {
-            name: one.validation
-            for name, one in metrics.candidates.items()
-            if one.validation is not None
-        }
-        if not held_out or len(held_out) < len(metrics.candidates):
-            raise ValueError("metrics.json has no held-out means")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{folder}: does not say how it was made: {error!r}.") from error
+    made, held_out = _made_with(folder, config, metrics)
     joined = next(iter(config.first_stage), "")
     if "run" in config.first_stage.get(joined, {}):
         raise InputError(
@@ -296,6 +282,29 @@ def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None])
         if not asked and ships != config.chosen:
             choices.append(f"{config.chosen} then, {ships} now")
     return Again(differences, _versions(config.environment, fit_environment()), choices)
+
+
+def _made_with(
+    folder: Path, config: AdapterConfig, metrics: Metrics
+) -> tuple[FitConfig | PaperConfig, dict[str, float]]:
+    """The recipe of an adapter, and the held-out mean of each candidate."""
+    try:
+        recipe = dict(config.recipe)
+        made: FitConfig | PaperConfig
+        if recipe.pop("name") == "paper":
+            made = recorded_recipe(PaperConfig, recipe)
+        else:
+            made = checked(recorded_recipe(FitConfig, recipe))
+        held_out = {
+            name: one.validation
+            for name, one in metrics.candidates.items()
+            if one.validation is not None
+        }
+        if not held_out or len(held_out) < len(metrics.candidates):
+            raise ValueError("metrics.json has no held-out means")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{folder}: does not say how it was made: {error!r}.") from error
+    return made, held_out
 
 
 def _apart(one: Path, other: Path, name: str) -> float:

@@ -91,7 +91,8 @@ def newer_split(store: Store, collection: Collection, known: Mapping[str, Fitted
     """Split another version of a collection by what the adapter has seen of it.
 
     Test queries are those that were test queries, or whose text was not there, and that have a
-    positive judgement now. Texts, not ids, decide: queries may have been renamed.
+    positive judgement now. Texts, not ids, decide: queries may have been renamed. Only a new text
+    under the id of a query that fitting saw is left out, too: it may be that query, mended.
 
     Args:
         store: must hold the version that was fitted on.
@@ -110,6 +111,12 @@ def newer_split(store: Store, collection: Collection, known: Mapping[str, Fitted
     judged = np.unique(collection.qrels.query_rows[collection.qrels.relevance >= 1])
     fresh = ~np.isin(texts[judged], seen[others])
     fresh &= ~np.isin(texts[judged], seen_elsewhere(store, collection, known))
+    # New words under the id of a query that fitting saw: an edited query, with its old answers.
+    edited = {old.query_ids[row] for row in others.tolist()}
+    new = ~np.isin(texts[judged], seen)
+    fresh &= ~(
+        new & np.array([collection.query_ids[row] in edited for row in judged.tolist()], bool)
+    )
     train, validation = (
         np.flatnonzero(np.isin(texts, seen[rows])) for rows in (then.train, then.validation)
     )

@@ -7,7 +7,7 @@ fit to be shown. All numbers are shares (0 to 1) unless said otherwise.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -293,10 +293,11 @@ class Report(Record, frozen=True, omit_defaults=True):
     @property
     def facts(self) -> dict[str, list[tuple[str, str]]]:
         """What is pairs of words: costs, inputs, configuration, environment."""
+        shown = {k: _percent(v) if k in _SHARES else v for k, v in self.configuration.items()}
         return {
             "costs": [(fact.what, fact.value) for fact in self.costs],
             "inputs": [(fact.what, fact.value) for fact in self.inputs],
-            "configuration": list(_flat("", _with_percent(self.configuration))),
+            "configuration": list(_flat("", shown)),
             "environment": list(self.environment.items()),
         }
 
@@ -325,16 +326,10 @@ _SHARES = ("labels", "test", "validation")
 """Options that are shares, which people read in percent."""
 
 
-def _with_percent(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they are shown."""
-
-    def shown(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [shown(one) for one in value]
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return f"{100 * value:g} %" if number else value
-
-    return {key: shown(v) if key in _SHARES else v for key, v in configuration.items()}
+def _percent(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_percent(one) for one in value]
+    return f"{100 * value:g} %" if type(value) in (int, float) else value
 
 
 def _flat(start: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:

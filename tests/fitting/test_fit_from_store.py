@@ -194,6 +194,19 @@ def test_another_version_is_measured_on_what_was_not_seen(own_store, tmp_path) -
     assert record["split"]["test"] == len(split.test)
 
 
+def test_a_query_that_was_trained_on_and_mended_since_measures_nothing(own_store, tmp_path) -> None:
+    """Its words are new, its id and its relevant documents are what the adapter learned from."""
+    split = make_split(own_store.collection("planted"), SPLIT)
+    folder = fit_folder(own_store, tmp_path / "one").folder
+    texts = planted_texts()
+    mended, tested = int(split.train[0]), int(split.test[0])
+    words = list(texts.query_texts)
+    words[mended] += " mended"
+    words[tested] += " mended"  # one that was a test query measures on
+    embed(own_store, texts._replace(query_texts=words))
+    assert _record(own_store, folder)["split"]["test"] == len(split.test)
+
+
 def test_queries_that_fitting_saw_measure_nothing(own_store, tmp_path) -> None:
     """Not those that trained or chose, nor the others that were there without being a test's."""
     first = own_store.collection("planted")
