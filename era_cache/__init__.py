@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from era_cache.api import RetrievalAdapter, fit
     from era_cache.fitting.adapter_folder import load_adapter
+    from era_cache.serve.export.load import load_sentence_transformer
     from era_cache.serve.query_encoder import QueryEncoder
     from era_cache.serve.searcher import Searcher
     from era_cache.store.store import Store
@@ -25,6 +26,7 @@ __all__ = [
     "__version__",
     "fit",
     "load_adapter",
+    "load_sentence_transformer",
 ]
 
 _HOME = {
@@ -34,6 +36,7 @@ _HOME = {
     "Store": "store.store",
     "fit": "api",
     "load_adapter": "fitting.adapter_folder",
+    "load_sentence_transformer": "serve.export.load",
 }
 """Where each public name is defined; imported on first use: importing the package costs nothing."""
 

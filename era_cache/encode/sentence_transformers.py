@@ -30,7 +30,7 @@ from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec, check_template
 from era_cache.types import FloatArray, Role
 
-__all__ = ["SentenceTransformerEncoder"]
+__all__ = ["SentenceTransformerEncoder", "quiet_libraries"]
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 _logger = logging.getLogger(__name__)
@@ -272,7 +272,7 @@ def _template(given: str | None, prompts: Mapping[str, str], name: str) -> str:
 
 
 def _load_model(folder: Path, settings: EncoderSettings) -> Any:
-    with _quiet_libraries():
+    with quiet_libraries():
         import torch
         from sentence_transformers import SentenceTransformer
 
@@ -301,7 +301,7 @@ def _load_model(folder: Path, settings: EncoderSettings) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keep transformers' loading bars and notes off the terminal; ours are enough."""
     before = os.environ.get("TRANSFORMERS_VERBOSITY")
     os.environ["TRANSFORMERS_VERBOSITY"] = before or "error"

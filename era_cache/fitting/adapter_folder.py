@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -35,12 +34,14 @@ from era_cache.fitting.replaced import check_target
 from era_cache.types import FloatArray
 
 __all__ = [
+    "TABLE_SETTINGS",
     "check_fingerprints",
     "load_adapter",
     "load_config",
     "load_held_out",
     "load_metrics",
     "save_adapters",
+    "tensors_of",
 ]
 
 _OWN_FILES = frozenset(
@@ -51,11 +52,12 @@ _HELD_OUT = "held-out.safetensors"
 _LARGEST = 1e9
 """Of a weight; unit rows times it, squared and summed, stay far below what float32 holds."""
 _LONGEST_REFERENCE = 1.001
-_MOVES = ("view", "temperature", "step", "steps", "contrast", "pull")
+TABLE_SETTINGS = ("view", "temperature", "step", "steps", "contrast", "pull")
 """What a reference table is beside its vectors."""
 
 
-def _tensors(adapter: Adapter) -> dict[str, Any]:
+def tensors_of(adapter: Adapter) -> dict[str, FloatArray]:
+    """Every tensor of an adapter by its name in files (docs/format.md), float32."""
     tensors = {"weight": adapter.weight}
     if adapter.bias is not None:
         tensors["bias"] = adapter.bias
@@ -77,7 +79,9 @@ def _described(name: str, adapter: Adapter, digest: str) -> CandidateRecord:
         shape=(adapter.weight.shape[0], adapter.weight.shape[1]),
         hidden=0 if adapter.hidden is None else len(adapter.hidden.bias),
         references=tuple(
-            Table(entries=len(table.keys), **{name: getattr(table, name) for name in _MOVES})
+            Table(
+                entries=len(table.keys), **{name: getattr(table, name) for name in TABLE_SETTINGS}
+            )
             for table in adapter.references
         ),
         fusion=fusion,
@@ -138,9 +142,9 @@ def _write_adapters(
         # What a first stage joins is the same map, and one file.
         path = folder / "candidates" / f"{unfused_name(name)}.safetensors"
         if adapter.fusion is None or unfused_name(name) not in adapters:
-            write_bytes(path, save(_tensors(adapter)))
+            write_bytes(path, save(tensors_of(adapter)))
         candidates[name] = _described(name, adapter, sha256_file(path))
-    write_bytes(folder / "adapter.safetensors", save(_tensors(adapters[config.chosen])))
+    write_bytes(folder / "adapter.safetensors", save(tensors_of(adapters[config.chosen])))
     if held_out:
         values = {name: np.asarray(v, dtype=np.float32) for name, v in held_out.items()}
         write_bytes(folder / _HELD_OUT, save(values))
@@ -285,7 +289,7 @@ def _assembled(tensors: Mapping[str, FloatArray], entry: CandidateRecord) -> Ada
         References(
             keys=parts[f"references.{number}.keys"],
             values=parts[f"references.{number}.values"],
-            **{name: getattr(table, name) for name in _MOVES},
+            **{name: getattr(table, name) for name in TABLE_SETTINGS},
         )
         for number, table in enumerate(entry.references)
     )

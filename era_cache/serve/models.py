@@ -34,6 +34,9 @@ __all__ = [
 MODEL_OPTIONS = {"large": "--query-model", "small": "--doc-model"}
 """View of an adapter to the option that names its model."""
 
+_NOT_STORED = (
+    "This query is not stored, so it has to be encoded (a stored one can be searched by its id)"
+)
 Specs = Mapping[str, StoredSpec]
 """View of an adapter to the encoder of its queries."""
 Look = Literal["nowhere", "folders", "anywhere"]
@@ -182,19 +185,23 @@ def _same_files(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return one == other or (one.get("files") is not None and one["files"] == other.get("files"))
 
 
-def missing_models(views: set[str], models: Mapping[str, Encoder], specs: Specs) -> None:
-    """Refuse to encode a query for which a model is missing.
+def missing_models(
+    views: set[str],
+    models: Mapping[str, Encoder],
+    specs: Specs,
+    why: str = _NOT_STORED,
+) -> None:
+    """Refuse what needs a model that is missing.
 
     Raises:
-        InputError: it says which options to give.
+        InputError: it says ``why``, and which options to give.
     """
     lacking = [view for view in MODEL_OPTIONS if view in views and view not in models]
     if lacking:
         wanted = " and ".join(f"{MODEL_OPTIONS[view]} ({specs[view].name})" for view in lacking)
         raise InputError(
-            f"This query is not stored, so it has to be encoded: give {wanted} (in Python "
-            "query_model and doc_model). A model that lies where era-embed found it is found by "
-            "itself. A stored query can be searched by its id."
+            f"{why}: give {wanted} (in Python query_model and doc_model). A model that lies where "
+            "era-embed found it is found by itself."
         )
 
 

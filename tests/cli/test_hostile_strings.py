@@ -14,11 +14,18 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from era_cache.cli import common, embed, evaluate, fit, search, store
+from era_cache.cli import common, embed, evaluate, export, fit, search, store
 
 OBEYED = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202egpj.exe\u2066\nError: {0}%s{text.__class__}\r\n"
 HOSTILE = {"obeyed": OBEYED, "long": "x" * 100_000, "device": "/dev/full"}
-MAINS = {"embed": embed, "fit": fit, "eval": evaluate, "search": search, "store": store}
+MAINS = {
+    "embed": embed,
+    "fit": fit,
+    "eval": evaluate,
+    "export": export,
+    "search": search,
+    "store": store,
+}
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -71,6 +78,7 @@ def sound(built_hash_store, built_adapter, toy, tmp_path, monkeypatch) -> dict[s
         "names": "none",
         "old": "none",
         "new": "other",
+        "kind": "npz",
     }
 
 

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import era_cache
+from era_cache.cli import export
 from era_cache.config import FitConfig, SplitConfig
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
@@ -17,6 +19,8 @@ from era_cache.fitting.sources import Reading
 from era_cache.store.store import Store
 
 ROOT = Path(__file__).parents[2]
+EXPORTED = {"toy-model": "sentence-transformers", "toy-npz": "npz"}
+"""Folder to kind, for blocks tagged ``test: exported``."""
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [page for page in PAGES if page.is_file()]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -124,11 +128,14 @@ def toy_work(built_hash_store, tmp_path_factory):
 
 @pytest.mark.parametrize(("tag", "code"), python_blocks())
 def test_python_block_runs(tag, code, request, tmp_path, monkeypatch):
-    assert tag in (None, "toy", "models")
+    assert tag in (None, "toy", "models", "exported")
     folder = tmp_path
     if tag is not None:
         source = request.getfixturevalue("toy_work" if tag == "toy" else "built_real")
         folder = shutil.copytree(source, tmp_path / "toy")
+    for name, kind in EXPORTED.items() if tag == "exported" else ():
+        words = [str(folder / "adapters" / "toy"), "--to", kind, "--out", str(folder / name)]
+        assert CliRunner().invoke(export.main, words).exit_code == 0
     monkeypatch.chdir(folder)
     exec(compile(code, "page.md", "exec"), {"__name__": "page"})
 
