@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +14,23 @@ from era_cache.cli.common import (
     check_option,
     device_option,
     note,
-    say,
     seed_number,
     version_option,
 )
 from era_cache.cli.progress import quiet_option, tell
 from era_cache.cli.search_prompt import converse, print_answer
+from era_cache.cli.serve_options import listening, require_server, run_server
 from era_cache.cli.text_options import how_to_read, read_texts
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
+    from era_cache.encode.encoder import Encoder
     from era_cache.serve.answer import Answer
     from era_cache.serve.engine import Lookup
     from era_cache.serve.source import Source
     from era_cache.serve.texts import Texts
 
-__all__ = ["main"]
+__all__ = ["main", "opened_lookup"]
 
 MOST_DEPTH = 1000
 
@@ -68,19 +69,7 @@ MOST_DEPTH = 1000
 )
 @how_to_read
 @click.option("--web", is_flag=True, help="Serve a page for it instead, until Ctrl-C.")
-@click.option("--host", default="127.0.0.1", help="Where --web listens.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="N",
-    default=8750,
-    help="Port of --web; 0 takes any free one.",
-)
-@click.option(
-    "--token",
-    help="What each request to --web must show, 16 characters or more; auto makes one. Needed "
-    "where --host can be reached from other machines.",
-)
+@listening("--web")
 @click.option(
     "--seed",
     type=seed_number,
@@ -108,6 +97,8 @@ def main(store_path: Path, adapter: Path, query: tuple[str, ...], **options: Any
     from era_cache.serve.source import default_candidates, open_source
     from era_cache.store.store import Store
 
+    if options["web"]:
+        require_server()
     source = open_source(Store.open(store_path), adapter, options["collection"])
     if options["instruction"] and not source.takes_instruction:
         raise InputError(
@@ -138,17 +129,34 @@ def _check_usage(text: str, options: dict[str, Any]) -> None:
 
 def _opened(source: Source, names: list[str], options: dict[str, Any]) -> Lookup:
     from era_cache.fitting.threads import use_free_threads
-    from era_cache.serve.engine import Lookup
     from era_cache.serve.models import load_models
 
     use_free_threads()
-
     models = load_models(
         source.encoders.models(),
         {"large": options["query_model"], "small": options["doc_model"]},
         device=options["device"],
         look="nowhere" if options["query_id"] is not None else "folders",
     )
+    return opened_lookup(source, names, models, options)
+
+
+def opened_lookup(
+    source: Source, names: list[str], models: Mapping[str, Encoder], options: dict[str, Any]
+) -> Lookup:
+    """What is searched, with the texts of its documents where a folder of them is named.
+
+    Args:
+        source: an adapter and its collection.
+        names: candidates to load.
+        models: of typed queries, by view.
+        options: texts and how to read them, device, check.
+
+    Raises:
+        EraError: anything does not fit.
+    """
+    from era_cache.serve.engine import Lookup
+
     texts = _texts(source, options) if options["texts"] is not None else None
     lookup = Lookup(
         source,
@@ -185,21 +193,10 @@ def _asked(lookup: Lookup, text: str, options: dict[str, Any]) -> Answer:
 
 
 def _serve(lookup: Lookup, shown: list[str], options: dict[str, Any]) -> None:
-    from era_cache.serve.gate import make_token
-    from era_cache.serve.server import SearchServer
+    from era_cache.serve.http.app import App
 
-    server = SearchServer(
-        lookup,
-        shown,
-        host=options["host"],
-        port=options["port"],
-        token=make_token(options["token"]),
-        seed=options["seed"],
+    run_server(
+        lambda: App({}, lookup, shown, seed=options["seed"]),
+        options,
+        lambda _base, url: [f"Open {url}"],
     )
-    with contextlib.suppress(KeyboardInterrupt), server:
-        if lookup.models:
-            lookup.warm_up()
-        say(f"Open {server.url}")
-        note("Ctrl-C ends it.")
-        server.serve_forever()
-    note("Ended.")

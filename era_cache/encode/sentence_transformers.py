@@ -117,6 +117,16 @@ class SentenceTransformerEncoder:
             self._refuse_unused_width(vectors.shape[1])
             yield rows, np.asarray(vectors, dtype=np.float32)
 
+    def count_tokens(self, texts: Sequence[str], role: Role) -> list[int]:
+        """Tokens of texts, without the prompt and as far as the model reads them.
+
+        Raises:
+            EncoderError: the model cannot be loaded.
+        """
+        reader = _reader(self._load(), role)
+        limit = getattr(reader, "max_seq_length", None) or math.inf
+        return [int(min(n, limit)) for n in _lengths(reader.tokenizer, texts)]
+
     def provenance(self) -> dict[str, Any]:
         """See ``Encoder.provenance``."""
         packages = ("sentence-transformers", "transformers", "tokenizers", "torch")
@@ -198,10 +208,7 @@ class SentenceTransformerEncoder:
             return texts, None
 
         def count(some: Sequence[str]) -> list[int]:
-            if not callable(tokenizer):  # a list of words
-                return [len(tokenizer.tokenize(text)) for text in some]
-            found = tokenizer(list(some), add_special_tokens=True, truncation=False, verbose=False)
-            return [len(ids) for ids in found["input_ids"]]
+            return _lengths(tokenizer, some)
 
         if getattr(tokenizer, "truncation_side", "right") == "right":
             texts, lengths = shortened(texts, int(limit), count)
@@ -242,6 +249,17 @@ def _reader(model: Any, role: Role) -> Any:
         route = module._resolve_route(task=role.value, modality="text")
         module = module.sub_modules[route][0]
     return module
+
+
+def _lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, special ones included where a model reads them."""
+    if hasattr(tokenizer, "encode_batch"):  # of static embeddings
+        found = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [len(one.ids) for one in found]
+    if not callable(tokenizer):  # a list of words
+        return [len(tokenizer.tokenize(text)) for text in texts]
+    read = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
+    return [len(ids) for ids in read["input_ids"]]
 
 
 def _knows_no_words(tokenizer: Any) -> bool:

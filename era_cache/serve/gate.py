@@ -75,10 +75,14 @@ class Gate:
         address: the number it was bound to.
         port: likewise.
         token: every request must show it; None asks for none.
+        names: by which it is reached through a proxy, with any port.
     """
 
-    def __init__(self, host: str, address: str, port: int, token: str | None) -> None:
+    def __init__(
+        self, host: str, address: str, port: int, token: str | None, names: Sequence[str] = ()
+    ) -> None:
         self._port, self._token = port, token
+        self._others = {name.lower() for name in names}
         self.cookie_name = f"era-search-{port}"  # browsers send cookies to all ports of a host
         bound = ipaddress.ip_address(address.partition("%")[0])
         self._names = {host.lower(), _in_address(address)}
@@ -97,16 +101,20 @@ class Gate:
             headers: values of the request's Host headers; there must be one.
         """
         match = _HOST.fullmatch(headers[0].strip()) if len(headers) == 1 else None
-        if match is None or int(match["port"] or 80) != self._port:
+        if match is None:
             return False
         name = match["name"].lower()
+        if name in self._others:
+            return True
+        if int(match["port"] or 80) != self._port:
+            return False
         return name in self._names or (self._any_number and _is_number(name))
 
-    def admits(self, token: str | None, cookies: Sequence[str]) -> bool:
-        """Whether a request shows the token, in its address or in a cookie."""
+    def admits(self, tokens: Sequence[str], cookies: Sequence[str]) -> bool:
+        """Whether a request shows the token, among those that it gives or in a cookie."""
         if self._token is None:
             return True
-        shown = [token] if token is not None else []
+        shown = list(tokens)
         for part in ";".join(cookies).split(";"):
             name, _, value = part.strip().partition("=")
             if name == self.cookie_name:

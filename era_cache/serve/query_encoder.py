@@ -100,6 +100,35 @@ class QueryEncoder:
         fusion = self.adapter.fusion
         return None if fusion is None else (fusion.run, fusion.weight)
 
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether a prompt has a place for an instruction."""
+        templates = (self._specs[view].template for view in self.adapter.views)
+        return any("{instruction}" in template for template in templates)
+
+    def models(self) -> dict[str, Encoder]:
+        """The models that the adapter reads, opened.
+
+        Raises:
+            InputError: one was moved and not named.
+        """
+        return dict(self._opened())
+
+    def share(self, pool: dict[str, Encoder]) -> tuple[Encoder, frozenset[str]]:
+        """Use models that a pool has, by their fingerprints, and give it those that it lacks.
+
+        Returns:
+            (the small model, whether or not queries read it; the fingerprints of both).
+
+        Raises:
+            InputError: one was moved and not named.
+        """
+        found = self._load(tuple(self._specs))
+        for view, model in found.items():
+            found[view] = pool.setdefault(self._specs[view].fingerprint, model)
+        self._models = {view: found[view] for view in self.adapter.views}
+        return found["small"], frozenset(spec.fingerprint for spec in self._specs.values())
+
     def encode(
         self, queries: str | Sequence[str], instructions: str | Sequence[str] = ""
     ) -> FloatArray:
@@ -171,11 +200,15 @@ class QueryEncoder:
             InputError: one was moved and not named.
         """
         if self._models is None:
-            views = self.adapter.views
-            look = {"device": self.device, "look": "anywhere", "views": views}
-            self._models = load_models(self._specs, self._given, **look)  # type: ignore[arg-type]
-            missing_models(set(views), self._models, self._specs)
+            self._models = self._load(self.adapter.views)
         return self._models
+
+    def _load(self, views: tuple[str, ...]) -> dict[str, Encoder]:
+        found = load_models(
+            self._specs, self._given, device=self.device, look="anywhere", views=views
+        )
+        missing_models(set(views), found, self._specs)
+        return found
 
 
 class _Kept:

@@ -25,8 +25,9 @@ from era_cache.cli import search
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.report.terminal import display_width
-from era_cache.serve import server
 from era_cache.serve.engine import MOST_DEPTH
+from era_cache.serve.http import server
+from era_cache.serve.http.app import App
 
 BIN = Path(__file__).parents[2] / "bin" / "era-search"
 
@@ -248,8 +249,11 @@ def test_no_store_and_no_adapter_are_said(case, tmp_path) -> None:
 
 
 def test_a_port_that_is_taken_is_said(case) -> None:
-    with server.SearchServer(case.lookup(), ["small"], port=0) as running:
-        _refused(_run(case, "--web", "--port", running.server_port), 1, "is taken", "--port")
+    running = server.Server(App({}, case.lookup(), ["small"]), port=0)
+    try:
+        _refused(_run(case, "--web", "--port", running.port), 1, "is taken", "--port")
+    finally:
+        running.close()
 
 
 def test_an_address_of_another_machine_is_said(case) -> None:
@@ -287,7 +291,7 @@ def test_help_is_there_at_once_and_defaults_are_those_of_the_code() -> None:
     assert time.monotonic() - start < 2
     code = "import sys, era_cache.cli.search; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert not {b"torch", b"numpy", b"h5py", b"http.server"} & set(loaded.stdout.split())
+    assert not {b"torch", b"numpy", b"h5py", b"starlette"} & set(loaded.stdout.split())
     defaults = {parameter.name: parameter for parameter in search.main.params}
     assert defaults["port"].default == server.DEFAULT_PORT
     assert search.MOST_DEPTH == MOST_DEPTH

@@ -227,7 +227,7 @@ def test_what_cannot_be_searched_is_said(lookup, ask, words) -> None:
 
 def test_without_models_a_new_text_says_which_to_give(case) -> None:
     with pytest.raises(
-        InputError, match=r"--query-model \(hash-24\) and --doc-model \(hash-16\).*by its id"
+        InputError, match=r"by its id.*--query-model \(hash-24\) and --doc-model \(hash-16\)"
     ):
         case.lookup().find("w1 w2")
 

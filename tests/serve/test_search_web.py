@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from lookup_cases import NASTY, Case, build, nasty_texts
+from running_server import serving
 
 from era_cache.report.page_files import packaged
+from era_cache.serve.http.app import App
+from era_cache.serve.http.server import Server
 from era_cache.serve.page import search_page
-from era_cache.serve.server import SearchServer
 
 TOKEN = "a-token-for-tests-only"
 SHOWN = ["small", "era-dual"]
+NOTHING = {
+    "error": {
+        "message": "There is nothing here.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +37,9 @@ def case(tmp_path_factory) -> Case:
     return build(tmp_path_factory.mktemp("web"))
 
 
-def _serving(lookup, **options) -> Iterator[SearchServer]:
-    with SearchServer(lookup, SHOWN, port=0, seed=5, **options) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
+def _serving(lookup, **options) -> Iterator[Server]:
+    with serving(App({}, lookup, SHOWN, seed=5), **options) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +64,24 @@ def nasty(tmp_path_factory):
 
 
 def _ask(server, path, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     try:
         connection.request(
             method, path, headers={k.replace("_", "-"): v for k, v in headers.items()}
         )
         answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
+        return answer.status, answer.headers, answer.read()
     finally:
         connection.close()
 
 
 def _raw(server, data: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
         sock.sendall(data)
         answer = b""
-        while part := sock.recv(65536):
-            answer += part
+        with contextlib.suppress(ConnectionResetError):  # it did not read all of a long one
+            while part := sock.recv(65536):
+                answer += part
         return answer
 
 
@@ -82,23 +89,21 @@ def _raw(server, data: bytes) -> bytes:
 
 
 def test_on_loopback_no_token_is_needed(server) -> None:
-    assert server.url == f"http://127.0.0.1:{server.server_port}/"
+    assert server.url == f"http://127.0.0.1:{server.port}/"
     status, headers, body = _ask(server, "/")
     assert (status, body) == (200, search_page().content)
     assert "Set-Cookie" not in headers
     assert "Set-Cookie" not in _ask(server, "/?token=whatever")[1]
 
 
-@pytest.mark.parametrize("path", ["/", "/api/about", "/api/search?id=q001", "/api/random", "/x"])
+@pytest.mark.parametrize("path", ["/", "/v1/about", "/v1/search?id=q001", "/v1/random", "/x"])
 def test_with_a_token_nothing_is_told_without_it(guarded, path) -> None:
     for given, cookie in (("", ""), ("wrong", ""), (TOKEN[:-1], ""), ("", f"x={TOKEN}")):
         joined = f"{path}{'&' if '?' in path else '?'}token={given}" if given else path
         status, headers, body = _ask(guarded, joined, Cookie=cookie)
-        assert status == 403
+        assert status == (401 if path.startswith("/v1/") else 403)
         assert "Set-Cookie" not in headers
-        assert json.loads(body) == {
-            "error": "Not without the token. Open the whole address that era-search printed."
-        }
+        assert json.loads(body)["error"]["message"].startswith("Not without the token. Open the")
 
 
 def test_the_token_is_shown_once_and_the_cookie_then_does(guarded) -> None:
@@ -106,7 +111,7 @@ def test_the_token_is_shown_once_and_the_cookie_then_does(guarded) -> None:
     assert (status, body) == (200, search_page().content)
     cookie, *attributes = headers["Set-Cookie"].split("; ")
     assert set(attributes) == {"Path=/", "HttpOnly", "SameSite=Strict"}
-    status, headers, body = _ask(guarded, "/api/search?id=q001&k=3", Cookie=f"a=b; {cookie}")
+    status, headers, body = _ask(guarded, "/v1/search?id=q001&k=3", Cookie=f"a=b; {cookie}")
     assert status == 200
     assert json.loads(body)["query"]["id"] == "q001"
     assert "Set-Cookie" not in headers
@@ -118,7 +123,7 @@ def test_the_token_is_shown_once_and_the_cookie_then_does(guarded) -> None:
 )
 def test_a_request_under_another_name_is_refused(server, guarded, host) -> None:
     for running in (server, guarded):
-        name = host.format(port=running.server_port)
+        name = host.format(port=running.port)
         status, _, body = _ask(running, f"/?token={TOKEN}", Host=name)
         assert status == 403
         assert b"another name" in body
@@ -126,56 +131,55 @@ def test_a_request_under_another_name_is_refused(server, guarded, host) -> None:
 
 def test_no_name_and_two_names_are_refused(server) -> None:
     assert b" 403 " in _raw(server, b"GET / HTTP/1.0\r\n\r\n").split(b"\r\n")[0]
-    own = f"Host: 127.0.0.1:{server.server_port}\r\n".encode()
-    assert b" 200 " in _raw(server, b"GET / HTTP/1.1\r\n" + own + b"\r\n").split(b"\r\n")[0]
-    twice = _raw(server, b"GET / HTTP/1.1\r\n" + own + own + b"\r\n")
-    assert b" 403 " in twice.split(b"\r\n")[0]
+    own = f"Host: 127.0.0.1:{server.port}\r\n".encode()
+    close = b"Connection: close\r\n\r\n"
+    assert b" 200 " in _raw(server, b"GET / HTTP/1.1\r\n" + own + close).split(b"\r\n")[0]
+    twice = _raw(server, b"GET / HTTP/1.1\r\n" + own + own + close)
+    assert b" 400 " in twice.split(b"\r\n")[0]
 
 
 def test_pages_of_other_sites_cannot_ask(server) -> None:
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
-        assert _ask(server, "/api/search?id=q001", Sec_Fetch_Site=site)[0] == status
+        assert _ask(server, "/v1/search?id=q001", Sec_Fetch_Site=site)[0] == status
 
 
 # What is answered
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_only_get_is_answered(server, method) -> None:
-    status, headers, body = _ask(server, "/api/search?id=q001", method, Content_Length="0")
-    assert (status, headers["Allow"]) == (405, "GET")
-    assert body == (b"" if method == "HEAD" else b'{"error": "Only GET."}')
+    status, headers, body = _ask(server, "/v1/search?id=q001", method, Content_Length="0")
+    assert (status, set(headers["Allow"].split(", "))) == (405, {"GET", "HEAD"})
+    assert json.loads(body)["error"]["message"] == "Not by this method."
 
 
 def test_what_is_no_request_is_refused_and_the_server_lives_on(server) -> None:
     for data, status in (
-        (b"NONSENSE / HTTP/1.0\r\n\r\n", b"501"),
+        (b"NONSENSE / HTTP/1.0\r\n\r\n", b"403"),  # it names no host
         (b"GET\r\n\r\n", b"400"),
-        (b"GET / HTTP/9.9\r\n\r\n", b"505"),
+        (b"GET / HTTP/9.9\r\nConnection: close\r\n\r\n", b"403"),
         (b"\x16\x03\x01\x02\x00\r\n\r\n", b"400"),
-        (b"GET /" + b"a" * 70_000 + b" HTTP/1.0\r\n\r\n", b"414"),
-        (b"GET / HTTP/1.0\r\n" + b"A: b\r\n" * 200 + b"\r\n", b"431"),
+        (b"GET /" + b"a" * 70_000, b"400"),
+        (b"GET / HTTP/1.0\r\n" + b"A: b\r\n" * 70_000, b"400"),
     ):
-        first, *lines = _raw(server, data).split(b"\r\n")
-        assert first.split()[1] == status
-        assert any(
-            line.startswith(b"Content-Security-Policy: default-src 'none'") for line in lines
-        )
+        first = _raw(server, data).split(b"\r\n")[0]
+        assert first.split()[1:2] == [status] or (len(data) > 60_000 and not first)
     assert _ask(server, "/")[0] == 200
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "/../../etc/passwd", "/static/", "/api", "/api/", "/favicon.ico"]
+    "path", ["/etc/passwd", "/../../etc/passwd", "/static/", "/api", "/v1/", "/favicon.ico"]
 )
 def test_no_file_is_served(server, path) -> None:
     status, _, body = _ask(server, path)
-    assert (status, json.loads(body)) == (404, {"error": "There is nothing here."})
+    assert (status, json.loads(body)) == (404, NOTHING)
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("", "query is empty"),
+        ("", "Ask for a query or an id"),
+        ("query=w1&depth=3", "No parameter 'depth'"),
         ("query=" + "a" * 4001, "4,000 characters at most"),
         ("query=w1&instruction=" + "a" * 4001, "4,000 characters at most"),
         ("query=w1&instruction=do", "Neither prompt"),
@@ -189,20 +193,20 @@ def test_no_file_is_served(server, path) -> None:
     ],
 )
 def test_a_wrong_question_is_told_so(server, query, words) -> None:
-    status, headers, body = _ask(server, f"/api/search?{query}")
+    status, headers, body = _ask(server, f"/v1/search?{query}")
     assert status == 400
     assert headers["Content-Type"] == "application/json"
-    assert words in json.loads(body)["error"]
+    assert words in json.loads(body)["error"]["message"]
 
 
 def test_the_answer_is_that_of_the_search(server, lookup) -> None:
-    body = json.loads(_ask(server, "/api/search?id=q004&k=3&candidates=era,small")[2])
+    body = json.loads(_ask(server, "/v1/search?id=q004&k=3&candidates=era,small")[2])
     direct = lookup.find_id("q004", names=["era", "small"], depth=3)
     assert [c["name"] for c in body["candidates"]] == ["era", "small"]
     for shown, column in zip(body["candidates"], direct.columns, strict=True):
         assert [h["document"] for h in shown["hits"]] == [h.document for h in column.hits]
         assert [h["score"] for h in shown["hits"]] == [h.score for h in column.hits]
-    typed = json.loads(_ask(server, "/api/search?query=w1+w2+%C3%A9&k=2")[2])
+    typed = json.loads(_ask(server, "/v1/search?query=w1+w2+%C3%A9&k=2")[2])
     assert typed["query"]["text"] == "w1 w2 é"
     assert [c["name"] for c in typed["candidates"]] == SHOWN
 
@@ -210,8 +214,8 @@ def test_the_answer_is_that_of_the_search(server, lookup) -> None:
 def test_every_answer_carries_the_headers_that_protect(server, guarded) -> None:
     for running, path in (
         (server, "/"),
-        (server, "/api/about"),
-        (server, "/api/search?id=nope"),
+        (server, "/v1/about"),
+        (server, "/v1/search?id=nope"),
         (server, "/nothing"),
         (guarded, "/"),
     ):
@@ -224,12 +228,12 @@ def test_every_answer_carries_the_headers_that_protect(server, guarded) -> None:
         assert headers["Referrer-Policy"] == "no-referrer"
         assert headers["Cache-Control"] == "no-store"
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
-        assert headers["Server"].strip() == "era-search"
+        assert "Server" not in headers
 
 
 def test_many_ask_at_once_and_each_gets_its_own_answer(server) -> None:
     def ask(number):
-        body = _ask(server, f"/api/search?id=q{number:03d}&k=1")[2]
+        body = _ask(server, f"/v1/search?id=q{number:03d}&k=1")[2]
         return json.loads(body)["query"]["id"]
 
     with ThreadPoolExecutor(30) as pool:
@@ -254,45 +258,44 @@ def test_searches_take_turns(case) -> None:
     slow = lookup.models["large"] = Slow(lookup.models["large"])
     for running in _serving(lookup):
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda n: _ask(running, f"/api/search?query=w{n}+new"), range(8)))  # noqa: B023
+            list(pool.map(lambda n: _ask(running, f"/v1/search?query=w{n}+new"), range(8)))  # noqa: B023
     assert slow.most == 1
 
 
-def _comes(server: SearchServer, *, served: bool) -> bool:
-    """Ask until it is answered, or until it is turned away; threads need their time."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        try:
-            found = _ask(server, "/")[0] == 200
-        except (ConnectionError, http.client.HTTPException):
-            found = False
-        if found == served:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def test_too_many_silent_clients_are_turned_away_and_others_served_again(server) -> None:
-    address = ("127.0.0.1", server.server_port)
-    idle = [socket.create_connection(address, timeout=20) for _ in range(63)]
+def test_hundreds_of_silent_clients_keep_nobody_out(server) -> None:
+    address = ("127.0.0.1", server.port)
+    idle = [socket.create_connection(address, timeout=20) for _ in range(300)]
     try:
-        assert _ask(server, "/")[0] == 200
-        idle += [socket.create_connection(address, timeout=20) for _ in range(2)]
-        assert _comes(server, served=False)
+        for sock in idle[::2]:
+            sock.sendall(b"GET / HT")  # and no more
+        with ThreadPoolExecutor(50) as pool:
+            found = list(pool.map(lambda _: _ask(server, "/v1/search?id=q001")[0], range(200)))
+        assert set(found) == {200}
     finally:
         for sock in idle:
             sock.close()
-    assert _comes(server, served=True)
+
+
+def test_a_request_that_does_not_come_is_hung_up_on(case, monkeypatch) -> None:
+    monkeypatch.setattr("era_cache.serve.http.server.HEAD_SECONDS", 0.5)
+    for running in _serving(case.lookup(names=SHOWN)):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+            begun = time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() - begun < 10:  # a byte, every now and then
+                    sock.sendall(b"G")
+                    time.sleep(0.1)
+            assert time.monotonic() - begun < 5
 
 
 def test_a_fault_of_ours_is_told_and_logged_and_the_server_lives_on(case, caplog) -> None:
     lookup = case.lookup(names=SHOWN)
     for running in _serving(lookup):
         lookup.find_id = lambda *_args, **_names: 1 / 0
-        status, _, body = _ask(running, "/api/search?id=q001")
-        assert (status, json.loads(body)["error"]) == (
+        status, _, body = _ask(running, "/v1/search?id=q001")
+        assert (status, json.loads(body)["error"]["message"]) == (
             500,
-            "The search failed; era-search says why.",
+            "The server failed on this; its log says why.",
         )
         assert _ask(running, "/")[0] == 200
     end = time.monotonic() + 20  # it is logged after it was told
@@ -328,7 +331,7 @@ def _open(watch, server, path="", **options):
 
 def _quiet(seen, server) -> None:
     assert seen.errors == []
-    own = f"http://127.0.0.1:{server.server_port}/"
+    own = f"http://127.0.0.1:{server.port}/"
     assert [url for url in seen.requests if not url.startswith((own, "data:,"))] == []
 
 
@@ -479,7 +482,7 @@ def test_a_server_that_has_ended_is_told(watch, lookup) -> None:
     page.fill("#query", "w1")
     page.press("#query", "Enter")
     page.locator("#status.wrong").wait_for()
-    assert page.inner_text("#status") == "The server does not answer. Is era-search still running?"
+    assert page.inner_text("#status") == "The server does not answer. Is it still running?"
 
 
 def test_nasty_ids_and_texts_are_shown_literally_and_nothing_of_them_runs(watch, nasty) -> None:

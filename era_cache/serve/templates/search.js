@@ -28,11 +28,11 @@ async function ask(path, signal) {
     response = await fetch(path, {signal, cache: "no-store"});
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer. Is era-search still running?");
+    throw new Error("The server does not answer. Is it still running?");
   }
   let answer;
   try { answer = await response.json(); } catch { answer = {}; }
-  if (!response.ok) throw new Error(answer.error || `The server answered ${response.status}.`);
+  if (!response.ok) throw new Error(answer.error?.message || `The server answered ${response.status}.`);
   return answer;
 }
 
@@ -84,7 +84,7 @@ async function search(address) {
   $("results").setAttribute("aria-busy", "true");
   say("Searching …");
   try {
-    const answer = await ask(`/api/search?${values}`, mine.signal);
+    const answer = await ask(`/v1/search?${values}`, mine.signal);
     if (running === mine) show(answer);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -203,7 +203,7 @@ function point(event) {
 
 async function random() {
   try {
-    const {id} = await ask("/api/random");
+    const {id} = await ask("/v1/random");
     $("id").value = id;
     $("query").value = $("instruction").value = "";
     await search("push");
@@ -216,7 +216,7 @@ async function start() {
     address.searchParams.delete("token");
     history.replaceState(null, "", address);
   }
-  try { about = await ask("/api/about"); } catch (error) { say(error.message, true); return; }
+  try { about = await ask("/v1/about"); } catch (error) { say(error.message, true); return; }
   $("collection").textContent = about.collection;
   $("about").textContent =
     `${number(about.documents)} documents, ${number(about.queries)} stored queries`;

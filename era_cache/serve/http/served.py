@@ -1,0 +1,187 @@
+"""Adapters that are served: their models, what they search, and their folders as they change.
+
+In: adapter folders. Out: what encodes queries and documents under a name. A folder that is replaced
+is loaded beside the old one, which answers until the new one is ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from era_cache.encode.encoder import Encoder
+from era_cache.errors import EncoderError, EraError
+from era_cache.fitting.adapter_folder import load_config
+from era_cache.serve.engine import Lookup
+from era_cache.serve.query_encoder import QueryEncoder
+from era_cache.store.encoder_record import render
+from era_cache.types import FloatArray, Role
+
+__all__ = ["Documents", "Loaded", "Opening", "Queries", "Served"]
+
+_logger = logging.getLogger(__name__)
+Signature = tuple[int, int, int]
+
+
+class Queries:
+    """Queries behind an adapter."""
+
+    def __init__(self, encoder: QueryEncoder) -> None:
+        self.encoder = encoder
+        self.dim = encoder.dim
+        self.takes_instruction = encoder.takes_instruction
+
+    def encode(
+        self, texts: Sequence[str], instructions: Sequence[str]
+    ) -> tuple[FloatArray, Sequence[int]]:
+        """See ``batches.Target``."""
+        vectors = self.encoder.encode(list(texts), list(instructions))
+        return vectors, _tokens(self.encoder.models(), texts, Role.QUERY)
+
+
+class Documents:
+    """Documents by the small model, as the index holds them."""
+
+    def __init__(self, encoder: Encoder, template: str, dim: int) -> None:
+        self._encoder, self._template, self.dim = encoder, template, dim
+        self.takes_instruction = "{instruction}" in template
+
+    def encode(
+        self, texts: Sequence[str], instructions: Sequence[str]
+    ) -> tuple[FloatArray, Sequence[int]]:
+        """See ``batches.Target``.
+
+        Raises:
+            EncoderError: the model fails, or gives what cannot be compared.
+        """
+        vectors = np.full((len(texts), self.dim), np.nan, dtype=np.float32)
+        rendered = render(self._template, texts, instructions)
+        for rows, some in self._encoder.encode(rendered, Role.DOCUMENT):
+            vectors[rows] = some
+        lengths = np.linalg.norm(vectors, axis=1)
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            row = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
+            raise EncoderError(f"{self._encoder.spec.name} gave no vector for text {row}.")
+        return vectors, _tokens({"small": self._encoder}, texts, Role.DOCUMENT)
+
+
+def _tokens(models: Mapping[str, Encoder], texts: Sequence[str], role: Role) -> Sequence[int]:
+    """Tokens of each text, by the first model that counts them; words where none does."""
+    for model in models.values():
+        count = getattr(model, "count_tokens", None)
+        if count is not None:
+            found: Sequence[int] = count(texts, role)
+            return found
+    return [len(text.split()) for text in texts]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An adapter folder as it was when it was loaded."""
+
+    queries: Queries
+    documents: Documents
+    lookup: Lookup | None
+    signature: Signature | None
+    models: frozenset[str]
+    """Fingerprints of the encoders that are read."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How adapters are opened.
+
+    ``lookup`` gives what is searched of a folder, with the models that are loaded already; None
+    where there is no store.
+    """
+
+    query_model: str | None = None
+    doc_model: str | None = None
+    candidate: str | None = None
+    device: str | None = None
+    lookup: Callable[[Path, Mapping[str, Encoder]], Lookup] | None = None
+
+
+class Served:
+    """One adapter under its name.
+
+    Args:
+        name: that clients ask for.
+        folder: of the adapter.
+        opening: how it is opened.
+        pool: encoders by fingerprint, shared by all adapters of a server.
+
+    Raises:
+        EraError: the folder or a model cannot be used.
+    """
+
+    def __init__(self, name: str, folder: Path, opening: Opening, pool: dict[str, Encoder]) -> None:
+        self.name, self.folder = name, folder
+        self._opening, self._pool = opening, pool
+        self._refused: Signature | None = None
+        self.current = self.load()
+
+    def signature(self) -> Signature | None:
+        """What changes when the folder is replaced."""
+        try:
+            found = (self.folder / "config.json").stat()
+        except OSError:
+            return None  # between two renames
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def changed(self) -> bool:
+        """Whether the folder is another than the one that is served or was refused."""
+        now = self.signature()
+        return now is not None and now not in (self.current.signature, self._refused)
+
+    def load(self) -> Loaded:
+        """Open the folder as it is now; models that others have are shared.
+
+        Raises:
+            EraError: it cannot be used.
+        """
+        signature = self.signature()
+        opening = self._opening
+        encoder = QueryEncoder(
+            self.folder,
+            query_model=opening.query_model,
+            doc_model=opening.doc_model,
+            candidate=opening.candidate,
+            device=opening.device,
+        )
+        small, models = encoder.share(self._pool)
+        config = load_config(self.folder)
+        template = (config.encoders or {})["document"].template
+        documents = Documents(small, template, encoder.dim)
+        lookup = None
+        if opening.lookup is not None:
+            lookup = opening.lookup(self.folder, encoder.models())
+        return Loaded(Queries(encoder), documents, lookup, signature, models)
+
+    def reload(self) -> Loaded | None:
+        """Open a changed folder and warm its models; None where it cannot be used.
+
+        The one that is served goes on in that case, and the reason is logged once.
+        """
+        signature = self.signature()
+        try:
+            loaded = self.load()
+            loaded.queries.encode(["warm"], [""])
+        except (EraError, OSError, ValueError) as error:
+            if self.signature() == signature:
+                self._refused = signature
+            _logger.warning("%s is not taken: %s", os.fspath(self.folder), error)
+            return None
+        return loaded
+
+    def model(self, name: str) -> Any:
+        """What encodes under a name: ``NAME`` or ``NAME/document``; None for another."""
+        if name == self.name:
+            return self.current.queries
+        return self.current.documents if name == f"{self.name}/document" else None
