@@ -12,17 +12,17 @@ queries kept. The engine has no such choice, it is made here.
 from __future__ import annotations
 
 import torch
-from llama_index.core.base.embeddings.base import (  # type: ignore[import-not-found]
+from llama_index.core.base.embeddings.base import (
     BaseEmbedding,
 )
-from llama_index.core.bridge.pydantic import (  # type: ignore[import-not-found]
+from llama_index.core.bridge.pydantic import (
     PrivateAttr,
 )
-from llama_index.embeddings.adapter import BaseAdapter  # type: ignore[import-not-found]
-from llama_index.embeddings.adapter.utils import (  # type: ignore[import-not-found]
+from llama_index.embeddings.adapter import BaseAdapter
+from llama_index.embeddings.adapter.utils import (
     TwoLayerNN,
 )
-from llama_index.finetuning import (  # type: ignore[import-not-found]
+from llama_index.finetuning import (
     EmbeddingAdapterFinetuneEngine,
     EmbeddingQAFinetuneDataset,
 )

@@ -20,6 +20,7 @@ __all__ = ["Gate", "bind_address", "make_token"]
 
 LEAST_TOKEN = 16
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,256}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -83,6 +84,9 @@ class Gate:
     ) -> None:
         self._port, self._token = port, token
         self._others = {name.lower() for name in names}
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise InputError(f"--name {name[:80]!r}: expected a host name, without a port.")
         self.cookie_name = f"era-search-{port}"  # browsers send cookies to all ports of a host
         bound = ipaddress.ip_address(address.partition("%")[0])
         self._names = {host.lower(), _in_address(address)}

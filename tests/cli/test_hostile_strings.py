@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from era_cache.cli import common, embed, evaluate, export, fit, search, store
+from era_cache.cli import common, embed, evaluate, export, fit, search, serve, store
 
 OBEYED = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202egpj.exe\u2066\nError: {0}%s{text.__class__}\r\n"
 HOSTILE = {"obeyed": OBEYED, "long": "x" * 100_000, "device": "/dev/full"}
@@ -24,6 +24,7 @@ MAINS = {
     "eval": evaluate,
     "export": export,
     "search": search,
+    "serve": serve,
     "store": store,
 }
 
@@ -79,6 +80,7 @@ def sound(built_hash_store, built_adapter, toy, tmp_path, monkeypatch) -> dict[s
         "old": "none",
         "new": "other",
         "kind": "npz",
+        "adapters": built_adapter,
     }
 
 

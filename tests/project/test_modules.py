@@ -73,7 +73,17 @@ def test_the_top_of_the_package_can_be_read_at_a_glance():
 
 @pytest.mark.parametrize(
     "command",
-    ["embed", "fit", "evaluate", "export", "search", "store", "store_import", "store_vectors"],
+    [
+        "embed",
+        "fit",
+        "evaluate",
+        "export",
+        "search",
+        "serve",
+        "store",
+        "store_import",
+        "store_vectors",
+    ],
 )
 def test_command_imports_nothing_heavy_before_it_runs(command):
     done = subprocess.run(

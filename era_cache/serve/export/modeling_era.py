@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 try:
     from sentence_transformers.base.modules import InputModule
 except ImportError:  # version 5
-    from sentence_transformers.models import InputModule  # type: ignore[import-not-found]
+    from sentence_transformers.models import InputModule
 
 __all__ = ["EraMap", "EraPair"]
 

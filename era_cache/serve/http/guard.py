@@ -25,6 +25,7 @@ __all__ = ["Guard", "read_body"]
 OPEN = ("/healthz", "/readyz")
 """What whoever watches over the server may ask without a token, by any name."""
 MOST_BODY = 8 << 20
+MOST_DISCARDED = 64 << 20
 BODY_SECONDS = 20.0
 _logger = logging.getLogger(__name__)
 
@@ -138,22 +139,22 @@ async def read_body(request: Request) -> bytes:
     Raises:
         ApiError: it is too long, or the client is too slow.
     """
-    if int(request.headers.get("content-length") or 0) > MOST_BODY:
-        raise _too_long()
-    body = bytearray()
+    body, length = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
-                body += part
-                if len(body) > MOST_BODY:
-                    raise _too_long()
+                length += len(part)
+                if length <= MOST_BODY:
+                    body += part
+                elif length > MOST_DISCARDED:
+                    break
     except TimeoutError:
         raise ApiError(408, "The request did not come in time.", headers=_CLOSE) from None
+    if length > MOST_BODY:
+        # Most of what is too long was read: who hangs up while a client writes is not understood.
+        message = f"The body is longer than {MOST_BODY >> 20} MiB."
+        raise ApiError(413, message, headers=_CLOSE)
     return bytes(body)
 
 
 _CLOSE = {"Connection": "close"}
-
-
-def _too_long() -> ApiError:
-    return ApiError(413, f"The body is longer than {MOST_BODY >> 20} MiB.", headers=_CLOSE)

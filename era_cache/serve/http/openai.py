@@ -15,7 +15,15 @@ from starlette.responses import Response
 
 from era_cache.types import FloatArray
 
-__all__ = ["ApiError", "EmbeddingRequest", "embedding_answer", "read_request", "refuse"]
+__all__ = [
+    "MOST_CHARACTERS",
+    "MOST_INPUTS",
+    "ApiError",
+    "EmbeddingRequest",
+    "embedding_answer",
+    "read_request",
+    "refuse",
+]
 
 MOST_INPUTS = 2048
 MOST_CHARACTERS = 200_000

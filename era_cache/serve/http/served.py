@@ -7,7 +7,6 @@ is loaded beside the old one, which answers until the new one is ready.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from era_cache.disk.shown import escaped
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import EncoderError, EraError
 from era_cache.fitting.adapter_folder import load_config
@@ -72,8 +72,9 @@ class Documents:
 
 
 def _tokens(models: Mapping[str, Encoder], texts: Sequence[str], role: Role) -> Sequence[int]:
-    """Tokens of each text, by the first model that counts them; words where none does."""
-    for model in models.values():
+    """Tokens of each text as the larger model that counts has them; words where none counts."""
+    for view in sorted(models):  # large, small
+        model = models[view]
         count = getattr(model, "count_tokens", None)
         if count is not None:
             found: Sequence[int] = count(texts, role)
@@ -176,7 +177,7 @@ class Served:
         except (EraError, OSError, ValueError) as error:
             if self.signature() == signature:
                 self._refused = signature
-            _logger.warning("%s is not taken: %s", os.fspath(self.folder), error)
+            _logger.warning("%s", escaped(f"{self.folder} is not taken: {error}"))
             return None
         return loaded
 

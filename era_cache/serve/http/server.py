@@ -97,7 +97,11 @@ class Server:
         family, address = bind_address(host, has_token=token is not None)
         self._socket = _bound(family, host, address, port)
         self.port = int(self._socket.getsockname()[1])
-        app.gate = Gate(host, address, self.port, token, names)
+        try:
+            app.gate = Gate(host, address, self.port, token, names)
+        except InputError:
+            self._socket.close()
+            raise
         name = f"[{host}]" if ":" in host else host
         self.base = f"http://{name}:{self.port}/"
         self.url = self.base + (f"?token={token}" if token else "")
