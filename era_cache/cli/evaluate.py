@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
+from era_cache.cli import completion
 from era_cache.cli.common import (
     EraForms,
     PathArgument,
@@ -65,6 +66,7 @@ class EvalForms(EraForms):
 @click.option(
     "--collection",
     "collections",
+    shell_complete=completion.collections,
     multiple=True,
     help="Measure on this one; may be repeated, and may name one that the adapter was not fitted "
     "on.  [default: all that it was fitted on]",

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from era_cache.cli import completion
 from era_cache.cli.common import (
     EraCommand,
     OutFolder,
@@ -30,7 +31,11 @@ __all__ = ["main"]
     "--to", "kind", type=click.Choice(list(KINDS)), required=True, help="What to make of it."
 )
 @click.option("--out", type=OutFolder(), required=True, metavar="FOLDER", help="Folder to write.")
-@click.option("--candidate", help="Another candidate than the chosen one.")
+@click.option(
+    "--candidate",
+    shell_complete=completion.candidates,
+    help="Another candidate than the chosen one.",
+)
 @click.option("--query-model", help="Large model, where it was moved: a folder or hub name.")
 @click.option("--doc-model", help="Small model, likewise.")
 @click.option(
@@ -38,7 +43,11 @@ __all__ = ["main"]
 )
 @click.option("--whole", is_flag=True, help="Of onnx: export the query encoders, too.")
 @click.option("--store", type=PathArgument, help="Whose vectors are exported.")
-@click.option("--collection", help="Of the store, where the adapter was fitted on several.")
+@click.option(
+    "--collection",
+    shell_complete=completion.collections,
+    help="Of the store, where the adapter was fitted on several.",
+)
 @click.option(
     "--role",
     type=click.Choice(["document", "query"]),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
+from era_cache.cli import completion
 from era_cache.cli.common import (
     EraForms,
     PathArgument,
@@ -99,6 +100,7 @@ class FitForms(EraForms):
 )
 @click.option(
     "--candidate",
+    shell_complete=completion.candidates,
     metavar="NAME",
     callback=_known_candidate,
     default="auto",

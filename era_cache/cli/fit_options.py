@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from era_cache.cli import completion
 from era_cache.cli.common import (
     PathArgument,
     all_of,
@@ -60,7 +61,12 @@ def shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
 
 data_options = all_of(
     click.argument("store_path", metavar="STORE", type=PathArgument),
-    click.argument("collections", metavar="COLLECTION…", nargs=-1),
+    click.argument(
+        "collections",
+        metavar="COLLECTION…",
+        nargs=-1,
+        shell_complete=completion.collections,
+    ),
     click.option(
         "--only-domain",
         metavar="DOMAIN",
@@ -88,6 +94,7 @@ data_options = all_of(
     click.option(
         "--set",
         "settings",
+        shell_complete=completion.settings,
         metavar="NAME=VALUE",
         multiple=True,
         help="A setting of the recipe (docs/fitting.md lists them); may be repeated.",
@@ -100,10 +107,12 @@ data_options = all_of(
     ),
     click.option(
         "--query-encoder",
+        shell_complete=completion.encoders,
         help="Large side, where the store leaves a choice: name or start of a fingerprint.",
     ),
     click.option(
         "--doc-encoder",
+        shell_complete=completion.encoders,
         help="Small side, where the store leaves a choice: name or start of a fingerprint.",
     ),
     check_option,

@@ -6,14 +6,15 @@ In: what is done, and how much of it. Out: words for whoever waits.
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from era_cache.cli.common import note
+from era_cache.cli.common import all_of, note
 
 if TYPE_CHECKING:
     from era_cache.types import Progress
@@ -23,24 +24,60 @@ __all__ = ["progress", "quiet_option", "tell"]
 _QUIET = "era_cache.quiet"
 _PATIENCE, _OFTEN = 2.0, 10.0
 """Seconds before progress is worth a word, and between two lines of it."""
-quiet_option = click.option(
-    "--quiet",
-    is_flag=True,
-    expose_value=False,
-    callback=lambda context, _parameter, value: context.meta.update({_QUIET: value}),
-    help="Say nothing of progress; what must be known is said all the same.",
+_STYLE = "era_cache.progress"
+
+
+def _kept(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Keep an option's value where the functions of this module find it."""
+    return lambda context, _parameter, value: context.meta.update({name: value})
+
+
+quiet_option = all_of(
+    click.option(
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_kept(_QUIET),
+        help="Say nothing of progress; what must be known is said all the same.",
+    ),
+    click.option(
+        "--progress",
+        type=click.Choice(["auto", "json"]),
+        default="auto",
+        show_default=False,
+        expose_value=False,
+        callback=_kept(_STYLE),
+        help="json: a JSON object for each step of progress, a line each on stderr.",
+    ),
 )
+"""``--quiet`` and ``--progress``."""
 
 
 def tell(text: str) -> None:
     """Tell the user of progress on stderr, unless --quiet was given."""
-    if not _is_quiet():
+    if _is_quiet():
+        return
+    if _is_json():
+        _write({"message": text})
+    else:
         note(text)
 
 
-def _is_quiet() -> bool:
+def _meta(name: str) -> Any:
     context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(_QUIET))
+    return None if context is None else context.meta.get(name)
+
+
+def _is_quiet() -> bool:
+    return bool(_meta(_QUIET))
+
+
+def _is_json() -> bool:
+    return bool(_meta(_STYLE) == "json")
+
+
+def _write(value: dict[str, Any]) -> None:
+    click.echo(json.dumps(value), err=True)
 
 
 @contextlib.contextmanager
@@ -56,7 +93,8 @@ def progress(unit: str = "text") -> Iterator[Progress]:
     if _is_quiet():
         yield lambda _what, _done, _total: None
         return
-    bars = _Bars(unit) if sys.stderr.isatty() else _Lines()
+    on_terminal = sys.stderr.isatty()
+    bars = _Objects(unit) if _is_json() else _Bars(unit) if on_terminal else _Lines()
     try:
         yield bars
     finally:
@@ -84,6 +122,30 @@ class _Lines:
         if tenth > self._told or now - self._told_at >= _OFTEN:
             note(f"{what}: {done:,} of {total:,} ({100 * done // total} %)")
             self._told, self._told_at = tenth, now
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class _Objects:
+    """JSON objects, for schedulers: at least one for each part, and one a second."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._what: str | None = None
+        self._begun = self._told_at = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Write down that ``done`` of ``total`` units of ``what`` are ready."""
+        now = time.monotonic()
+        new = what != self._what
+        if new:
+            self._what, self._begun = what, now
+        if new or done >= total or now - self._told_at >= 1:
+            self._told_at = now
+            seconds = round(now - self._begun, 3)
+            about = {"unit": self._unit, "seconds": seconds}
+            _write({"progress": what, "done": done, "total": total, **about})
 
     def close(self) -> None:
         """There is nothing to end."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from era_cache.cli import completion
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from era_cache.encode.encoder import Encoder
     from era_cache.serve.answer import Answer
     from era_cache.serve.engine import Lookup
+    from era_cache.serve.http.app import App
     from era_cache.serve.source import Source
     from era_cache.serve.texts import Texts
 
@@ -47,10 +50,12 @@ MOST_DEPTH = 1000
 )
 @click.option(
     "--collection",
+    shell_complete=completion.collections,
     help="Where the adapter was fitted on several, or to search one that it was not fitted on.",
 )
 @click.option(
     "--candidates",
+    shell_complete=completion.candidates,
     metavar="NAMES",
     help="What is compared, with commas.  [default: small, aligned and the chosen one]",
 )
@@ -94,11 +99,23 @@ def main(store_path: Path, adapter: Path, query: tuple[str, ...], **options: Any
     """
     text = " ".join(query)
     _check_usage(text, options)
+    if options["web"]:
+        require_server()
+    if options["web"]:
+        run_server(lambda thread: _page(store_path, adapter, options, thread), options, _says)
+        return
+    lookup, _ = _lookup(store_path, adapter, options)
+    if text or options["query_id"] is not None:
+        print_answer(_asked(lookup, text, options), options["as_json"])
+    else:
+        converse(lookup, options)
+
+
+def _lookup(store_path: Path, adapter: Path, options: dict[str, Any]) -> tuple[Lookup, list[str]]:
+    """What is searched, and the candidates that are shown at first."""
     from era_cache.serve.source import default_candidates, open_source
     from era_cache.store.store import Store
 
-    if options["web"]:
-        require_server()
     source = open_source(Store.open(store_path), adapter, options["collection"])
     if options["instruction"] and not source.takes_instruction:
         raise InputError(
@@ -108,13 +125,7 @@ def main(store_path: Path, adapter: Path, query: tuple[str, ...], **options: Any
     shown = shown or default_candidates(source)
     # On the page any of them can be chosen.
     names = list(dict.fromkeys([*shown, *source.candidates])) if options["web"] else shown
-    lookup = _opened(source, names, options)
-    if options["web"]:
-        _serve(lookup, shown, options)
-    elif text or options["query_id"] is not None:
-        print_answer(_asked(lookup, text, options), options["as_json"])
-    else:
-        converse(lookup, options)
+    return _opened(source, names, options), shown
 
 
 def _check_usage(text: str, options: dict[str, Any]) -> None:
@@ -192,11 +203,14 @@ def _asked(lookup: Lookup, text: str, options: dict[str, Any]) -> Answer:
     return lookup.find(text, options["instruction"], depth=options["depth"])
 
 
-def _serve(lookup: Lookup, shown: list[str], options: dict[str, Any]) -> None:
+def _page(
+    store_path: Path, adapter: Path, options: dict[str, Any], thread: ThreadPoolExecutor
+) -> App:
     from era_cache.serve.http.app import App
 
-    run_server(
-        lambda: App({}, lookup, shown, seed=options["seed"]),
-        options,
-        lambda _base, url: [f"Open {url}"],
-    )
+    lookup, shown = _lookup(store_path, adapter, options)
+    return App({}, lookup, shown, seed=options["seed"], thread=thread)
+
+
+def _says(_base: str, url: str) -> list[str]:
+    return [f"Open {url}"]

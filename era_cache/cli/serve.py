@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from era_cache.cli import completion
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
@@ -36,6 +38,7 @@ __all__ = ["main"]
 @click.option("--store", type=PathArgument, help="Search in it, too: /v1/search and the page.")
 @click.option(
     "--collection",
+    shell_complete=completion.collections,
     help="Where the adapter was fitted on several, or to search one that it was not fitted on.",
 )
 @click.option("--texts", type=PathArgument, help="Folder of the collection: show texts.")
@@ -85,7 +88,7 @@ def main(adapters: tuple[str, ...], **options: Any) -> None:
             lines.append(f"API key: {url.partition('token=')[2]}")
         return lines + ([f"Open {url}"] if options["store"] is not None else [])
 
-    run_server(lambda: _app(named, options), options, says)
+    run_server(lambda thread: _app(named, options, thread), options, says)
 
 
 def _named(adapters: tuple[str, ...], options: dict[str, Any]) -> dict[str, Path]:
@@ -115,7 +118,7 @@ def _demo(folder: Path, options: dict[str, Any]) -> None:
             options["texts"] = texts[0]
 
 
-def _app(named: Mapping[str, Path], options: dict[str, Any]) -> App:
+def _app(named: Mapping[str, Path], options: dict[str, Any], thread: ThreadPoolExecutor) -> App:
     from era_cache.fitting.threads import use_free_threads
     from era_cache.serve.http.app import App
     from era_cache.serve.http.served import Opening, Served
@@ -152,4 +155,4 @@ def _app(named: Mapping[str, Path], options: dict[str, Any]) -> App:
                 f"{name}: rank by cosine + {fusion[1]:g} * {fusion[0]}_score; /v1/embeddings gives "
                 "the vectors."
             )
-    return App(served, None, shown, pool=pool, seed=options["seed"])
+    return App(served, None, shown, pool=pool, seed=options["seed"], thread=thread)

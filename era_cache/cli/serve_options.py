@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,6 +47,7 @@ def require_server() -> None:
         InputError: one is missing.
     """
     try:
+        import httptools  # noqa: F401
         import prometheus_client  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -56,12 +58,14 @@ def require_server() -> None:
 
 
 def run_server(
-    make: Callable[[], App], options: dict[str, Any], says: Callable[[str, str], list[str]]
+    make: Callable[[ThreadPoolExecutor], App],
+    options: dict[str, Any],
+    says: Callable[[str, str], list[str]],
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Args:
-        make: gives the application.
+        make: gives the application, run in the thread that its models run in later.
         options: host, port, token and, maybe, names.
         says: the lines to print, by the address without and with the token.
     """
@@ -69,8 +73,15 @@ def run_server(
     from era_cache.serve.http.server import Server
 
     token = make_token(options["token"])
+    context = click.get_current_context()
+
+    def made() -> App:
+        with context.scope(cleanup=False):  # --quiet is known there, too
+            return make(thread)
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="models")
     server = Server(
-        make(),
+        thread.submit(made).result(),
         host=options["host"],
         port=options["port"],
         token=token,

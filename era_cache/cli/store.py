@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from era_cache.cli import completion
 from era_cache.cli.common import (
     EraGroup,
     PathArgument,
@@ -61,7 +62,7 @@ def ls(store_path: Path, as_json: bool) -> None:
 
 @main.command("info")
 @store_argument
-@click.argument("collection", required=False)
+@click.argument("collection", required=False, shell_complete=completion.collections)
 @click.option(
     "--adapter",
     "adapters",

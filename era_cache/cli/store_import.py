@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +24,10 @@ from era_cache.cli.progress import progress, quiet_option
 from era_cache.cli.store_options import ROLES, store_argument
 from era_cache.cli.text_options import collection_options, read_texts
 
+if TYPE_CHECKING:
+    from era_cache.store.exchange.importing import ImportReport
+    from era_cache.types import Role
+
 __all__ = ["import_command"]
 
 
@@ -31,10 +37,10 @@ __all__ = ["import_command"]
 @click.option("--role", type=ROLES, required=True, help="What the vectors' texts are.")
 @click.option(
     "--vectors",
-    type=PathArgument,
-    metavar="FILE",
+    metavar="FILE|URL",
     required=True,
-    help="The vectors: .npy (rows, dimensions), .parquet or .h5.",
+    help="The vectors: .npy (rows, dimensions), .parquet or .h5; or qdrant://HOST:PORT/NAME, "
+    "lancedb:///FOLDER/TABLE, postgresql://…/DB?table=NAME (docs/howto).",
 )
 @click.option(
     "--ids",
@@ -107,11 +113,43 @@ def import_command(
           --vectors index.npy --ids index.ids.txt --model intfloat/e5-small-v2
     """
     _check_import_usage(collection, options)
-    from era_cache.store.exchange.importing import Claim, import_vectors
-    from era_cache.store.store import Store
     from era_cache.types import Role
 
     role = Role(options["role"])
+    with contextlib.ExitStack() as stack:
+        _fetch(options, stack)
+        report = _imported(store_path, collection, role, options)
+    if as_json:
+        echo_json({"store": str(store_path), **report._asdict()})
+        return
+    _render_import(report, collection)
+
+
+def _fetch(options: dict[str, Any], stack: contextlib.ExitStack) -> None:
+    """Where the vectors are an address, read them into files that last as long as the stack."""
+    from era_cache.store.exchange.databases import fetch_vectors, is_address
+
+    if not is_address(options["vectors"]):
+        options["vectors"] = Path(options["vectors"])
+        return
+    if options["ids"] or options["keys"] or options["in_corpus_order"]:
+        raise click.UsageError(
+            "A database has ids of its own: no --ids, --keys, --in-corpus-order."
+        )
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="era-import-")))
+    with progress("row") as bars:
+        found = fetch_vectors(options["vectors"], folder, bars)
+    remark = options["remark"]
+    options["remark"] = f"read from {found.source}" + (f"; {remark}" if remark else "")
+    options["vectors"], options["ids"] = found.vectors, found.ids
+
+
+def _imported(
+    store_path: Path, collection: Path | None, role: Role, options: dict[str, Any]
+) -> ImportReport:
+    from era_cache.store.exchange.importing import Claim, import_vectors
+    from era_cache.store.store import Store
+
     texts = read_texts(collection, options) if collection else None
     spec, width = _stated_encoder(role, options)
     vectors, rows = _file_rows(texts, role, options)
@@ -123,7 +161,7 @@ def import_command(
     if options["model"]:
         _mention_claim(store_path, collection, spec, role, options)
     with progress() as bars:
-        report = import_vectors(
+        return import_vectors(
             Store.create(store_path),
             vectors,
             rows,
@@ -132,10 +170,6 @@ def import_command(
             texts=texts,
             progress=bars,
         )
-    if as_json:
-        echo_json({"store": str(store_path), **report._asdict()})
-        return
-    _render_import(report, collection)
 
 
 def _check_import_usage(collection: Path | None, options: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from era_cache.cli import completion
 from era_cache.cli.common import (
     EraCommand,
     OutFile,
@@ -29,8 +30,8 @@ __all__ = ["export_command", "probe_command"]
 
 @click.command("export", cls=EraCommand)
 @store_argument
-@click.argument("encoder")
-@click.argument("collection", required=False)
+@click.argument("encoder", shell_complete=completion.encoders)
+@click.argument("collection", required=False, shell_complete=completion.collections)
 @click.option("--all", "everything", is_flag=True, help="Every row of ENCODER, named by its key.")
 @click.option(
     "--out", type=OutFile(), metavar="FILE", required=True, help="New file: .npy or .parquet."
@@ -98,7 +99,7 @@ def export_command(
 
 @click.command("probe", cls=EraCommand)
 @store_argument
-@click.argument("encoder")
+@click.argument("encoder", shell_complete=completion.encoders)
 @click.argument("collection", type=PathArgument)
 @click.option("--model", required=True, help="The model that ENCODER's vectors are said to be of.")
 @click.option("--revision", help="Commit or tag of the model on the hub.")

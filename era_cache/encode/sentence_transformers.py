@@ -7,6 +7,7 @@ are hashed, no model is loaded) and, when texts must really be encoded, (n, d) f
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 import os
@@ -76,6 +77,9 @@ class SentenceTransformerEncoder:
         }
         self.spec = EncoderSpec(model_name(model), identity, templates, source)
         self.truncated = 0
+        self.counts_truncated = True
+        """Whether texts that are cut off are counted; for single queries it is not worth it."""
+        self._counters: dict[Role, Any] = {}
         self._settings, self._batch_tokens = settings, settings.batch_tokens
         self._model: Any = None
         self._refuse_unused_width(model_width(self.folder))
@@ -93,7 +97,9 @@ class SentenceTransformerEncoder:
         """
         model = self._load()
         encode = model.encode_query if role is Role.QUERY else model.encode_document
-        texts, lengths = self._measured(texts, role)
+        lengths = None
+        if self.counts_truncated or not self._fits(len(texts), role):
+            texts, lengths = self._measured(texts, role)
         most = 2048 if lengths is None else 1024  # calls cost static models more than texts
         pending = list(batches(lengths, len(texts), self._batch_tokens, most))
         while pending:
@@ -117,15 +123,24 @@ class SentenceTransformerEncoder:
             self._refuse_unused_width(vectors.shape[1])
             yield rows, np.asarray(vectors, dtype=np.float32)
 
+    def _fits(self, count: int, role: Role) -> bool:
+        """Whether as many texts are one batch, however long they are."""
+        limit = getattr(_reader(self._model, role), "max_seq_length", None) or math.inf
+        return count * limit <= self._batch_tokens
+
     def count_tokens(self, texts: Sequence[str], role: Role) -> list[int]:
-        """Tokens of texts, without the prompt and as far as the model reads them.
+        """Tokens of rendered texts, as far as the model reads them.
+
+        By a tokenizer of its own: another thread may be encoding.
 
         Raises:
             EncoderError: the model cannot be loaded.
         """
         reader = _reader(self._load(), role)
+        if role not in self._counters:
+            self._counters[role] = copy.deepcopy(reader.tokenizer)
         limit = getattr(reader, "max_seq_length", None) or math.inf
-        return [int(min(n, limit)) for n in _lengths(reader.tokenizer, texts)]
+        return [int(min(n, limit)) for n in _lengths(self._counters[role], texts)]
 
     def provenance(self) -> dict[str, Any]:
         """See ``Encoder.provenance``."""

@@ -152,6 +152,8 @@ def load_models(
 
 def _opened(specs: Specs, view: str, place: _Place, device: str | None) -> Encoder:
     found = encoder_as_recorded(specs[view], place.model, revision=place.revision, device=device)
+    if hasattr(found, "counts_truncated"):
+        found.counts_truncated = False
     check_model(found, specs, view)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import click
@@ -77,3 +78,18 @@ def test_quiet_says_nothing_but_what_must_be_known(case) -> None:
     quiet = done(run(fit.main, *words, "--quiet")).stderr
     assert "fitting" not in quiet
     assert "replaced the adapter" in quiet
+
+
+def test_progress_as_json_is_a_line_for_each_step(case) -> None:
+    words = [case / "beir", *MODELS, "--store", case / "store", "--progress", "json"]
+    result = done(run(embed.main, *words))
+    lines = [json.loads(one) for one in result.stderr.splitlines() if one.startswith("{")]
+    steps = [one for one in lines if "progress" in one]
+    assert {one["progress"] for one in steps}
+    for one in steps:
+        assert set(one) == {"progress", "done", "total", "unit", "seconds"}
+        assert 0 <= one["done"] <= one["total"]
+    last = {one["progress"]: one for one in steps}
+    assert all(one["done"] == one["total"] for one in last.values())
+    quiet = done(run(embed.main, *words, "--quiet"))
+    assert not any(one.startswith("{") for one in quiet.stderr.splitlines())

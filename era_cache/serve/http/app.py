@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,8 @@ __all__ = ["App"]
 ANSWER_SECONDS = 120.0
 WATCH_SECONDS = 1.0
 _JSON = "application/json"
+_FEW = 64
+"""Texts whose tokens are counted, and whose answer is written down, at once."""
 
 
 class App:
@@ -50,6 +53,7 @@ class App:
         shown: candidates that the page compares at first.
         pool: encoders of ``served``, by fingerprint.
         seed: of the random queries; None is another each time.
+        thread: of the models, as ``Batches`` takes it.
     """
 
     def __init__(
@@ -60,11 +64,13 @@ class App:
         *,
         pool: dict[str, Encoder] | None = None,
         seed: int | None = None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self._served, self._lookup, self.shown = served, lookup, shown
         self._pool = {} if pool is None else pool
         self._generator = np.random.default_rng(seed)
         self._batches: Batches | None = None
+        self._thread = thread
         self._ready = False
         self.gate: Gate | None = None
         self._measured = Measured(lambda: self._batches.waiting if self._batches else 0)
@@ -107,7 +113,7 @@ class App:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        self._batches = Batches(self._measured.batch)
+        self._batches = Batches(self._measured.batch, self._thread)
         tasks = [
             asyncio.create_task(one) for one in (self._batches.run(), self._warm(), self._watch())
         ]
@@ -137,7 +143,10 @@ class App:
             for name, one in self._served.items():
                 if not await asyncio.to_thread(one.changed):
                     continue
-                loaded = await asyncio.to_thread(one.reload)
+                with ThreadPoolExecutor(1) as own:  # its workers go with it
+                    loaded = await asyncio.get_running_loop().run_in_executor(own, one.reload)
+                if loaded is not None:
+                    await self._run(partial(loaded.queries.encode, ["warm"], [""]))
                 result = "refused" if loaded is None else "taken"
                 self._measured.reloads.labels(name, result).inc()
                 if loaded is not None:
@@ -169,11 +178,12 @@ class App:
             refuse(f"No prompt of {asked.model} has a place for an instruction.", "instruction")
         assert self._batches is not None
         said = [asked.instruction] * len(texts)
-        answer = await _answered(self._batches.encode(target, texts, said))
+        work = asyncio.create_task(self._batches.encode(target, texts, said))
+        await asyncio.sleep(0)  # it waits for its batch now; meanwhile:
+        tokens = await _apart(partial(target.tokens, texts, said), len(texts) > _FEW)
+        vectors = await _answered(work)
         self._measured.texts.labels(asked.model).inc(len(texts))
-        # A long answer takes a while to be written down; others are served meanwhile.
-        write = partial(embedding_answer, asked, answer.vectors, answer.tokens)
-        body = await asyncio.to_thread(write) if answer.vectors.size > 1 << 16 else write()
+        body = await _apart(partial(embedding_answer, asked, vectors, tokens), len(texts) > _FEW)
         return Response(body, media_type=_JSON)
 
     async def _models(self, _request: Request) -> Response:
@@ -216,6 +226,11 @@ class App:
 
     async def _metrics(self, _request: Request) -> Response:
         return Response(self._measured.text(), media_type="text/plain; version=0.0.4")
+
+
+async def _apart(function: Callable[[], Any], long: bool) -> Any:
+    """Call a function, in another thread where it takes long: others are served meanwhile."""
+    return await asyncio.to_thread(function) if long else function()
 
 
 async def _answered(work: Any) -> Any:

@@ -7,6 +7,7 @@ how much may wait is bounded, so that a busy server says so instead of growing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,13 +19,14 @@ import numpy as np
 from era_cache.errors import EraError
 from era_cache.types import FloatArray
 
-__all__ = ["BUSY", "Batches", "BusyError", "Encoded", "Target"]
+__all__ = ["BUSY", "Batches", "BusyError", "Target"]
 
 BATCH_TEXTS = 64
 MOST_WAITING = 4096
 """Texts that may wait, and ten times the calls."""
-LINGER_SECONDS = 0.002
-"""How long a batch that is not full waits for requests that are on their way."""
+LINGER_SECONDS, LINGER_SHARE = 0.002, 0.15
+"""How long a batch that is not full waits for requests that are on their way: this long, or this
+share of the time that the last one took. It goes as soon as whoever was answered last is back."""
 BUSY = "Too much is waiting already. Ask again later."
 _T = TypeVar("_T")
 
@@ -37,27 +39,18 @@ class BusyError(EraError):
         self.seconds = seconds
 
 
-class Encoded(NamedTuple):
-    """Vectors of some texts, (n, d) float32, and how many tokens they had."""
-
-    vectors: FloatArray
-    tokens: int
-
-
 class Target(Protocol):
     """What encodes texts of one name."""
 
-    def encode(
-        self, texts: Sequence[str], instructions: Sequence[str]
-    ) -> tuple[FloatArray, Sequence[int]]:
-        """Vectors (n, d) float32, and the tokens of each text."""
+    def encode(self, texts: Sequence[str], instructions: Sequence[str]) -> FloatArray:
+        """Vectors (n, d) float32."""
 
 
 class _Piece(NamedTuple):
     target: Target
     texts: Sequence[str]
     instructions: Sequence[str]
-    answer: asyncio.Future[Encoded]
+    answer: asyncio.Future[FloatArray]
 
 
 class Batches:
@@ -65,20 +58,30 @@ class Batches:
 
     Args:
         watch: told the number of texts of each batch and how long it took.
+        thread: an executor of one thread, if models ran there before. In a second thread they get
+            a second pool of workers, and with more workers than cores GNU OpenMP hardly waits for
+            them actively: small models took a fifth longer.
     """
 
-    def __init__(self, watch: Callable[[int, float], None] = lambda _texts, _seconds: None) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
+    def __init__(
+        self,
+        watch: Callable[[int, float], None] = lambda _texts, _seconds: None,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="models")
         self._pieces: deque[_Piece] = deque()
         self._arrived = asyncio.Event()
         self._watch = watch
         self._calls = 0
         self._rate = 100.0
+        self._last = (0, 0.0)
+        """Requests that were there when the last batch ended, those that it answered among them;
+        and the seconds that it took."""
         self.waiting = 0
 
     async def encode(
         self, target: Target, texts: Sequence[str], instructions: Sequence[str]
-    ) -> Encoded:
+    ) -> FloatArray:
         """Encode texts, together with what else waits.
 
         A long list goes in parts, so that others come in between.
@@ -90,18 +93,17 @@ class Batches:
         if self.waiting + len(texts) > MOST_WAITING:
             raise BusyError(min(60.0, max(1.0, self.waiting / self._rate)))
         self.waiting += len(texts)
-        done: list[Encoded] = []
+        done: list[FloatArray] = []
         try:
             for start in range(0, len(texts), BATCH_TEXTS):
                 part = slice(start, start + BATCH_TEXTS)
-                answer: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
+                answer: asyncio.Future[FloatArray] = asyncio.get_running_loop().create_future()
                 self._pieces.append(_Piece(target, texts[part], instructions[part], answer))
                 self._arrived.set()
                 done.append(await answer)
         finally:
             self.waiting -= len(texts)
-        vectors = np.concatenate([one.vectors for one in done])
-        return Encoded(vectors, sum(one.tokens for one in done))
+        return np.concatenate(done)
 
     async def call(self, function: Callable[[], _T], *, always: bool = False) -> _T:
         """Run a function in the thread of the models.
@@ -127,11 +129,22 @@ class Batches:
             await self._arrived.wait()
             self._arrived.clear()
             while self._pieces:
-                if self._size() < BATCH_TEXTS:
-                    await asyncio.sleep(LINGER_SECONDS)
+                await self._linger()
                 batch = self._taken()
                 if batch:
                     await self._encode(batch)
+
+    async def _linger(self) -> None:
+        """Wait a little for those that were answered last: apart they would stay apart."""
+        expected, seconds = self._last
+        end = time.perf_counter() + max(LINGER_SECONDS, LINGER_SHARE * seconds)
+        while self._size() < BATCH_TEXTS and len(self._pieces) < expected:
+            left = end - time.perf_counter()
+            if left <= 0:
+                return
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), left)
 
     def close(self) -> None:
         """Let the thread end with what it is doing."""
@@ -159,6 +172,7 @@ class Batches:
         seconds = time.perf_counter() - begun
         texts = sum(len(piece.texts) for piece in batch)
         self._rate = 0.9 * self._rate + 0.1 * texts / max(seconds, 1e-6)
+        self._last = len(self._pieces) + len(batch), seconds
         self._watch(texts, seconds)
         for answers in results:
             for piece, answer in answers:
@@ -187,13 +201,9 @@ def _tried(pieces: list[_Piece]) -> list[tuple[_Piece, Any]]:
         return [one for piece in pieces for one in _tried([piece])]
 
 
-def _encoded(pieces: list[_Piece]) -> list[Encoded]:
+def _encoded(pieces: list[_Piece]) -> list[FloatArray]:
     texts = [text for piece in pieces for text in piece.texts]
     instructions = [said for piece in pieces for said in piece.instructions]
-    vectors, tokens = pieces[0].target.encode(texts, instructions)
-    found, start = [], 0
-    for piece in pieces:
-        part = slice(start, start + len(piece.texts))
-        found.append(Encoded(vectors[part], int(sum(tokens[part]))))
-        start = part.stop
-    return found
+    vectors = pieces[0].target.encode(texts, instructions)
+    ends = np.cumsum([len(piece.texts) for piece in pieces])
+    return np.split(vectors, ends[:-1])

@@ -37,12 +37,16 @@ class Queries:
         self.dim = encoder.dim
         self.takes_instruction = encoder.takes_instruction
 
-    def encode(
-        self, texts: Sequence[str], instructions: Sequence[str]
-    ) -> tuple[FloatArray, Sequence[int]]:
+    def encode(self, texts: Sequence[str], instructions: Sequence[str]) -> FloatArray:
         """See ``batches.Target``."""
-        vectors = self.encoder.encode(list(texts), list(instructions))
-        return vectors, _tokens(self.encoder.models(), texts, Role.QUERY)
+        return self.encoder.encode(list(texts), list(instructions))
+
+    def tokens(self, texts: Sequence[str], instructions: Sequence[str]) -> int:
+        """Tokens that the large model reads, or the small one alone."""
+        models = self.encoder.models()
+        model = models.get("large") or models["small"]
+        rendered = render(model.spec.templates[Role.QUERY], texts, instructions)
+        return _tokens(model, rendered, Role.QUERY)
 
 
 class Documents:
@@ -52,9 +56,7 @@ class Documents:
         self._encoder, self._template, self.dim = encoder, template, dim
         self.takes_instruction = "{instruction}" in template
 
-    def encode(
-        self, texts: Sequence[str], instructions: Sequence[str]
-    ) -> tuple[FloatArray, Sequence[int]]:
+    def encode(self, texts: Sequence[str], instructions: Sequence[str]) -> FloatArray:
         """See ``batches.Target``.
 
         Raises:
@@ -68,18 +70,20 @@ class Documents:
         if not (np.isfinite(lengths) & (lengths > 0)).all():
             row = int(np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[0])
             raise EncoderError(f"{self._encoder.spec.name} gave no vector for text {row}.")
-        return vectors, _tokens({"small": self._encoder}, texts, Role.DOCUMENT)
+        return vectors
+
+    def tokens(self, texts: Sequence[str], instructions: Sequence[str]) -> int:
+        """Tokens that the small model reads."""
+        rendered = render(self._template, texts, instructions)
+        return _tokens(self._encoder, rendered, Role.DOCUMENT)
 
 
-def _tokens(models: Mapping[str, Encoder], texts: Sequence[str], role: Role) -> Sequence[int]:
-    """Tokens of each text as the larger model that counts has them; words where none counts."""
-    for view in sorted(models):  # large, small
-        model = models[view]
-        count = getattr(model, "count_tokens", None)
-        if count is not None:
-            found: Sequence[int] = count(texts, role)
-            return found
-    return [len(text.split()) for text in texts]
+def _tokens(model: Encoder, rendered: Sequence[str], role: Role) -> int:
+    """Tokens of texts with their prompts; words where the model does not count."""
+    count = getattr(model, "count_tokens", None)
+    if count is None:
+        return sum(len(text.split()) for text in rendered)
+    return sum(count(rendered, role))
 
 
 @dataclass(frozen=True)
@@ -166,14 +170,13 @@ class Served:
         return Loaded(Queries(encoder), documents, lookup, signature, models)
 
     def reload(self) -> Loaded | None:
-        """Open a changed folder and warm its models; None where it cannot be used.
+        """Open a changed folder and its models; None where it cannot be used.
 
         The one that is served goes on in that case, and the reason is logged once.
         """
         signature = self.signature()
         try:
             loaded = self.load()
-            loaded.queries.encode(["warm"], [""])
         except (EraError, OSError, ValueError) as error:
             if self.signature() == signature:
                 self._refused = signature

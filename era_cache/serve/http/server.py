@@ -16,9 +16,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from era_cache.errors import InputError
 from era_cache.serve.gate import Gate, bind_address
@@ -29,6 +28,8 @@ __all__ = ["DEFAULT_PORT", "Server"]
 DEFAULT_PORT = 8750
 HEAD_SECONDS = 10.0
 """In which a request's head must have come."""
+MOST_HEAD = 1 << 20
+"""Bytes of a head; what comes with it is counted, too."""
 KEEP_SECONDS = 75
 """How long a connection may stay open without a request; load balancers keep theirs for 60."""
 STOP_SECONDS = 30
@@ -37,29 +38,40 @@ _FILES_LEFT = 128
 """Descriptors for everything but connections."""
 
 
-class _Impatient(H11Protocol):
+class _Impatient(HttpToolsProtocol):
     """Closes connections whose request does not come: each costs one that could be served."""
 
     _patience: asyncio.TimerHandle | None = None
+    _head = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait(HEAD_SECONDS)
+        self._wait()
 
     def data_received(self, data: bytes) -> None:
+        if self._patience is not None:
+            self._head += len(data)
+            if self._head > MOST_HEAD:
+                self._give_up()
+                return
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:  # the head is complete
-            self._stop_waiting()
-        elif self._patience is None:  # the first bytes of the next request
-            self._wait(HEAD_SECONDS)
+
+    def on_message_begin(self) -> None:
+        self._wait()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self) -> None:
         self._stop_waiting()
-        self._patience = self.loop.call_later(seconds, self._give_up)
+        self._head = 0
+        self._patience = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -151,7 +163,9 @@ def _end(_signal: int, _frame: object) -> None:
 
 
 def _bound(family: socket.AddressFamily, host: str, address: str, port: int) -> socket.socket:
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends at once (TCP_NODELAY) only where the protocol is named; else answers that are
+    # written in two parts wait 40 ms for the client's acknowledgement.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address, port))
