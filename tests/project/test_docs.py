@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ def python_blocks():
     return [
         pytest.param(match["tag"], match["code"], id=f"{page.stem}-{number}")
         for page in PAGES
-        if page.parent.name != "howto" or page.stem == "elasticsearch"  # test_howto runs the others
+        if page.parent.name != "howto"
+        or page.stem in ("elasticsearch", "harnesses")  # test_howto runs the others
         for number, match in enumerate(PYTHON_BLOCK.finditer(page.read_text("utf-8")), start=1)
     ]
 
@@ -129,8 +131,11 @@ def toy_work(built_hash_store, tmp_path_factory):
 
 @pytest.mark.parametrize(("tag", "code"), python_blocks())
 def test_python_block_runs(tag, code, request, tmp_path, monkeypatch):
-    assert tag in (None, "toy", "models", "exported")
+    assert tag in (None, "toy", "models", "exported", "harness")
     folder = tmp_path
+    if tag == "harness":
+        pytest.importorskip("pyterrier")
+        warnings.simplefilter("ignore")
     if tag is not None:
         source = request.getfixturevalue("toy_work" if tag == "toy" else "built_real")
         folder = shutil.copytree(source, tmp_path / "toy")
