@@ -295,6 +295,23 @@ def test_a_folder_that_cannot_be_used_is_not_taken(two, tmp_path, caplog) -> Non
         assert np.abs(vectors_of(answer) - known).max() < CLOSE
 
 
+def test_files_that_arrive_one_by_one_are_taken_in_the_end(two, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("era_cache.serve.http.served.RETRY_SECONDS", 0.5)
+    live = Path(shutil.copytree(two[0], tmp_path / "live"))
+    wanted = era_cache.QueryEncoder(two[1], device="cpu").encode(TEXTS)
+    with serving(app_of(live)) as running:
+        shutil.copy(two[1] / "config.json", live / "config.json")
+        time.sleep(2.5)  # it was tried, and its weights are not those that it names
+        assert post(running, {"model": "toy", "input": TEXTS})[0] == 200
+        shutil.copy(two[1] / "adapter.safetensors", live / "adapter.safetensors")
+        end = time.monotonic() + 20
+        found = np.zeros_like(wanted)
+        while time.monotonic() < end and np.abs(found - wanted).max() > CLOSE:
+            found = vectors_of(post(running, {"model": "toy", "input": TEXTS})[1])
+            time.sleep(0.1)
+        assert np.abs(found - wanted).max() < CLOSE
+
+
 def test_an_instruction_goes_into_the_prompt(two) -> None:
     encoder = era_cache.QueryEncoder(two[1], device="cpu")
     with serving(app_of(two[1])) as running:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from era_cache import __version__
+from era_cache.disk.shown import escaped
 from era_cache.encode.encoder import Encoder
 from era_cache.errors import EraError, InputError
 from era_cache.serve.engine import Lookup
@@ -40,6 +42,7 @@ __all__ = ["App"]
 ANSWER_SECONDS = 120.0
 WATCH_SECONDS = 1.0
 _JSON = "application/json"
+_logger = logging.getLogger(__name__)
 _FEW = 64
 """Texts whose tokens are counted, and whose answer is written down, at once."""
 
@@ -114,9 +117,10 @@ class App:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         self._batches = Batches(self._measured.batch, self._thread)
-        tasks = [
-            asyncio.create_task(one) for one in (self._batches.run(), self._warm(), self._watch())
-        ]
+        works = (self._batches.run(), self._warm(), self._watch())
+        tasks = [asyncio.create_task(one) for one in works]
+        for task in tasks:
+            task.add_done_callback(_told)
         try:
             yield
         finally:
@@ -226,6 +230,13 @@ class App:
 
     async def _metrics(self, _request: Request) -> Response:
         return Response(self._measured.text(), media_type="text/plain; version=0.0.4")
+
+
+def _told(task: asyncio.Task[None]) -> None:
+    """Log what ended a task that nobody waits for."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        known = isinstance(error, EraError)
+        _logger.error("%s", escaped(str(error)), exc_info=None if known else error)
 
 
 async def _apart(function: Callable[[], Any], long: bool) -> Any:

@@ -7,6 +7,7 @@ is loaded beside the old one, which answers until the new one is ready.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from era_cache.disk.shown import escaped
 from era_cache.encode.encoder import Encoder
-from era_cache.errors import EncoderError, EraError
+from era_cache.errors import EncoderError
 from era_cache.fitting.adapter_folder import load_config
 from era_cache.serve.engine import Lookup
 from era_cache.serve.query_encoder import QueryEncoder
@@ -25,6 +26,7 @@ from era_cache.types import FloatArray, Role
 
 __all__ = ["Documents", "Loaded", "Opening", "Queries", "Served"]
 
+RETRY_SECONDS = 5.0
 _logger = logging.getLogger(__name__)
 Signature = tuple[int, int, int]
 
@@ -129,7 +131,8 @@ class Served:
     def __init__(self, name: str, folder: Path, opening: Opening, pool: dict[str, Encoder]) -> None:
         self.name, self.folder = name, folder
         self._opening, self._pool = opening, pool
-        self._refused: Signature | None = None
+        self._refused: tuple[Signature | None, float] = (None, 0.0)
+        """What could not be used, and when it was tried last."""
         self.current = self.load()
 
     def signature(self) -> Signature | None:
@@ -141,9 +144,15 @@ class Served:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def changed(self) -> bool:
-        """Whether the folder is another than the one that is served or was refused."""
+        """Whether the folder is another than the one that is served.
+
+        One that was refused is tried again after a while: files may still have been on their way.
+        """
         now = self.signature()
-        return now is not None and now not in (self.current.signature, self._refused)
+        if now is None or now == self.current.signature:
+            return False
+        refused, tried = self._refused
+        return now != refused or time.monotonic() - tried >= RETRY_SECONDS
 
     def load(self) -> Loaded:
         """Open the folder as it is now; models that others have are shared.
@@ -177,10 +186,10 @@ class Served:
         signature = self.signature()
         try:
             loaded = self.load()
-        except (EraError, OSError, ValueError) as error:
-            if self.signature() == signature:
-                self._refused = signature
-            _logger.warning("%s", escaped(f"{self.folder} is not taken: {error}"))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old one goes on
+            if signature != self._refused[0]:
+                _logger.warning("%s", escaped(f"{self.folder} is not taken: {error}"))
+            self._refused = signature, time.monotonic()
             return None
         return loaded
 
