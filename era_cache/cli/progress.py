@@ -77,7 +77,7 @@ def _is_json() -> bool:
 
 
 def _write(value: dict[str, Any]) -> None:
-    click.echo(json.dumps(value), err=True)
+    note(json.dumps(value))
 
 
 @contextlib.contextmanager

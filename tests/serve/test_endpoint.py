@@ -85,7 +85,8 @@ def test_vectors_are_those_of_the_query_encoder(server, expected) -> None:
         status, answer = post(server, {"model": "toy", "input": text, "dimensions": 256})
         assert np.abs(vectors_of(answer)[0] - expected[row]).max() < CLOSE
     status, answer = post(server, {"model": "toy", "input": "fast trains"})
-    assert answer["usage"] == {"prompt_tokens": 4, "total_tokens": 4}  # [CLS] fast trains [SEP]
+    # [CLS] Answer: fast trains [SEP]
+    assert answer["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
 
 
 def test_documents_are_those_of_the_index(server, built_real) -> None:

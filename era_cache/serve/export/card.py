@@ -41,7 +41,7 @@ only; the index holds vectors of {document}.""",
     (vectors,) = session.run(None, {{{inputs}}})
 
 Inputs are float32 rows as the encoders give them, outputs unit rows.""",
-    "npz": "See docs/howto/numpy.md of ERA Cache for the function that applies it.",
+    "npz": "docs/export.md of ERA Cache has the function that applies it.",
     "safetensors": """`adapter.json` says what is computed from `adapter.safetensors`
 (docs/format.md of ERA Cache); `test-vector.json` holds inputs and outputs to check by.""",
 }
