@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from collections import Counter
 
 import numpy as np
@@ -59,7 +59,9 @@ def test_no_command_holds_a_file_for_each_segment(encoder, tmp_path):
         write(encoder, number)
     assert len(names(encoder)) == COUNT
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    others = len(os.listdir("/proc/self/fd"))  # of tests before, some of whose libraries keep files
+    others = len(
+        list(Path("/proc/self/fd").iterdir())
+    )  # of tests before, some of whose libraries keep files
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (others + FILES, before[1]))
         order = [*range(COUNT - 1, -1, -1), 3]
