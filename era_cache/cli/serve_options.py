@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -87,8 +88,10 @@ def run_server(
         token=token,
         names=options.get("names", ()),
     )
-    for line in says(server.base, server.url):
-        say(line)
-    note("Ctrl-C ends it.")
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):  # however soon it comes
+        for line in says(server.base, server.url):
+            say(line)
+        note("Ctrl-C ends it.")
+        server.run()
+    server.close()
     note("Ended.")

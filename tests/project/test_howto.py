@@ -68,7 +68,9 @@ def test_a_how_to_runs_and_asks_its_engine_as_we_would(name, place, capsys) -> N
     assert [kind for kind, _ in blocks] == ["python", "sh", "python"]
     assert sum(1 for _, code in blocks for line in code.splitlines() if line.strip()) < MOST_LINES
     page: dict = {}
-    with _engine(name, place):
+    with _engine(name, place), contextlib.ExitStack() as stack:
+        # A program's connections end with it; here they would outlive the test.
+        stack.callback(lambda: [page[one].close() for one in ("db", "client") if one in page])
         for kind, code in blocks:
             if kind == "sh":
                 done = subprocess.run(

@@ -154,7 +154,7 @@ class Server:
         return bool(self._server.started)
 
     def close(self) -> None:
-        """Give up the port of a server that does not run."""
+        """Give up the port of a server that does not run, or no longer."""
         self._socket.close()
 
 
