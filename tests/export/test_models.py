@@ -232,6 +232,12 @@ def test_only_an_earlier_export_is_replaced(built_real, tmp_path) -> None:
     assert result.exit_code == 1
     assert "no earlier export" in result.output
     out = exported(tmp_path, adapter, "npz")
+    expected = json.loads((out / "era-export.json").read_bytes())["encoders"]
+    assert {name: one["dim"] for name, one in expected.items()} == {
+        "large": 384,
+        "small": 256,
+        "document": 256,
+    }
     (out / "notes.txt").write_text("mine")
     done(run(export.main, adapter, "--to", "safetensors", "--out", out))
     names = {path.name for path in out.iterdir()}

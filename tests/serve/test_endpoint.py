@@ -296,6 +296,24 @@ def test_a_folder_that_cannot_be_used_is_not_taken(two, tmp_path, caplog) -> Non
         assert np.abs(vectors_of(answer) - known).max() < CLOSE
 
 
+def test_a_folder_replaced_while_it_is_read_is_read_again(two, tmp_path, monkeypatch) -> None:
+    live = Path(shutil.copytree(two[0], tmp_path / "live"))
+    one = Served("toy", live, Opening(device="cpu"), {})
+    _exchange(two[1], live)
+    share = era_cache.QueryEncoder.share
+
+    def exchanging(encoder, pool):
+        _exchange(two[0], live)
+        return share(encoder, pool)
+
+    monkeypatch.setattr(era_cache.QueryEncoder, "share", exchanging)
+    assert one.changed()
+    assert one.reload() is None
+    monkeypatch.undo()
+    assert one.changed()
+    assert one.reload() is not None
+
+
 def test_files_that_arrive_one_by_one_are_taken_in_the_end(two, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("era_cache.serve.http.served.RETRY_SECONDS", 0.5)
     live = Path(shutil.copytree(two[0], tmp_path / "live"))

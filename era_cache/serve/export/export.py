@@ -34,7 +34,7 @@ from era_cache.serve.export.sentence_transformer import (
 from era_cache.serve.export.vectors import adapted_queries, document_rows, write_vectors
 from era_cache.serve.models import encode_queries, load_models, missing_models, specs_of_adapter
 from era_cache.serve.source import open_source
-from era_cache.store.encoder_record import StoredSpec
+from era_cache.store.encoder_record import StoredSpec, render
 from era_cache.store.store import Store
 from era_cache.types import FloatArray, Progress, Role, silent
 
@@ -103,13 +103,15 @@ def export_adapter(
 def _expected(config: AdapterConfig, adapter: Adapter) -> dict[str, Expected]:
     sides = {"large": "query", "small": "small_query", "document": "document"}
     encoders = config.encoders or {}
-    dimensions = {"document": int(adapter.weight.shape[0])}
+    small, joined = (int(length) for length in adapter.weight.shape)
+    large = joined - small * ("small" in adapter.views)
+    dimensions = {"document": small, "small": small, "large": large}
     return {
         name: Expected(
             name=encoders[side].name,
             fingerprint=encoders[side].fingerprint,
             template=encoders[side].template,
-            dim=encoders[side].dim or dimensions.get(name, 1),
+            dim=dimensions[name],
         )
         for name, side in sides.items()
         if side in encoders and (name == "document" or name in adapter.views)
@@ -266,7 +268,7 @@ class _Job:
         if self.options.kind == "sentence-transformers":
             small = self._models["small"]
             template = (self.config.encoders or {})["document"].template
-            texts = [template.replace("{text}", text) for text in _TEXTS]
+            texts = render(template, _TEXTS, said)
             expected = np.empty((len(texts), self.adapter.weight.shape[0]), dtype=np.float32)
             for rows, vectors in small.encode(texts, Role.DOCUMENT):
                 expected[rows] = vectors

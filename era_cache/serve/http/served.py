@@ -17,7 +17,7 @@ import numpy as np
 
 from era_cache.disk.shown import escaped
 from era_cache.encode.encoder import Encoder
-from era_cache.errors import EncoderError
+from era_cache.errors import EncoderError, StoreError
 from era_cache.fitting.adapter_folder import load_config
 from era_cache.serve.engine import Lookup
 from era_cache.serve.query_encoder import QueryEncoder
@@ -176,6 +176,8 @@ class Served:
         lookup = None
         if opening.lookup is not None:
             lookup = opening.lookup(self.folder, encoder.models())
+        if self.signature() != signature:  # its parts may be of two adapters
+            raise StoreError(f"{self.folder}: was replaced while it was read; read it again.")
         return Loaded(Queries(encoder), documents, lookup, signature, models)
 
     def reload(self) -> Loaded | None:
