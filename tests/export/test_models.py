@@ -131,6 +131,8 @@ def test_a_linear_map_needs_no_code(linear, tmp_path) -> None:
         assert not list(out.rglob("*.py"))
         model = SentenceTransformer(str(out), device="cpu")
         assert np.abs(model.encode_query(TEXTS) - _expected(linear)).max() < CLOSE
+    # The query side alone has one prompt, whichever way it is asked.
+    assert np.abs(model.encode(TEXTS) - _expected(linear)).max() < CLOSE
     kinds = [one["type"] for one in json.loads((out / "modules.json").read_bytes())]
     names = ["Transformer", "Pooling", "Normalize", "Normalize", "Dense", "Normalize"]
     assert kinds == [f"sentence_transformers.models.{name}" for name in names]

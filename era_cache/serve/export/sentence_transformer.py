@@ -133,7 +133,7 @@ def write_query(out: Path, adapter: Adapter, query: Source) -> None:
     for name, kind in _write_map(out, adapter, "", len(modules)).items():
         entries.append(_entry(len(entries), name, kind))
     _write_json(out / "modules.json", entries)
-    _write_config(out, {"query": query.prefix or ""})
+    _write_config(out, {"query": query.prefix or ""}, default="query")
 
 
 def write_folded(out: Path, adapter: Adapter, query: Source) -> None:
@@ -169,7 +169,7 @@ def write_folded(out: Path, adapter: Adapter, query: Source) -> None:
     make_folder(out / f"{len(body)}_Normalize")
     _write_json(out / f"{len(body)}_Normalize" / "config.json", {})
     _write_json(out / "modules.json", entries)
-    _write_config(out, {"query": query.prefix or ""})
+    _write_config(out, {"query": query.prefix or ""}, default="query")
 
 
 def write_module(
@@ -312,10 +312,11 @@ def _entry(number: int, place: str, kind: str) -> dict[str, Any]:
     return {"idx": number, "name": str(number), "path": place, "type": _LEGACY + kind}
 
 
-def _write_config(out: Path, prompts: Mapping[str, str]) -> None:
+def _write_config(out: Path, prompts: Mapping[str, str], default: str | None = None) -> None:
+    """``default`` is the prompt of a plain ``encode``, where only one can be meant."""
     config = {
         "prompts": dict(prompts),
-        "default_prompt_name": None,
+        "default_prompt_name": default,
         "similarity_fn_name": "cosine",
         "model_type": "SentenceTransformer",
     }
