@@ -28,7 +28,7 @@ __all__ = ["Documents", "Loaded", "Opening", "Queries", "Served"]
 
 RETRY_SECONDS = 5.0
 _logger = logging.getLogger(__name__)
-Signature = tuple[int, int, int]
+Signature = tuple[int, int, int, int]
 
 
 class Queries:
@@ -141,7 +141,8 @@ class Served:
             found = (self.folder / "config.json").stat()
         except OSError:
             return None  # between two renames
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        # Copies keep the time of writing and folders reuse numbers; the time of change is neither's.
+        return found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size
 
     def changed(self) -> bool:
         """Whether the folder is another than the one that is served.
