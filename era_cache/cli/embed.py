@@ -26,6 +26,14 @@ from era_cache.cli.common import (
     version_option,
 )
 from era_cache.cli.progress import progress, quiet_option
+from era_cache.cli.service_options import (
+    bill,
+    mention_bill,
+    service_options,
+    service_settings,
+    show_plan,
+    side_options,
+)
 from era_cache.cli.text_options import (
     collection_options,
     plain_options,
@@ -63,18 +71,28 @@ def model_options(side: str) -> Callable[[Command], Command]:
             metavar="N",
             help=f"Tokens of a text that the {side} model reads.{OWN}",
         ),
-        click.option(f"--{side}-revision", help=f"Commit or tag of the {side} model on the hub."),
+        click.option(
+            f"--{side}-truncate-dim",
+            type=count,
+            metavar="N",
+            help=f"Leading dimensions kept of the {side} model's vectors.  [default: all]",
+        ),
+        click.option(
+            f"--{side}-revision",
+            help=f"Commit or tag of the {side} model on the hub; of openai:… a word of your own.",
+        ),
+        side_options(side),
     )
 
 
 @click.command(cls=EraCommand)
 @click.argument("collection", type=PathArgument)
 @click.option(
-    "--query-model", required=True, help="Large model, which encodes queries: a folder or hub name."
+    "--query-model",
+    required=True,
+    help="Large model, which encodes queries: a folder, a hub name, or openai:NAME[@ADDRESS].",
 )
-@click.option(
-    "--doc-model", required=True, help="Small model, that of your index: a folder or hub name."
-)
+@click.option("--doc-model", required=True, help="Small model, that of your index, likewise.")
 @click.option(
     "--store",
     "store_path",
@@ -120,12 +138,7 @@ def model_options(side: str) -> Callable[[Command], Command]:
 )
 @model_options("large")
 @model_options("small")
-@click.option(
-    "--small-truncate-dim",
-    type=count,
-    metavar="N",
-    help="Leading dimensions kept of the small model's vectors.  [default: all]",
-)
+@service_options
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16", "bfloat16"]),
@@ -188,6 +201,8 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
         note=options["note"],
         skip_bad_rows=options["skip_bad_rows"],
     )
+    if options["dry_run"]:
+        return show_plan(store_path, texts, log, (large, small), config, options, as_json)
     with progress() as bars:
         stored, reports = embed_collection(
             Store.create(store_path),
@@ -217,10 +232,12 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
                 "version": stored.version,
                 "dropped": texts.dropped._asdict(),
                 "parts": [report._asdict() for report in reports],
+                "served": bill(large, small),
             }
         )
     else:
         _render(store_path, stored, reports)
+    mention_bill(large, small)
     _mention_left_out(stored, texts, reports)
 
 
@@ -259,17 +276,21 @@ def _mention_no_judgements(texts: TextCollection) -> None:
 
 def _encoders(options: dict[str, Any]) -> tuple[Encoder, Encoder]:
     from era_cache.encode.encoder import EncoderSettings, open_encoder
+    from era_cache.encode.service import Budget
+
+    budget = Budget(options["max_cost"])
 
     def opened(model: str, side: str) -> Encoder:
         settings = EncoderSettings(
             query_template=options[f"{side}_query_template"],
             document_template=options[f"{side}_doc_template"],
             max_seq_length=options[f"{side}_max_seq_length"],
-            truncate_dim=options.get(f"{side}_truncate_dim"),
+            truncate_dim=options[f"{side}_truncate_dim"],
             revision=options[f"{side}_revision"],
             precision=options["precision"],
             device=options["device"],
             batch_tokens=options["batch_tokens"],
+            service=service_settings(options, side, budget),
         )
         return open_encoder(model, settings)
 

@@ -20,6 +20,7 @@ from era_cache.disk.shown import require_unicode
 from era_cache.encode.bad_rows import BadRow, rows_of_equals, unusable
 from era_cache.encode.encoder import Encoder
 from era_cache.encode.parts import LOG, Asked, Part
+from era_cache.encode.served_probe import probe
 from era_cache.errors import EncoderError
 from era_cache.store.precision import StoredRows, sort_out, why_bad
 from era_cache.store.records import ROLES
@@ -27,7 +28,7 @@ from era_cache.store.remove import bring_back
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
-from era_cache.types import FloatArray, IntArray, Progress, Role, silent
+from era_cache.types import FloatArray, IntArray, Keys, Progress, Role, silent
 
 __all__ = ["EncodedRows", "embed_collection"]
 
@@ -182,6 +183,7 @@ def _encode_missing(
     if len(missing):
         progress(f"loading {part.encoder.spec.name}", 0, 0)
         part.encoder.provenance()  # what loads its model
+        job.check_server()
         progress(part.what, 0, len(missing))
         done = 0
         for group in job.groups(missing):
@@ -240,6 +242,15 @@ class _Job:
             # At most four times as many: a first group of short texts must not mislead.
             self._group_rows = max(256, min(most, wanted, 4 * size))
 
+    def check_server(self) -> None:
+        """Of a model behind an address: is it still the one that the store has vectors of?"""
+        if not getattr(self._part.encoder, "served", False):
+            return
+        spec, role = self._part.encoder.spec, self._part.role
+        keys, vectors = probe(self._part, self._store.find_encoder(spec.fingerprint(role)))
+        if len(keys):
+            self._commit(keys, sort_out(vectors, self._dtype)[0])
+
     def encode_group(self, group: IntArray, tell: Callable[[int], None]) -> None:
         """Encode one group and commit it."""
         stored: StoredRows | None = None
@@ -258,7 +269,7 @@ class _Job:
         finally:
             # Also on the way out of an error or Ctrl-C: finished rows are worth keeping.
             if stored is not None and done.any():
-                self._commit(group[done], stored.take(done))
+                self._commit(self._part.keys[group[done]], stored.take(done))
         if seen != len(group):
             raise EncoderError(
                 f"{self._part.encoder.spec.name} returned {seen} vectors for {len(group)} texts."
@@ -278,12 +289,14 @@ class _Job:
             row = int(group[rows[at]])
             place = row if part.rows is None else int(part.rows[row])
             why = why_bad(batch[at], self._dtype)
+            if reason := getattr(part.encoder, "reasons", {}).get(rows[at]):
+                why = f"no vector ({reason})", "Shorten or mend that text."
             self.bad.append(BadRow(part.encoder, part.role, place, part.asked.ids[row], *why))
         if len(self.bad) > _MOST_BAD:
             raise unusable(self.bad)
         return stored, bad
 
-    def _commit(self, rows: IntArray, stored: StoredRows) -> None:
+    def _commit(self, keys: Keys, stored: StoredRows) -> None:
         if self._writer is None:
             spec, dim = self._part.encoder.spec, stored.values.shape[1]
             self._target = self._store.add_encoder(spec, self._part.role, dim)
@@ -291,7 +304,7 @@ class _Job:
             if self._config.note:
                 about["note"] = self._config.note
             self._writer = SegmentWriter(self._target, about, dtype=self._dtype)
-        self._writer.commit(self._part.keys[rows], stored)
+        self._writer.commit(keys, stored)
 
     def finish(self) -> None:
         """Merge what this job wrote."""

@@ -8,11 +8,12 @@ an entry point of ``era_cache.encoders``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from era_cache.config import EmbedConfig
 from era_cache.disk.registry import Registry
+from era_cache.encode.service import ServiceSettings
 from era_cache.errors import EncoderError, FingerprintError, FormatError
 from era_cache.store.encoder_record import EncoderSpec, StoredSpec
 from era_cache.types import FloatArray, Role
@@ -32,15 +33,20 @@ DEFAULT_KIND = "sentence-transformers"
 KINDS = Registry(
     "era_cache.encoders",
     "kind of encoder",
-    {DEFAULT_KIND: "era_cache.encode.sentence_transformers:SentenceTransformerEncoder"},
+    {
+        DEFAULT_KIND: "era_cache.encode.sentence_transformers:SentenceTransformerEncoder",
+        "openai": "era_cache.encode.openai_api:OpenAIEncoder",
+    },
 )
 
 
 class Encoder(Protocol):
     """Turns rendered texts into vectors.
 
-    It may have two more attributes: ``truncated``, the number of texts that were cut off so far,
-    and ``width``, the number of dimensions where that is known without loading the model.
+    It may have more attributes: ``truncated``, the number of texts that were cut off so far;
+    ``width``, the number of dimensions where that is known without loading the model; ``served``,
+    true where only its vectors tell what it is (``served_probe``); ``reasons``, why rows of the
+    texts that were encoded last have no vector.
     """
 
     @property
@@ -82,6 +88,8 @@ class EncoderSettings:
     """Torch device name; None is cuda where there is one, else cpu."""
     batch_tokens: int = EmbedConfig.batch_tokens
     """Tokens of one batch, padding included."""
+    service: ServiceSettings = field(default_factory=ServiceSettings)
+    """How a model behind an address is asked."""
 
 
 class EncoderKind(Protocol):
@@ -146,6 +154,9 @@ def encoder_as_recorded(
     lengths = {name: identity.get(name) for name in ("max_seq_length", "truncate_dim")}
     if any(not (n is None or (type(n) is int and n > 0)) for n in lengths.values()):
         raise FormatError(f"{spec.label()}: recorded with impossible lengths {lengths}; damaged.")
+    stated = identity.get("revision")
+    if not (stated is None or isinstance(stated, str)):
+        raise FormatError(f"{spec.label()}: recorded with an impossible revision; damaged.")
     is_query = spec.role is Role.QUERY
     settings = EncoderSettings(
         # The other role's template does not matter; the model's own may be one we cannot read.
@@ -154,7 +165,7 @@ def encoder_as_recorded(
         precision=str(identity.get("precision", EncoderSettings.precision)),
         max_seq_length=lengths["max_seq_length"],
         truncate_dim=lengths["truncate_dim"],
-        revision=revision,
+        revision=revision or stated,
         device=device,
     )
     return open_encoder(model, settings)

@@ -100,7 +100,8 @@ def _recorded_place(spec: StoredSpec, look: Look) -> _Place | None:
     if not isinstance(model, str) or look == "folders":
         return None
     if kind != DEFAULT_KIND:
-        return _Place(f"{kind}:{model}")
+        # A stranger's record must not say where texts and keys are sent.
+        return None if "://" in model else _Place(f"{kind}:{model}")
     return _Place(model, revision) if isinstance(revision, str) else None
 
 

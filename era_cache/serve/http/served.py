@@ -141,7 +141,7 @@ class Served:
             found = (self.folder / "config.json").stat()
         except OSError:
             return None  # between two renames
-        # Copies keep the time of writing and folders reuse numbers; the time of change is neither's.
+        # Copies keep the time of writing, and numbers are given again; the time of change is new.
         return found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size
 
     def changed(self) -> bool:

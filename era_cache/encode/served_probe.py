@@ -1,0 +1,95 @@
+"""Whether a model behind an address still is the one that a store has vectors of.
+
+No file can be hashed there, so ten texts that never change are encoded and stored like any other
+row; every later run encodes them again, before anything else, and compares.
+
+In: an encoder and what is stored of it. Out: an error; or the ten rows, where they are not stored.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from era_cache.collection.keys import row_keys
+from era_cache.encode.parts import Part
+from era_cache.errors import EncoderError
+from era_cache.store.encoder_record import render
+from era_cache.store.exchange.blocks import cosines
+from era_cache.store.stored_encoder import StoredEncoder
+from era_cache.types import FloatArray, Keys
+
+__all__ = ["PROBE_TEXTS", "changed_server", "probe"]
+
+PROBE_TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Which statute limits liability of a carrier for lost luggage?",
+    "def add(a, b):\n    return a + b",
+    "Aspirin reduces the risk of a second myocardial infarction.",
+    "Die Würde des Menschen ist unantastbar.",
+    "La vitesse de la lumière dans le vide est de 299 792 458 m/s.",
+    "天地玄黄，宇宙洪荒。",
+    "SELECT name FROM users WHERE id = 42;",
+    "weather tomorrow",
+    "x² + y² = r² describes a circle; π ≈ 3.14159.",
+)
+"""Texts of many kinds; changing one would make stores forget what they were compared with."""
+_TOLERANCE = 0.999
+_MOST_STORED = 10
+
+
+def probe(part: Part, stored: StoredEncoder | None) -> tuple[Keys, FloatArray]:
+    """Encode the ten texts and some that are stored, and compare.
+
+    Args:
+        part: what is to be encoded next.
+        stored: the encoder in the store; None where it has no row yet.
+
+    Returns:
+        Keys (n, 16) and vectors (n, d) float32 of those of the ten that are not stored.
+
+    Raises:
+        EncoderError: a vector is another one now.
+    """
+    encoder = part.encoder
+    keys = row_keys(part.role, PROBE_TEXTS)
+    texts = render(encoder.spec.templates[part.role], PROBE_TEXTS, [""] * len(PROBE_TEXTS))
+    known = np.zeros(len(keys), dtype=bool)
+    if stored is not None:
+        index = stored.index()
+        known = index.positions(keys) >= 0
+        rows = np.flatnonzero(index.positions(part.keys) >= 0)[:_MOST_STORED].astype(np.int64)
+        if not known.any():  # removed as rows of no collection, or imported
+            keys = np.concatenate([keys, part.keys[rows]])
+            texts += part.rendered(rows)
+            known = np.concatenate([known, np.ones(len(rows), dtype=bool)])
+    vectors = _encoded(part, texts)
+    if stored is not None and known.any():
+        if vectors.shape[1] != stored.spec.dim:
+            raise changed_server(part, f"{vectors.shape[1]} dimensions, not {stored.spec.dim}")
+        similar = cosines(stored.vectors(keys[known]), vectors[known])
+        if similar.min() < _TOLERANCE:
+            raise changed_server(
+                part, f"a cosine of {similar.min():.4f} to what is stored of the same text"
+            )
+    return keys[~known], vectors[~known]
+
+
+def changed_server(part: Part, what: str) -> EncoderError:
+    """The error that says what a user can do about another model under the same name."""
+    name, model = part.encoder.spec.name, part.encoder.spec.identity.get("model")
+    return EncoderError(
+        f"{name}: the server gives other vectors of {part.role.value} texts than those stored: "
+        f"{what}. Another model runs under the name {model!r} now. To keep both, state a revision "
+        "of the new one (--large-revision or --small-revision, any word): it then has vectors of "
+        "its own."
+    )
+
+
+def _encoded(part: Part, texts: list[str]) -> FloatArray:
+    found: dict[int, FloatArray] = {}
+    for rows, batch in part.encoder.encode(texts, part.role):
+        found.update(zip(rows, batch, strict=True))
+    vectors = np.stack([found[row] for row in range(len(texts))])
+    if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
+        raise EncoderError(f"{part.encoder.spec.name}: has no vector of a plain text.")
+    return vectors
