@@ -21,6 +21,7 @@ from benchmarks.common import Bar, skipped
 from benchmarks.fit_data import COLLECTIONS, PAIRS, available, demo_name, problem
 from benchmarks.fit_labels import large_index, without_labels
 from benchmarks.fit_quality import SEEDS, Kept
+from era_cache.collection.assemble import ReaderSettings
 from era_cache.collection.beir import read_beir
 from era_cache.config import FitConfig
 from era_cache.encode.bm25 import BM25, Bm25Index, embed_bm25
@@ -54,7 +55,7 @@ _LABELS = (0.2, 0.0)
 
 @functools.lru_cache(maxsize=1)
 def _index(name: str) -> tuple[Bm25Index, dict[str, str]]:
-    texts = read_beir(COLLECTIONS / name, all_queries=True)
+    texts = read_beir(COLLECTIONS / name, ReaderSettings(all_queries=True))
     if texts.dropped.empty_documents:
         raise ValueError(f"{name}: documents without text, which the vectors' rows count")
     queries = dict(zip(texts.query_ids, texts.query_texts, strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,23 +18,28 @@ from era_cache.cli.common import (
     count,
     device_option,
     echo_json,
-    echo_table,
     json_option,
-    note,
-    say,
     version_option,
+)
+from era_cache.cli.embed_report import (
+    mention_left_out,
+    mention_no_judgements,
+    mention_old_sample,
+    mention_prompts,
+    render,
 )
 from era_cache.cli.progress import progress, quiet_option
 from era_cache.cli.service_options import (
     bill,
     mention_bill,
+    planned,
     service_options,
     service_settings,
-    show_plan,
     side_options,
 )
 from era_cache.cli.text_options import (
     collection_options,
+    each_collection,
     plain_options,
     read_log,
     read_texts,
@@ -43,14 +47,12 @@ from era_cache.cli.text_options import (
 from era_cache.config import EmbedConfig
 
 if TYPE_CHECKING:
-    from era_cache.collection.records import Collection, TextCollection
-    from era_cache.encode.embed import EncodedRows
+    from era_cache.collection.records import TextCollection
     from era_cache.encode.encoder import Encoder
 
 __all__ = ["main"]
 
 DEFAULTS = EmbedConfig()
-_NAMED = 10
 _LANGUAGE = "english"
 OWN = "  [default: the model's own]"
 
@@ -168,9 +170,10 @@ def model_options(side: str) -> Callable[[Command], Command]:
 @json_option
 @version_option
 def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> None:
-    """Encode COLLECTION (a folder in BEIR layout, or what --reader reads) into a store.
+    """Encode COLLECTION into a store.
 
-    It needs no judgements; those that come later cost no encoding. Documents or queries alone will
+    It is a folder in BEIR layout, hub:OWNER/NAME, mair:TASK, mteb:TASK, irds:ID, a zip file, and
+    more (docs/collections.md). It needs no judgements; those that come later cost no encoding. Documents or queries alone will
     do, also as one plain file of texts (--role).
 
     The small model encodes all documents and queries, the large model all queries and a sample of
@@ -182,17 +185,42 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
       era-embed data/toy --store stores/mine \\
           --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
     """
+    _check_bm25(options)
+    given = each_collection(collection, options)
+    log = read_log(options)
+    encoders: tuple[Encoder, Encoder] | None = None
+    found = []
+    for one in given:
+        texts = read_texts(one, options)
+        mention_no_judgements(texts)
+        if encoders is None:
+            encoders = _encoders(options)
+            mention_prompts(texts.instructions, *encoders)
+        done = _embed(store_path, texts, log, encoders, options, as_json)
+        found.append(done)
+    if as_json:
+        last = bill(*encoders) if encoders else {}
+        shown = found[0] if len(found) == 1 else {"collections": found}
+        echo_json({"store": str(store_path), **shown, "served": last})
+    elif encoders:
+        mention_bill(*encoders)
+
+
+def _embed(
+    store_path: Path,
+    texts: TextCollection,
+    log: TextCollection | None,
+    encoders: tuple[Encoder, Encoder],
+    options: dict[str, Any],
+    as_json: bool,
+) -> dict[str, Any]:
+    """Embed one collection, or say what that would be."""
     from era_cache.encode.align_sample import judged_since
     from era_cache.encode.bm25 import embed_bm25
     from era_cache.encode.embed import embed_collection
     from era_cache.store.store import Store
 
-    _check_bm25(options)
-    texts = read_texts(collection, options)
-    _mention_no_judgements(texts)
-    log = read_log(options)
-    large, small = _encoders(options)
-    _mention_prompts(texts.instructions, large, small)
+    large, small = encoders
     config = replace(
         DEFAULTS,
         align_documents=options["align_documents"],
@@ -201,8 +229,9 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
         note=options["note"],
         skip_bad_rows=options["skip_bad_rows"],
     )
+    whole = options["large_corpus"]
     if options["dry_run"]:
-        return show_plan(store_path, texts, log, (large, small), config, options, as_json)
+        return planned(store_path, texts, log, encoders, config, whole=whole, quiet=as_json)
     with progress() as bars:
         stored, reports = embed_collection(
             Store.create(store_path),
@@ -210,7 +239,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             large=large,
             small=small,
             config=config,
-            large_corpus=options["large_corpus"],
+            large_corpus=whole,
             log=log,
             progress=bars,
         )
@@ -219,26 +248,16 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             opened = Store.open(store_path)
             reports.append(embed_bm25(opened, texts, stored, language=language, progress=bars))
     if not options["align_sample"] and judged_since(Store.open(store_path), stored):
-        note(
-            f"{stored.name}: its alignment documents were chosen while nothing was judged, perhaps "
-            "by queries that are test queries now, which can flatter figures a little. "
-            "--align-sample random chooses without any query."
-        )
-    if as_json:
-        echo_json(
-            {
-                "store": str(store_path),
-                "collection": stored.name,
-                "version": stored.version,
-                "dropped": texts.dropped._asdict(),
-                "parts": [report._asdict() for report in reports],
-                "served": bill(large, small),
-            }
-        )
-    else:
-        _render(store_path, stored, reports)
-    mention_bill(large, small)
-    _mention_left_out(stored, texts, reports)
+        mention_old_sample(stored)
+    if not as_json:
+        render(store_path, stored, reports)
+    mention_left_out(stored, texts, reports)
+    return {
+        "collection": stored.name,
+        "version": stored.version,
+        "dropped": texts.dropped._asdict(),
+        "parts": [report._asdict() for report in reports],
+    }
 
 
 def _check_bm25(options: dict[str, Any]) -> None:
@@ -249,29 +268,6 @@ def _check_bm25(options: dict[str, Any]) -> None:
         raise click.UsageError("--bm25-language needs --bm25.")
     if options["bm25"]:
         check_bm25(options["bm25_language"] or _LANGUAGE)
-
-
-def _mention_left_out(
-    stored: Collection, texts: TextCollection, reports: list[EncodedRows]
-) -> None:
-    """Last, where it is seen: what is not in the store although it was given."""
-    for message in texts.dropped.messages() if texts.dropped.bad_rows else ():
-        note(f"Left out of {stored.name}: {message}.")
-    for report in reports:
-        if report.bad:
-            named = "; ".join(report.bad[:_NAMED]) + ("; …" if len(report.bad) > _NAMED else "")
-            note(
-                f"Left out of {stored.name}: {len(report.bad):,} {report.what} that "
-                f"{report.encoder} cannot encode (--skip-bad-rows): {named}."
-            )
-
-
-def _mention_no_judgements(texts: TextCollection) -> None:
-    if not texts.splits and texts.query_ids and texts.doc_ids:
-        note(
-            f"{texts.name}: no judgements; all {len(texts.query_ids):,} queries are taken. era-fit "
-            "needs none; qrels that come later cost no encoding."
-        )
 
 
 def _encoders(options: dict[str, Any]) -> tuple[Encoder, Encoder]:
@@ -295,49 +291,3 @@ def _encoders(options: dict[str, Any]) -> tuple[Encoder, Encoder]:
         return open_encoder(model, settings)
 
     return opened(options["query_model"], "large"), opened(options["doc_model"], "small")
-
-
-def _mention_prompts(instructions: list[str], large: Encoder, small: Encoder) -> None:
-    from era_cache.types import Role
-
-    for side, encoder in (("large", large), ("small", small)):
-        for role, template in encoder.spec.templates.items():
-            if template != "{text}":
-                note(f"Prompt of the {side} model for each {role.value}: {template!r}")
-        similarity = encoder.spec.source.get("similarity", "cosine")
-        if similarity != "cosine":
-            note(
-                f"{encoder.spec.name} asks for {similarity} similarity; everything here is "
-                "compared by cosine, so 'small' may differ from an index of dot products."
-            )
-    if any(instructions) and "{instruction}" not in large.spec.templates[Role.QUERY]:
-        note(
-            "Queries carry instructions, which this template leaves out. If the large model was "
-            "trained with them, add: --large-query-template "
-            r"$'Instruct: {instruction}\nQuery: {text}'"
-        )
-
-
-def _render(store_path: Path, stored: Collection, reports: list[EncodedRows]) -> None:
-    rows = [
-        [
-            report.what,
-            report.encoder,
-            f"{report.rows:,}",
-            f"{report.encoded:,}",
-            f"{report.cached:,}",
-            f"{report.truncated:,}",
-            f"{report.seconds:.1f}",
-            f"{report.encoded / report.seconds:,.0f}" if report.encoded else "-",
-        ]
-        for report in reports
-    ]
-    header = ["part", "encoder", "texts", "encoded", "stored", "truncated", "seconds", "texts/s"]
-    echo_table(header, rows)
-    if not any(report.encoded for report in reports):
-        total = sum(report.rows for report in reports)
-        say(f"Nothing to encode: all {total:,} texts were in the store already.")
-    say(f"Collection {stored.name}-{stored.version} is in {store_path}.")
-    if stored.doc_ids:
-        out = f"adapters/{stored.name}"
-        say(f"Next: era-fit {quote(str(store_path))} {stored.name} --out {out}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from era_cache.cli.common import Command, all_of, count, echo_json, echo_table, note, say
+from era_cache.cli.common import Command, all_of, count, echo_table, note, say
 
 if TYPE_CHECKING:
     from era_cache.collection.records import TextCollection
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = [
     "bill",
     "mention_bill",
+    "planned",
     "service_options",
     "service_settings",
-    "show_plan",
     "side_options",
 ]
 
@@ -112,33 +112,37 @@ def mention_bill(large: Encoder, small: Encoder) -> None:
         note(f"{side} model: {spent['requests']:,} requests, {spent['tokens']:,} tokens{cost}.")
 
 
-def show_plan(
+def planned(
     store_path: Path,
     texts: TextCollection,
     log: TextCollection | None,
     encoders: tuple[Encoder, Encoder],
     config: EmbedConfig,
-    options: dict[str, Any],
-    as_json: bool,
-) -> None:
-    """Print what a run would encode."""
+    *,
+    whole: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """What a run would encode of a collection, printed unless ``quiet``."""
     from era_cache.encode.plan import plan_embedding
     from era_cache.store.store import Store
 
     there = Store.open(store_path) if store_path.exists() else None
-    whole = options["large_corpus"]
-    planned = plan_embedding(
+    parts = plan_embedding(
         there, texts, encoders=encoders, config=config, large_corpus=whole, log=log
     )
-    _render_plan(planned, as_json)
+    if not quiet:
+        _render_plan(parts)
+    costs = [one.cost for one in parts if one.cost is not None]
+    return {
+        "dry_run": True,
+        "collection": texts.name,
+        "parts": [one._asdict() for one in parts],
+        "cost": sum(costs) if costs else None,
+    }
 
 
-def _render_plan(planned: list[PlannedRows], as_json: bool) -> None:
-    costs = [one.cost for one in planned if one.cost is not None]
-    if as_json:
-        parts = [one._asdict() for one in planned]
-        echo_json({"dry_run": True, "parts": parts, "cost": sum(costs) if costs else None})
-        return
+def _render_plan(parts: list[PlannedRows]) -> None:
+    costs = [one.cost for one in parts if one.cost is not None]
 
     def shown(number: float | None, form: str = ",") -> str:
         return "-" if number is None else format(number, form)
@@ -153,7 +157,7 @@ def _render_plan(planned: list[PlannedRows], as_json: bool) -> None:
             shown(one.requests),
             shown(one.cost, ",.4g"),
         ]
-        for one in planned
+        for one in parts
     ]
     echo_table(["part", "encoder", "texts", "to encode", "tokens", "requests", "cost"], rows)
     if costs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,33 @@ from era_cache.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from era_cache.collection.assemble import ReaderSettings
+    from era_cache.collection.readers import Given
     from era_cache.collection.records import TextCollection
 
-__all__ = ["collection_options", "how_to_read", "plain_options", "read_log", "read_texts"]
+__all__ = [
+    "collection_options",
+    "each_collection",
+    "how_to_read",
+    "plain_options",
+    "read_log",
+    "read_texts",
+]
 
 
 how_to_read = all_of(
     click.option(
         "--reader",
         metavar="NAME",
-        default="beir",
-        help="What reads the collection: beir for folders in BEIR layout; installed packages "
-        "may bring others.",
+        help="What reads the collection: beir, hub, zip, pairs, qa, mair, mteb, irds, or what an "
+        "installed package brings.  [default: by READER: before the name, else by its look]",
+    ),
+    click.option(
+        "--read",
+        "reader_options",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="An option of the reader (docs/collections.md); may be repeated.",
     ),
     click.option(
         "--document-text",
@@ -97,9 +113,38 @@ def read_log(options: dict[str, Any]) -> TextCollection | None:
     return log
 
 
-def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
+def each_collection(collection: Path, options: dict[str, Any]) -> Sequence[Path | Given]:
+    """All collections that a name stands for. Raises ``InputError``."""
+    if options["plain_role"]:
+        return [collection]
+    found = _given(collection, options).each()
+    if options["name"] and len(found) > 1:
+        raise click.UsageError(f"--name names one collection, but {len(found)} are read.")
+    return found
+
+
+def _given(collection: Path, options: dict[str, Any]) -> Given:
+    from era_cache.collection.readers import find_reader
+
+    return find_reader(str(collection), options["reader"], options["reader_options"])
+
+
+def _settings(options: dict[str, Any]) -> ReaderSettings:
+    """What the options want of a reader."""
+    from era_cache.collection.assemble import ReaderSettings
+
+    return ReaderSettings(
+        name=options["name"],
+        document_template=options["document_text"],
+        all_queries=options["all_queries"],
+        skip_bad_rows=options["skip_bad_rows"],
+        skip_lost_judgements=options["skip_lost_judgements"],
+    )
+
+
+def read_texts(collection: Path | Given, options: dict[str, Any]) -> TextCollection:
     """Read a collection, and tell what was left out. Raises ``InputError``."""
-    if options.get("plain_role"):
+    if isinstance(collection, Path) and options.get("plain_role"):
         from era_cache.collection.plain_texts import read_plain_texts
         from era_cache.types import Role
 
@@ -112,17 +157,8 @@ def read_texts(collection: Path, options: dict[str, Any]) -> TextCollection:
             skip_bad_rows=options["skip_bad_rows"],
         )
     else:
-        from era_cache.collection.readers import READERS, Reader
-
-        read: Reader = READERS.load(options["reader"])
-        texts = read(
-            collection,
-            name=options["name"],
-            document_template=options["document_text"],
-            all_queries=options["all_queries"],
-            skip_bad_rows=options["skip_bad_rows"],
-            skip_lost_judgements=options["skip_lost_judgements"],
-        )
+        given = _given(collection, options) if isinstance(collection, Path) else collection
+        texts = given.read(_settings(options))
     for message in texts.dropped.messages():
         note(f"{texts.name}: {message}.")
     if "ignore_identical_ids" not in options:

@@ -24,6 +24,8 @@ __all__ = [
     "ROLE_NAMES",
     "Judgement",
     "Known",
+    "checked_grade",
+    "judged_row",
     "judgement_files",
     "read_judgements",
     "unquoted",
@@ -114,7 +116,7 @@ def read_judgements(
     for line in lines_of(path):
         with problems:
             if as_json:
-                found = _of_json(line)
+                found = _of_fields(line, line.row())
             else:
                 text = line.decoded()
                 head = _head(line, text) if line.number == 1 else None
@@ -122,13 +124,20 @@ def read_judgements(
                     places, width = head
                     continue
                 found = _of_columns(line, text, places, width, known)
-            grade = _grade(line, found.grade)
+            grade = checked_grade(line, found.grade)
             _check_known(line, found, known)
             yield line, found.query, found.document, grade
 
 
-def _of_json(line: Line) -> Judgement:
-    row = line.row()
+def judged_row(line: Line, row: Mapping[str, Any], known: Known) -> tuple[str, str, int]:
+    """Query id, document id and grade of a row of a table. Raises ``InputError``."""
+    found = _of_fields(line, row)
+    grade = checked_grade(line, found.grade)
+    _check_known(line, found, known)
+    return found.query, found.document, grade
+
+
+def _of_fields(line: Line, row: Mapping[str, Any]) -> Judgement:
     fields = {}
     for role, names in ROLE_NAMES.items():
         given = [name for name in row if name.lower() in names]
@@ -203,7 +212,7 @@ def _of_columns(
     return [*sound, *fitting, *ways][0]
 
 
-def _grade(line: Line, given: Any) -> int:
+def checked_grade(line: Line, given: Any) -> int:
     """A whole number, which may be written as 1.0."""
     text = repr(given) if isinstance(given, float) else str(given)
     if isinstance(given, bool) or not _GRADE.fullmatch(text) or abs(float(text)) > _LARGEST_GRADE:

@@ -31,6 +31,14 @@ class Line(NamedTuple):
     number: int
     data: bytes
 
+    @classmethod
+    def of(cls, path: Path, number: int, row: Mapping[str, Any]) -> Line:
+        """What a row of another kind of file would be as a line of JSON. Raises ``InputError``."""
+        try:
+            return cls(path, number, json.dumps(row).encode())
+        except (TypeError, ValueError) as error:
+            raise cls(path, number, b"").wrong(f"no plain values: {error}.") from error
+
     def wrong(self, what: str) -> InputError:
         """An error that names the place."""
         return BadLineError(self.path, self.number, what)
@@ -130,13 +138,17 @@ class Problems:
         """Rows that were skipped."""
         return sum(self.kinds.values())
 
+    def count_one(self, what: str) -> None:
+        """Count what a reader leaves out by itself."""
+        self.kinds[what] = self.kinds.get(what, 0) + 1
+
     def __enter__(self) -> Problems:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, self._skipped):
             what = error.kind if isinstance(error, BadLineError) else "others"
-            self.kinds[what] = self.kinds.get(what, 0) + 1
+            self.count_one(what)
             return True
         return False
 

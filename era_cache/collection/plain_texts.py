@@ -11,18 +11,15 @@ without an id are called by their line.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from era_cache.collection.beir import documents_of, queries_of
+from era_cache.collection.assemble import documents_of, queries_of
 from era_cache.collection.lines import Line, Problems, lines_of
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.collection.text_files import read_blocks, whole_lines
+from era_cache.collection.tables import TABLES, columns_of, rows_of, suffix_of
 from era_cache.disk.files import safe_name
-from era_cache.disk.parquet import import_pyarrow
 from era_cache.errors import InputError
 from era_cache.types import Role
 
@@ -88,13 +85,8 @@ def read_plain_texts(
 
 def _lines(path: Path, column: str) -> Iterator[Line]:
     """Every text as the line of JSON that a collection in BEIR layout would have."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if suffix in (".jsonl", ".ndjson", ".json"):
-        return _as_lines(path, column, ((line.number, line.row()) for line in lines_of(path)))
-    if suffix in (".csv", ".tsv"):
-        return _as_lines(path, column, _table(path, "\t" if suffix == ".tsv" else ","))
-    if suffix == ".parquet":
-        return _as_lines(path, column, _parquet(path, column))
+    if suffix_of(path) in TABLES:
+        return _as_lines(path, column, rows_of(path, (column, *_IDS, *_FIELDS)))
     return _as_lines(
         path, "text", ((line.number, {"text": _bare(line)}) for line in lines_of(path))
     )
@@ -109,67 +101,12 @@ def _as_lines(
 ) -> Iterator[Line]:
     for number, row in rows:
         if column not in row:
+            there = columns_of(path) if suffix_of(path) == ".parquet" else [*row]
             raise Line(path, number, b"").wrong(
                 f"no field {column!r}, where the text is expected; there are "
-                f"{', '.join(map(repr, [*row][:9]))}. Name one with --column."
+                f"{', '.join(map(repr, there[:9]))}. Name one with --column."
             )
         given = next((name for name in _IDS if row.get(name) not in (None, "")), None)
         wanted = {"_id": str(number) if given is None else row[given], "text": row[column]}
         wanted |= {name: row[name] for name in _FIELDS if name in row and name != column}
-        try:
-            yield Line(path, number, json.dumps(wanted).encode())
-        except (TypeError, ValueError) as error:
-            raise Line(path, number, b"").wrong(f"no plain values: {error}.") from error
-
-
-def _table(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.reader(_text_lines(path), delimiter=delimiter, strict=True)
-    head: list[str] | None = None
-    try:
-        for cells in reader:
-            if not cells:  # a blank line between rows
-                continue
-            if head is None:
-                head = cells
-                if len(set(head)) != len(head):
-                    raise Line(path, reader.line_num, b"").wrong("two columns have one name.")
-                continue
-            if len(cells) != len(head):
-                raise Line(path, reader.line_num, b"").wrong(
-                    f"{len(cells)} cells, where the head names {len(head)} columns."
-                )
-            yield reader.line_num, dict(zip(head, cells, strict=True))
-    except csv.Error as error:
-        raise Line(path, reader.line_num, b"").wrong(f"no row of a table: {error}.") from error
-
-
-def _text_lines(path: Path) -> Iterator[str]:
-    """Every line with its end, blank ones too: a quoted cell may hold them."""
-    for first, block in whole_lines(path, read_blocks(path), longest=None):
-        for number, data in enumerate(block[:-1].split(b"\n"), start=first):
-            try:
-                yield data.decode("utf-8") + "\n"
-            except UnicodeDecodeError as error:
-                raise Line(path, number, data).wrong(f"not UTF-8 text ({error.reason}).") from error
-
-
-def _parquet(path: Path, column: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    parquet = import_pyarrow(path, ".jsonl or .csv")
-    try:
-        file = parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-        wanted = [name for name in (column, *_IDS, *_FIELDS) if name in names]
-        if column not in names:
-            raise Line(path, 0, b"").wrong(
-                f"no column {column!r}; there are {', '.join(map(repr, names[:9]))}. Name one with "
-                "--column."
-            )
-        number = 0
-        for batch in file.iter_batches(columns=wanted):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as Parquet: {error}.") from error
-    except ValueError as error:  # what pyarrow raises for a file that is none
-        raise InputError(f"{path}: no sound Parquet file: {error}.") from error
+        yield Line.of(path, number, wanted)

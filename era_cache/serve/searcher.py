@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from era_cache.collection.assemble import ReaderSettings
 from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
 from era_cache.errors import InputError
@@ -149,7 +150,9 @@ class _InStore:
         self._ranker = Ranker(source, [encoder.candidate], device, check=True)
         self._texts: Texts | None = None
         if texts is not None:
-            read = read_beir(Path(texts), all_queries=True, skip_lost_judgements=True)
+            read = read_beir(
+                Path(texts), ReaderSettings(all_queries=True, skip_lost_judgements=True)
+            )
             self._texts = matching_texts(source.collection, read)
         self._scores = QueryScores(source, self._texts, device)
 

@@ -10,6 +10,7 @@ import shutil
 import pytest
 from beir_folder import CORPUS, QRELS, QUERIES, beir
 
+from era_cache.collection.assemble import ReaderSettings
 from era_cache.collection.beir import read_beir
 from era_cache.collection.records import Dropped
 from era_cache.errors import InputError
@@ -48,9 +49,9 @@ def test_meta_gives_name_and_domain_and_the_argument_wins(tmp_path):
     (folder / "meta.json").write_text(json.dumps(meta))
     texts = read_beir(folder)
     assert (texts.name, texts.domain, texts.ignore_identical_ids) == ("nice", "law", True)
-    assert read_beir(folder, name="other").name == "other"
+    assert read_beir(folder, ReaderSettings(name="other")).name == "other"
     with pytest.raises(InputError, match="'a/b' cannot be used as a name"):
-        read_beir(folder, name="a/b")
+        read_beir(folder, ReaderSettings(name="a/b"))
 
 
 @pytest.mark.parametrize(
@@ -404,7 +405,7 @@ def test_unjudged_queries_go_and_rows_are_renumbered_unless_all_are_wanted(tmp_p
     assert texts.instructions == ["", "Look"]
     assert triples(texts) == [("q1", "d1", 1), ("q2", "d2", 2), ("q2", "d3", 0)]
     assert texts.dropped == Dropped(unjudged_queries=1)
-    every = read_beir(folder, all_queries=True)
+    every = read_beir(folder, ReaderSettings(all_queries=True))
     assert every.query_ids == ["q0", "q1", "q2"]
     assert triples(every) == triples(texts)
     assert every.dropped == Dropped()
@@ -422,7 +423,7 @@ def test_skipping_leaves_out_and_counts_every_kind_of_bad_row(tmp_path):
     queries = [{"_id": "q0", "text": ""}, *QUERIES, "nope\n"]
     qrels = QRELS + "q9 d1 1\nq1 d9 1\nq1 d1 5\nq1\nq1 d2 many\n"
     folder = beir(tmp_path, corpus=corpus, queries=queries, qrels=qrels)
-    texts = read_beir(folder, skip_bad_rows=True)
+    texts = read_beir(folder, ReaderSettings(skip_bad_rows=True))
     assert texts.dropped._replace(kinds=()) == Dropped(bad_rows=4 + 2 + 5)
     assert dict(texts.dropped.kinds) == {
         "corpus.jsonl: not valid JSON": 1,
@@ -445,7 +446,7 @@ def test_judgements_of_what_is_gone_are_left_out_where_asked(tmp_path):
     lost = beir(tmp_path / "a", qrels=QRELS + "q9 d1 1\nq1 gone 1\nq1 gone2 1\n")
     with pytest.raises(InputError, match=r"test.tsv line 5: query 'q9'.*--skip-lost-judgements"):
         read_beir(lost)
-    texts = read_beir(lost, skip_lost_judgements=True)
+    texts = read_beir(lost, ReaderSettings(skip_lost_judgements=True))
     assert triples(texts) == [("q1", "d1", 1), ("q2", "d2", 2), ("q2", "d3", 0)]
     assert dict(texts.dropped.kinds) == {
         "test.tsv: query … is not in queries.jsonl": 1,
@@ -454,7 +455,7 @@ def test_judgements_of_what_is_gone_are_left_out_where_asked(tmp_path):
     # Anything else that is wrong stays an error.
     worse = beir(tmp_path / "b", qrels=QRELS + "q9 d1 1\nq1 d2 many\n")
     with pytest.raises(InputError, match="score 'many'"):
-        read_beir(worse, skip_lost_judgements=True)
+        read_beir(worse, ReaderSettings(skip_lost_judgements=True))
     assert texts.doc_texts == ["One first text", "second text", "third text"]
     assert texts.query_ids == ["q1", "q2"]
     assert triples(texts) == [("q1", "d1", 1), ("q2", "d2", 2), ("q2", "d3", 0)]
@@ -477,7 +478,9 @@ def test_judgements_of_what_is_gone_are_left_out_where_asked(tmp_path):
     ],
 )
 def test_a_template_joins_title_and_text(tmp_path, template, expected):
-    assert read_beir(beir(tmp_path), document_template=template).doc_texts == expected
+    assert (
+        read_beir(beir(tmp_path), ReaderSettings(document_template=template)).doc_texts == expected
+    )
 
 
 def test_braces_in_a_text_are_text(tmp_path):
@@ -488,4 +491,4 @@ def test_braces_in_a_text_are_text(tmp_path):
 
 def test_a_template_without_text_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"does not contain \{text\}"):
-        read_beir(beir(tmp_path), document_template="{title}")
+        read_beir(beir(tmp_path), ReaderSettings(document_template="{title}"))

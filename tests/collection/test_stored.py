@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from beir_folder import QRELS, QUERIES, beir
 
+from era_cache.collection.assemble import ReaderSettings
 from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Dropped
@@ -22,7 +23,7 @@ def test_a_stored_collection_comes_back(tmp_path):
     queries = [*QUERIES, {"_id": "größe\u4e2d", "text": "third"}]
     texts = read_beir(
         beir(tmp_path, queries=queries, qrels=QRELS + "größe\u4e2d d3 1\n", train="q1 d2 -1\n"),
-        name="x",
+        ReaderSettings(name="x"),
     )
     texts = texts._replace(domain="law", ignore_identical_ids=True)
     written = write_collection(tmp_path, texts)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from era_cache.collection.assemble import ReaderSettings
 from era_cache.collection.readers import READERS
 from era_cache.encode.encoder import KINDS, EncoderSettings, open_encoder
 from era_cache.errors import EncoderError, InputError
@@ -25,12 +26,12 @@ from era_cache.store.encoder_record import EncoderSpec
 from era_cache.types import Qrels, Role
 
 
-def read_notebook(path, /, *, name, document_template, all_queries, **skipped):
+def read_notebook(path, settings):
     book = json.loads(path.read_text())
     documents, queries = list(book["notes"]), list(book["questions"])
     rows = [(queries.index(q), documents.index(d), 1) for q, d in book["answers"]]
     return TextCollection(
-        name=name or path.stem,
+        name=settings.name or path.stem,
         domain="",
         ignore_identical_ids=False,
         doc_ids=documents,
@@ -154,7 +155,7 @@ def test_commands_use_what_another_package_brings(site, toy_texts, tmp_path):
 def test_what_is_ours_stays_ours_and_is_never_looked_up(installed, toy, toy_texts):
     assert set(READERS.names()) - set(READERS.own) == {"absent", "notebook"}
     assert set(KINDS.names()) - set(KINDS.own) == {"liar", "words"}
-    assert READERS.load("beir")(toy).doc_ids == toy_texts.doc_ids
+    assert READERS.load("beir")(toy, ReaderSettings()).doc_ids == toy_texts.doc_ids
 
 
 def test_a_broken_package_is_named(installed):
