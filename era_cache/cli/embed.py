@@ -173,8 +173,8 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
     """Encode COLLECTION into a store.
 
     It is a folder in BEIR layout, hub:OWNER/NAME, mair:TASK, mteb:TASK, irds:ID, a zip file, and
-    more (docs/collections.md). It needs no judgements; those that come later cost no encoding. Documents or queries alone will
-    do, also as one plain file of texts (--role).
+    more (docs/collections.md). It needs no judgements; those that come later cost no encoding.
+    Documents or queries alone will do, also as one plain file of texts (--role).
 
     The small model encodes all documents and queries, the large model all queries and a sample of
     the documents. Rows that the store has are not encoded again, so an interrupted run goes on
