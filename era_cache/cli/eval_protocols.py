@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,11 @@ from era_cache.cli.eval_options import (
 )
 from era_cache.cli.fit_options import (
     LABELS_HELP,
+    any_recipe,
     data_options,
     named_collections,
     reading_of,
-    recipe_of,
+    recipe_option,
     seeds_option,
     shares,
     split_of,
@@ -104,6 +104,7 @@ def _command(protocol: str) -> click.Command:
             help=LABELS_HELP,
         ),
         seeds_option,
+        recipe_option,
         *([documents_option] if protocol == "leave-one-domain-out" else []),
         measures_option,
         statistics_seed("--test-seed"),
@@ -125,6 +126,7 @@ def _run(
     check_report_options(options)
     from era_cache.evaluate.protocols import Plan, run_protocol
     from era_cache.evaluate.results import MadeBy
+    from era_cache.fitting.settings import recipe_record
     from era_cache.report import render_text
     from era_cache.store.store import Store
 
@@ -137,7 +139,7 @@ def _run(
         split=split,
         labels=options["labels"],
         split_seeds=options["split_seeds"],
-        recipe=recipe_of(options["settings"], options["seed"]),
+        recipe=any_recipe(options),
         measures=measures_of(options["measures"]),
         documents=options.get("documents", True),
     )
@@ -150,7 +152,7 @@ def _run(
         "split": plan.split.rule,
         "label_count": plan.split.count,
         **{key: options[key] for key in ("query_encoder", "doc_encoder", "device")},
-        "recipe": asdict(plan.recipe),
+        "recipe": recipe_record(plan.recipe),
         "test_seed": options["test_seed"],
     }
     command = "era-eval " + shlex.join(sys.argv[1:])

@@ -29,11 +29,12 @@ from era_cache.cli.fit_align import align
 from era_cache.cli.fit_options import (
     LABELS_HELP,
     SPLIT,
+    any_recipe,
     data_options,
     named_collections,
     named_runs,
     reading_of,
-    recipe_of,
+    recipe_option,
     shares,
     split_of,
     without_labels,
@@ -115,12 +116,7 @@ class FitForms(EraForms):
     help="A run of another system (as era-eval reads it) that candidates are joined with, instead "
     "of the store's bm25. Training queries must have results.",
 )
-@click.option(
-    "--recipe",
-    type=click.Choice(["era", "paper"]),
-    default="era",
-    help="How candidates are fitted; paper is the published recipe, for comparison.",
-)
+@recipe_option
 @click.option(
     "--align-documents",
     type=click.IntRange(min=1),
@@ -243,14 +239,7 @@ def _first_stages(store: Store, names: Sequence[str], given: tuple[str, ...]) ->
 
 
 def _recipe(options: dict[str, Any]) -> FitConfig | PaperConfig:
-    if options["recipe"] == "paper":
-        if options["settings"]:
-            raise click.UsageError("--set changes the default recipe; the paper's is as it is.")
-        recipe: FitConfig | PaperConfig = PaperConfig()
-        if options["seed"] is not None:
-            recipe = replace(recipe, seed=options["seed"])
-    else:
-        recipe = recipe_of(options["settings"], options["seed"])
+    recipe = any_recipe(options)
     if options["align_documents"] is not None:
         recipe = replace(recipe, align_documents=options["align_documents"])
     return recipe

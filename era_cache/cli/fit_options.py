@@ -21,7 +21,7 @@ from era_cache.cli.common import (
     seed_number,
 )
 from era_cache.cli.progress import quiet_option
-from era_cache.config import FitConfig, SplitConfig
+from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 __all__ = [
     "LABELS_HELP",
     "SPLIT",
+    "any_recipe",
     "data_options",
     "named_collections",
     "named_runs",
     "reading_of",
     "recipe_of",
+    "recipe_option",
     "seeds_option",
     "shares",
     "split_of",
@@ -80,10 +82,10 @@ data_options = all_of(
     click.option(
         "--split",
         "split_rule",
-        type=click.Choice(["paper", "source"]),
+        type=click.Choice(["paper", "paper-exact", "source"]),
         default=SPLIT.rule,
-        help="The paper's split of all judged queries, or the collection's own train, dev and "
-        "test.",
+        help="The paper's split of all judged queries (paper-exact: as its code draws it, equal "
+        "texts parted), or the collection's own train, dev and test.",
     ),
     click.option(
         "--label-count",
@@ -120,6 +122,32 @@ data_options = all_of(
     quiet_option,
 )
 """The store, its collections and encoders, the split, and settings of the recipe."""
+
+
+recipe_option = click.option(
+    "--recipe",
+    type=click.Choice(["era", "paper"]),
+    default="era",
+    help="How candidates are fitted; paper is the published recipe, for comparison (--set "
+    "mode=both, alignment_only or label_only).",
+)
+
+
+def any_recipe(options: Mapping[str, Any]) -> FitConfig | PaperConfig:
+    """The recipe that ``recipe_option`` names, with the user's settings.
+
+    Raises:
+        InputError: a setting is unknown or impossible.
+    """
+    if options["recipe"] != "paper":
+        return recipe_of(options["settings"], options["seed"])
+    from dataclasses import replace
+
+    from era_cache.fitting.settings import with_settings
+
+    seed = options["seed"]
+    published = PaperConfig() if seed is None else replace(PaperConfig(), seed=seed)
+    return with_settings(published, options["settings"])
 
 
 def recipe_of(settings: Sequence[str], seed: int | None) -> FitConfig:

@@ -6,6 +6,7 @@ and everything that fits an adapter is given the training and validation rows on
 
 from __future__ import annotations
 
+import random
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,9 @@ def make_split(collection: Collection, config: SplitConfig) -> Split:
     same whatever the share. Queries with the same text and instruction move as one: where a cut
     would part them, it moves so that the earlier part loses them.
 
+    Rule ``paper-exact``: the same without moving cuts, shuffled as the published code does (by
+    Python's generator), for its own splits of data in its order.
+
     Rule ``source``: the collection's own train, dev and test; without a dev, a tenth of all is
     taken from train. Training takes the share ``labels`` of what is left, after a shuffle.
 
@@ -67,10 +71,12 @@ def make_split(collection: Collection, config: SplitConfig) -> Split:
     shuffled, groups = _shuffle_groups(collection, judged, config.seed)
     if config.rule == "paper":
         split = _paper(shuffled, groups, config)
+    elif config.rule == "paper-exact":
+        split = _paper_exact(judged, config)
     elif config.rule == "source":
         split = _source(collection, shuffled, groups, config)
     else:
-        raise InputError(f"Split rule '{config.rule}': expected 'paper' or 'source'.")
+        raise InputError(f"Split rule '{config.rule}': expected paper, paper-exact or source.")
     if not config.labels:
         none = split.train[:0]
         return _with_unlabelled(collection, split._replace(train=none, validation=none))
@@ -138,6 +144,19 @@ def _paper(shuffled: IntArray, groups: IntArray, config: SplitConfig) -> Split:
         np.sort(shuffled[test:]),
         config,
     )
+
+
+def _paper_exact(judged: IntArray, config: SplitConfig) -> Split:
+    """Cut as the published code cuts: sizes are floors from the front, never below one."""
+    rows = judged.tolist()
+    random.Random(config.seed).shuffle(rows)  # noqa: S311
+    count = len(rows)
+    test = max(1, int(count * (1 - config.test)))
+    validation = min(max(1, int(count * (1 - config.test - config.validation))), test)
+    wanted = min(int(count * config.labels), config.count or count)
+    train = max(1, min(wanted, validation))
+    cut = np.array(rows, dtype=np.int64)
+    return Split(np.sort(cut[:train]), np.sort(cut[validation:test]), np.sort(cut[test:]), config)
 
 
 def _source(

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from era_cache.config import FitConfig, SplitConfig
+from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.errors import InputError
 from era_cache.evaluate.evaluate_adapter import measured_values
 from era_cache.evaluate.recorded import collection_entry, rows_read
@@ -44,7 +44,8 @@ from era_cache.fitting.adapter_config import NamedEncoder
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.held_out import PRIMARY
-from era_cache.fitting.recipes import fit_candidates
+from era_cache.fitting.recipes import fit_candidates, fit_paper
+from era_cache.fitting.settings import recipe_record
 from era_cache.fitting.sources import Reading, Source, environment, load_sources
 from era_cache.fitting.tensors import HeldOut, load_held_out
 from era_cache.rank.measures import Measure
@@ -76,7 +77,7 @@ class Plan:
     """Shares of the judged queries to train with."""
     split_seeds: int
     """How many shuffles of the split, counted up from ``split.seed``."""
-    recipe: FitConfig
+    recipe: FitConfig | PaperConfig
     measures: Sequence[Measure]
     """The primary measure is always among them."""
     documents: bool = True
@@ -252,7 +253,7 @@ class _Run:
             "label_count": self._split.count,
             "documents": self._documents,
             "aligned_on": {n: len(s.data.align_large) for n, s in sorted(self._sources.items())},
-            "recipe": dataclasses.asdict(self._plan.recipe),
+            "recipe": recipe_record(self._plan.recipe),
         }
 
     def describe(self, split: SplitConfig, task: Task) -> dict[str, Any]:
@@ -265,13 +266,15 @@ class _Run:
             "align": sorted(self._aligning(task)),
             "measure": sorted(task.measure),
             "split": dataclasses.asdict(split),
-            "recipe": dataclasses.asdict(self._plan.recipe),
+            "recipe": recipe_record(self._plan.recipe),
             **({"first_stage": self._first_stage} if self._first_stage else {}),
         }
 
     def _aligning(self, task: Task) -> list[str]:
         """Collections that take part with their documents only."""
-        return [n for n in task.measure if n not in task.train] if self._documents else []
+        if not self._documents or isinstance(self._plan.recipe, PaperConfig):
+            return []
+        return [n for n in task.measure if n not in task.train]
 
     def fit(self, job: Mapping[str, Any], split: SplitConfig, task: Task) -> Fit:
         """Fit the candidates of one task and measure them."""
@@ -279,11 +282,12 @@ class _Run:
             self._load(split)
         sources = [self._sources[name] for name in task.train]
         unseen = [self._sources[name].data for name in self._aligning(task)]
-        result = fit_candidates(
-            [source.data for source in sources],
-            self._plan.recipe,
-            documents=[(data.align_large, data.align_small) for data in unseen],
-        )
+        seen, recipe = [source.data for source in sources], self._plan.recipe
+        if isinstance(recipe, PaperConfig):
+            result = fit_paper(seen, recipe)
+        else:
+            documents = [(one.align_large, one.align_small) for one in unseen]
+            result = fit_candidates(seen, recipe, documents=documents)
         if result.missing:
             raise KeyboardInterrupt
         start = time.monotonic()

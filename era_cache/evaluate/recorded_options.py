@@ -5,21 +5,22 @@ In: the head of results, which anyone may have written. Out: the options of the 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.errors import FormatError
 from era_cache.evaluate.protocols import PROTOCOLS
 from era_cache.evaluate.results import Results
-from era_cache.fitting.settings import checked
+from era_cache.fitting.settings import recorded_recipe
 from era_cache.rank.measures import Measure, parse_measure
 
-__all__ = ["RecordedOptions", "recorded_options", "recorded_recipe", "recorded_split"]
-
-_Recipe = TypeVar("_Recipe", FitConfig, PaperConfig)
+__all__ = [
+    "RecordedOptions",
+    "recorded_options",
+    "recorded_split",
+]
 
 
 class RecordedOptions(NamedTuple):
@@ -37,7 +38,7 @@ class RecordedOptions(NamedTuple):
     device: str | None
     encoders: dict[str, str]
     split: SplitConfig
-    recipe: FitConfig
+    recipe: FitConfig | PaperConfig
     documents: bool
     index_kind: str
 
@@ -66,9 +67,7 @@ def recorded_options(
             device=None if device is None else _text(device),
             encoders={side: head.encoders[side].fingerprint for side in ("query", "document")},
             split=SplitConfig() if measured else recorded_split(options),
-            recipe=FitConfig()
-            if measured
-            else checked(recorded_recipe(FitConfig, options["recipe"])),
+            recipe=FitConfig() if measured else recorded_recipe(options["recipe"]),
             documents=bool(options.get("documents", True)),
             index_kind=_text(options.get("index", "exact")),
         )
@@ -90,21 +89,3 @@ def recorded_split(options: Mapping[str, Any]) -> SplitConfig:
         validation=float(options["validation"]),
         count=int(options["label_count"]),
     )
-
-
-def recorded_recipe(kind: type[_Recipe], recorded: Mapping[str, Any]) -> _Recipe:
-    """Read a recipe from JSON, which has lists for tuples."""
-    defaults = dataclasses.asdict(kind())
-    unknown = sorted(set(recorded) - set(defaults))
-    if unknown:
-        raise ValueError(f"this version knows no settings {', '.join(unknown)}")
-    values = {name: _tuples(value) for name, value in recorded.items()}
-    for name, value in values.items():
-        number = isinstance(defaults[name], float) and type(value) is int
-        if type(value) is not type(defaults[name]) and not number:
-            raise TypeError(f"{name} {value!r}")
-    return kind(**values)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value

@@ -21,7 +21,6 @@ from era_cache.evaluate.protocols import Plan, run_protocol
 from era_cache.evaluate.read_results import read_results
 from era_cache.evaluate.recorded_options import (
     recorded_options,
-    recorded_recipe,
 )
 from era_cache.evaluate.results import Fit, Results
 from era_cache.fitting.adapter_config import AdapterConfig, Metrics
@@ -29,7 +28,7 @@ from era_cache.fitting.adapter_folder import load_adapter, load_config, load_met
 from era_cache.fitting.check_against_store import fitted_names, searched_in
 from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
-from era_cache.fitting.settings import checked
+from era_cache.fitting.settings import recorded_recipe
 from era_cache.fitting.since_fit import recorded_split
 from era_cache.fitting.sources import Reading, fit_environment
 from era_cache.store.store import Store
@@ -289,12 +288,9 @@ def _made_with(
 ) -> tuple[FitConfig | PaperConfig, dict[str, float]]:
     """The recipe of an adapter, and the held-out mean of each candidate."""
     try:
-        recipe = dict(config.recipe)
-        made: FitConfig | PaperConfig
-        if recipe.pop("name") == "paper":
-            made = recorded_recipe(PaperConfig, recipe)
-        else:
-            made = checked(recorded_recipe(FitConfig, recipe))
+        if config.recipe["name"] not in ("era", "paper"):
+            raise ValueError(f"no recipe is called {config.recipe['name']!r}")
+        made = recorded_recipe(config.recipe)
         held_out = {
             name: one.validation
             for name, one in metrics.candidates.items()

@@ -139,9 +139,9 @@ def fit_to_folder(
     if not finished:
         check_target(folder, config, overwrite=overwrite)
     if isinstance(plan.recipe, PaperConfig):
-        if len(inputs.sources) > 1 or inputs.further:
-            raise InputError("--recipe paper fits one collection at a time.")
-        result = fit_paper(inputs.data[0], plan.recipe, progress=progress)
+        if inputs.further:
+            raise InputError("--recipe paper knows no --align-with.")
+        result = fit_paper(inputs.data, plan.recipe, progress=progress)
     else:
         result = fit_candidates(
             inputs.data,

@@ -235,28 +235,44 @@ def _from_start(
     return fit._replace(values=values, options={**options, **fit.options})
 
 
-def fit_paper(data: FitData, config: PaperConfig, *, progress: Progress | None = None) -> FitResult:
+def fit_paper(
+    data: FitData | Sequence[FitData], config: PaperConfig, *, progress: Progress | None = None
+) -> FitResult:
     """Run the published recipe; what it ships is its adapter, whatever validation says.
+
+    Args:
+        data: of one collection, or of several for one adapter: their alignment documents and
+            training pairs are taken together, as published.
+        config: the recipe; its mode says which of the two stages are run.
+        progress: told in words what is being fitted.
 
     Raises:
         FitError: there is nothing to learn from.
     """
+    import torch
+
     tell = progress or (lambda _text: None)
     seconds: dict[str, float] = {}
-    with _timed(seconds, "align"):
-        tell("aligned")
-        aligned = align_paper(data.align_large, data.align_small, config)
-    with _timed(seconds, "paper"):
-        tell("paper")
-        trained = train_paper(data, aligned, config)
-    parts = parts_of(data, FitConfig(refit=False))
-    fits = {
-        "small": untrained(_as_it_is(parts), parts),
-        "aligned": untrained(aligned, parts),
-        "paper": untrained(trained.adapter, parts)._replace(options=trained.options),
-    }
+    several = _several(data)
+    parts = parts_of(several, FitConfig(refit=False))
+    fits = {"small": untrained(_as_it_is(parts), parts)}
+    aligned: Adapter | None = None
+    if config.mode != "label_only":
+        with _timed(seconds, "align"):
+            tell("aligned")
+            aligned = align_paper(
+                torch.cat([one.align_large for one in several]),
+                torch.cat([one.align_small for one in several]),
+                config,
+            )
+        fits["aligned"] = untrained(aligned, parts)
+    if config.mode != "alignment_only":
+        with _timed(seconds, "paper"):
+            tell("paper")
+            trained = train_paper(several, aligned, config)
+        fits["paper"] = untrained(trained.adapter, parts)._replace(options=trained.options)
     reason = "the published recipe compares with nothing; see the table"
-    return FitResult(fits, Choice("paper", reason), seconds)
+    return FitResult(fits, Choice(list(fits)[-1], reason), seconds)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
-"""Settings of the default recipe by name, as people write them on the command line.
+"""Settings of the recipes by name, as people write them on the command line.
 
-In: ``name=value`` texts. Out: a checked ``FitConfig``.
+In: ``name=value`` texts. Out: a checked ``FitConfig`` or ``PaperConfig``.
 """
 
 from __future__ import annotations
@@ -10,22 +10,35 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from era_cache.config import FitConfig
+from era_cache.config import FitConfig, PaperConfig
 from era_cache.errors import InputError
 from era_cache.fitting.alignment.methods import ALIGNMENTS
-from era_cache.fitting.mining import NEGATIVES
+from era_cache.fitting.mining import NEGATIVES, STRATEGIES
 from era_cache.fitting.starts import ALIGN_TEXTS
 from era_cache.fitting.trained_part import SHAPES
 
-__all__ = ["checked", "grid", "parse_setting", "shown", "with_settings"]
+__all__ = [
+    "checked",
+    "grid",
+    "parse_setting",
+    "recipe_record",
+    "recorded_recipe",
+    "shown",
+    "with_settings",
+]
 
 _CHOICES = {
     "align": ("auto", *ALIGNMENTS),
     "align_texts": ALIGN_TEXTS,
     "shape": SHAPES,
     "negatives": NEGATIVES,
+}
+_PAPER_CHOICES = {
+    "mode": ("both", "alignment_only", "label_only"),
+    "align_loss": ("cosine", "mse", "smooth_l1"),
+    "strategy": STRATEGIES,
 }
 _LARGEST = 2**63 - 1
 """Of whole numbers: torch takes no larger seed."""
@@ -58,6 +71,22 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "stack_bytes": (1 << 20, _LARGEST),
 }
 """Least and largest value of every number."""
+_PAPER_BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (0, _LARGEST),
+    "align_documents": (1, _LARGEST),
+    "align_learning_rate": _POSITIVE,
+    "align_weight_decay": (0, 1),
+    "align_epochs": (1, _LARGEST),
+    "align_holdout": (0, 0.9),
+    "batch": (1, _LARGEST),
+    "epochs": (1, _LARGEST),
+    "patience": (1, _LARGEST),
+    "warmup": (0, 1),
+    "negatives": (1, _WIDEST),
+    "mine_top": (1, _LARGEST),
+    "positive_share": (0, 1),
+    "temperature": _POSITIVE,
+}
 _SINGLE_STEPS = ("default_reference_step", "zero_step")
 
 
@@ -80,15 +109,19 @@ def _steps(text: str) -> tuple[tuple[float, int], ...]:
     return tuple(_step(part) for part in text.split("/"))
 
 
-def _parser(name: str) -> tuple[Callable[[str], Any], str]:
+_LISTS = ("strengths", "scales", "memory_steps", "fusion_weights")
+_PAPER_LISTS = ("learning_rates", "weight_decays")
+Recipe = TypeVar("Recipe", FitConfig, PaperConfig)
+
+
+def _parser(name: str, default: object) -> tuple[Callable[[str], Any], str]:
     """How a field is read, and what to say of it."""
-    if name in ("strengths", "scales", "memory_steps", "fusion_weights"):
+    if name in (*_LISTS, *_PAPER_LISTS):
         return _numbers, "numbers with / between them, such as 24/8/2.5"
     if name == "reference_steps":
         return _steps, "steps with / between them, such as 0/0.25/0.5x2"
     if name in _SINGLE_STEPS:
         return _step, "a step and how often, such as 0.5x2"
-    default = getattr(FitConfig(), name)
     if isinstance(default, bool):
         return _boolean, "true or false"
     if isinstance(default, int):
@@ -98,18 +131,19 @@ def _parser(name: str) -> tuple[Callable[[str], Any], str]:
     return str, "a name"
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Read ``name=value``.
+def parse_setting(text: str, of: FitConfig | PaperConfig | None = None) -> tuple[str, Any]:
+    """Read ``name=value``, a setting of a recipe; None is the default one.
 
     Raises:
         InputError: there is no such setting, or the value is none of its kind.
     """
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
-    known = [field.name for field in dataclasses.fields(FitConfig)]
+    recipe = FitConfig() if of is None else of
+    known = [field.name for field in dataclasses.fields(recipe)]
     if not equals or name not in known:
         raise InputError(f"Setting {text!r}: expected NAME=VALUE with one of {', '.join(known)}.")
-    read, expected = _parser(name)
+    read, expected = _parser(name, getattr(recipe, name))
     try:
         return name, read(value.strip())
     except ValueError as error:
@@ -130,13 +164,14 @@ def _digits(number: float) -> str:
     return repr(number).removesuffix(".0")
 
 
-def with_settings(config: FitConfig, texts: Sequence[str]) -> FitConfig:
+def with_settings(config: Recipe, texts: Sequence[str]) -> Recipe:
     """The configuration with some settings changed.
 
     Raises:
         InputError: a setting is unknown, malformed or impossible.
     """
-    return checked(dataclasses.replace(config, **dict(parse_setting(text) for text in texts)))
+    changes = dict(parse_setting(text, config) for text in texts)
+    return checked(dataclasses.replace(config, **changes))
 
 
 def grid(texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -155,21 +190,48 @@ def grid(texts: Sequence[str]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def checked(config: FitConfig) -> FitConfig:
+def checked(config: Recipe) -> Recipe:
     """The same configuration, if it is possible.
 
     Raises:
         InputError: a value is out of range; the message names it.
     """
-    values: Mapping[str, Any] = dataclasses.asdict(config)
-    for name, choices in _CHOICES.items():
+    if isinstance(config, PaperConfig):
+        _check_values(dataclasses.asdict(config), _PAPER_CHOICES, _PAPER_BOUNDS)
+        _check_rates(config)
+    else:
+        _check_values(dataclasses.asdict(config), _CHOICES, _BOUNDS)
+        _check_lists(config)
+    return config
+
+
+def _check_values(
+    values: Mapping[str, Any],
+    choices_of: Mapping[str, Sequence[str]],
+    bounds: Mapping[str, tuple[float, float]],
+) -> None:
+    for name, choices in choices_of.items():
         if values[name] not in choices:
             raise InputError(f"{name} {values[name]!r}: expected one of {', '.join(choices)}.")
-    for name, (least, most) in _BOUNDS.items():
+    for name, (least, most) in bounds.items():
         if not values[name] >= least:  # nor is NaN
             raise InputError(f"{name} {values[name]}: expected at least {least}.")
         if values[name] > most:
             raise InputError(f"{name} {values[name]}: expected at most {most}.")
+
+
+def _check_rates(config: PaperConfig) -> None:
+    rates, decays = config.learning_rates, config.weight_decays
+    if not rates or len(rates) != len(decays):
+        raise InputError(
+            f"learning_rates {rates}, weight_decays {decays}: expected one decay for each rate."
+        )
+    if not all(0 < rate < math.inf for rate in rates) or not all(0 <= one < 1 for one in decays):
+        raise InputError(f"learning_rates {rates}, weight_decays {decays}: out of range.")
+
+
+def _check_lists(config: FitConfig) -> None:
+    values = dataclasses.asdict(config)
     steps = {
         "reference_steps": config.reference_steps,
         **{name: (values[name],) for name in _SINGLE_STEPS},
@@ -191,4 +253,40 @@ def checked(config: FitConfig) -> FitConfig:
     for name, pairs in steps.items():
         if not all(1 <= count <= 100 for _, count in pairs):
             raise InputError(f"{name} {values[name]}: expected 1 to 100 steps each.")
-    return config
+
+
+def recipe_record(recipe: FitConfig | PaperConfig) -> dict[str, Any]:
+    """A recipe as results keep it (JSON); the default one has no name."""
+    named = {"name": "paper"} if isinstance(recipe, PaperConfig) else {}
+    return {**named, **dataclasses.asdict(recipe)}
+
+
+def recorded_recipe(recorded: Mapping[str, Any]) -> FitConfig | PaperConfig:
+    """Read a recipe from JSON, which has lists for tuples.
+
+    Raises:
+        ValueError: a setting that this version does not know.
+        TypeError: a value of another kind.
+        InputError: an impossible value.
+    """
+    values = dict(recorded)
+    if values.pop("name", "era") == "paper":
+        return checked(_recipe(PaperConfig, values))
+    return checked(_recipe(FitConfig, values))
+
+
+def _recipe(kind: type[Recipe], recorded: Mapping[str, Any]) -> Recipe:
+    defaults = dataclasses.asdict(kind())
+    unknown = sorted(set(recorded) - set(defaults))
+    if unknown:
+        raise ValueError(f"this version knows no settings {', '.join(unknown)}")
+    values = {name: _tuples(value) for name, value in recorded.items()}
+    for name, value in values.items():
+        number = isinstance(defaults[name], float) and type(value) is int
+        if type(value) is not type(defaults[name]) and not number:
+            raise TypeError(f"{name} {value!r}")
+    return kind(**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value

@@ -223,12 +223,21 @@ def test_wrong_use_exits_with_2(arguments) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_the_published_recipe_takes_no_settings(built, tmp_path) -> None:
-    options = ["--out", tmp_path / "a", "--recipe", "paper", "--set", "iterations=2"]
-    result = _fit(built, "planted", *options)
-    assert result.exit_code == 2
-    assert "--set changes the default recipe" in result.stderr
-    assert not (tmp_path / "a").exists()
+def test_the_published_recipe_has_settings_of_its_own(built, tmp_path) -> None:
+    options = ["--out", tmp_path / "a", "--recipe", "paper"]
+    for setting, message in (
+        ("iterations=2", "expected NAME=VALUE with one of seed, mode"),
+        ("mode=neither", "mode 'neither': expected one of both, alignment_only, label_only"),
+        ("learning_rates=0.1/0.2/0.3", "expected one decay for each rate"),
+    ):
+        result = _fit(built, "planted", *options, "--set", setting)
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert not (tmp_path / "a").exists()
+    few = ["--set", "mode=label_only", "--set", "epochs=3", "--labels", 40, "--json"]
+    found = json.loads(_done(_fit(built, "planted", *options, *few)).stdout)
+    assert found["chosen"] == "paper"
+    assert set(found["validation"]) == {"small", "paper"}
 
 
 @pytest.mark.parametrize("form", ["sweep", "align"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -205,8 +206,25 @@ def test_a_share_that_would_reach_into_validation_is_refused() -> None:
         make_split(_distinct(40), SplitConfig(labels=0.45))
 
 
+@pytest.mark.parametrize("count", [10, 37, 100])
+@pytest.mark.parametrize("labels", [0.05, 0.1, 0.4])
+def test_the_published_codes_own_split(count, labels) -> None:
+    """Its lines, over ids in the order of the file; equal texts may be parted."""
+    collection = _collection(["same", *(f"text {row}" for row in range(1, count - 1)), "same"])
+    ids = list(collection.query_ids)
+    random.Random(7).shuffle(ids)
+    test = max(1, int(count * (1 - 0.5)))
+    validation = min(max(1, int(count * (1 - 0.5 - 0.1))), test)
+    train = max(1, min(int(count * labels), validation))
+    split = make_split(collection, SplitConfig("paper-exact", seed=7, labels=labels))
+    named = [{collection.query_ids[row] for row in rows} for rows in split[:3]]
+    assert named == [set(ids[:train]), set(ids[validation:test]), set(ids[test:])]
+    with pytest.raises(InputError, match="at most 40%"):
+        make_split(collection, SplitConfig("paper-exact", labels=0.5))
+
+
 def test_unknown_rules_are_refused() -> None:
-    with pytest.raises(InputError, match="'random': expected 'paper' or 'source'"):
+    with pytest.raises(InputError, match="'random': expected paper, paper-exact or source"):
         make_split(_distinct(40), SplitConfig(rule="random"))
 
 

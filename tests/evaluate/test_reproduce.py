@@ -46,7 +46,7 @@ def built(tmp_path_factory) -> Path:
         _protocol(store, path / protocol, protocol)
     for name, collections, options in (
         ("adapter", ["alpha", "beta"], {"align_with": ["gamma"]}),
-        ("paper", ["alpha"], {"recipe": QUICK_PAPER}),
+        ("paper", ["alpha", "beta"], {"recipe": QUICK_PAPER}),
     ):
         fit_to_folder(
             store,
@@ -209,6 +209,23 @@ def test_a_value_that_is_not_reached_again_is_a_difference(copied) -> None:
     assert (one.what, one.candidate) == ("all collections, 40 %, split seed 42, on beta", "small")
     assert one.largest == pytest.approx(abs(1 - 2 * values[0, 0, 3]))
     assert one.then - one.now == pytest.approx((2 * values[0, 0, 3] - 1) / 15, abs=1e-7)
+
+
+def test_protocols_of_the_published_recipe_run_and_are_fitted_again(built, tmp_path) -> None:
+    store = Store.open(built / "store")
+    found = {}
+    for protocol in ("general", "leave-one-domain-out"):
+        _protocol(store, tmp_path / protocol, protocol, recipe=QUICK_PAPER)
+        again = reproduce.reproduce(tmp_path / protocol).differences
+        assert again
+        assert max(one.largest for one in again) < 1e-6
+        found[protocol] = read_results(tmp_path / protocol)
+    assert [fit.chosen for fit in found["general"].fits] == ["paper"]
+    assert len(found["leave-one-domain-out"].fits) > 1
+    options = found["general"].head.configuration
+    assert options["recipe"]["name"] == "paper"
+    default = read_results(built / "general").head.configuration
+    assert "name" not in default["recipe"]
 
 
 def test_another_choice_is_no_reproduction(copied) -> None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from era_cache.config import PaperConfig
-from era_cache.errors import FitError
+from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.alignment.moments import Moments, moments_of
 from era_cache.fitting.alignment.self_retrieval import hold_out, self_retrieval
@@ -51,7 +51,7 @@ def align_rows(large: torch.Tensor, small: torch.Tensor, method: str, seed: int)
 
 
 def align_paper(large: torch.Tensor, small: torch.Tensor, config: PaperConfig) -> Adapter:
-    """The paper's stage 1 (arXiv 2604.03403): AdamW on 1 - cosine, a linear layer with bias.
+    """The paper's stage 1 (arXiv 2604.03403): AdamW, by default on 1 - cosine, linear with bias.
 
     A tenth of the texts is held out as published (for its loss curve only, so it is not computed);
     torch's default initialisation; the last epoch is kept.
@@ -70,22 +70,56 @@ def align_paper(large: torch.Tensor, small: torch.Tensor, config: PaperConfig) -
     order = torch.randperm(len(large), generator=generator).to(large.device)
     held_out = max(1, int(len(large) * config.align_holdout)) if len(large) > 1 else 0
     x, y = large[order[held_out:]], small[order[held_out:]]
-    bound = large.shape[1] ** -0.5
-    weight, bias = torch.empty(small.shape[1], large.shape[1]), torch.empty(small.shape[1])
-    for tensor in (weight, bias):  # as torch.nn.Linear begins, but from a generator of its own
-        tensor.uniform_(-bound, bound, generator=generator)
-    weight, bias = (t.to(large.device).requires_grad_() for t in (weight, bias))
+    measured = _LOSSES.get(config.align_loss)
+    if measured is None:
+        raise InputError(f"align_loss {config.align_loss!r}: expected {', '.join(_LOSSES)}.")
+    start = random_start(small.shape[1], large.shape[1], generator)
+    weight, bias = (t.to(large.device).requires_grad_() for t in start)
     optimizer = torch.optim.AdamW(
         [weight, bias], lr=config.align_learning_rate, weight_decay=config.align_weight_decay
     )
     for _ in range(config.align_epochs):
         for rows in torch.randperm(len(x), generator=generator).to(x.device).split(config.batch):
             mapped = unit(x[rows] @ weight.T + bias)
-            loss = 1 - torch.cosine_similarity(mapped, y[rows], dim=1).mean()
+            loss = measured(mapped, y[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
     return Adapter(("large",), weight.detach(), bias.detach())
+
+
+def random_start(
+    d_out: int, d_in: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias as ``torch.nn.Linear`` begins, but from a generator of its own."""
+    import torch
+
+    bound = d_in**-0.5
+    weight, bias = torch.empty(d_out, d_in), torch.empty(d_out)
+    for tensor in (weight, bias):
+        tensor.uniform_(-bound, bound, generator=generator)
+    return weight, bias
+
+
+def _cosine_loss(mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return 1 - torch.cosine_similarity(mapped, wanted, dim=1).mean()
+
+
+def _mse(mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.mse_loss(mapped, wanted)
+
+
+def _smooth_l1(mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.smooth_l1_loss(mapped, wanted)
+
+
+_LOSSES = {"cosine": _cosine_loss, "mse": _mse, "smooth_l1": _smooth_l1}
 
 
 def procrustes(moments: Moments, centred: bool = False, rank: int | None = None) -> torch.Tensor:
