@@ -26,6 +26,7 @@ from era_cache.cli.common import (
     version_option,
 )
 from era_cache.cli.fit_align import align
+from era_cache.cli.fit_import import import_weights
 from era_cache.cli.fit_options import (
     LABELS_HELP,
     SPLIT,
@@ -67,13 +68,15 @@ class FitForms(EraForms):
     forms: ClassVar[dict[str, click.Command]] = {
         "sweep": sweep,
         "align": align,
+        "import-weights": import_weights,
     }
 
 
 @click.command(
     cls=FitForms,
-    epilog="`era-fit sweep` fits a grid of settings together, `era-fit align` compares alignments; "
-    "each has its own --help. A store that is named like them is given as ./sweep.",
+    epilog="`era-fit sweep` fits a grid of settings together, `era-fit align` compares alignments, "
+    "`era-fit import-weights` takes over published weights; each has its own --help. A store that "
+    "is named like them is given as ./sweep.",
 )
 @data_options
 @click.option("--out", type=PathArgument, required=True, help="Folder to write the adapter to.")

@@ -215,6 +215,11 @@ def _known(folder: Path, config: AdapterConfig) -> dict[str, FittedOn]:
             ".evaluate."
         )
     known = {one.collection.name: one for one in config.fitted_on()}
+    if not known and config.recipe.get("name") == "imported":
+        raise FingerprintError(
+            f"{folder}: imported weights, of no collection. Import them again with --store and "
+            "--collection to measure them there."
+        )
     if not known:
         raise FormatError(
             f"{folder / 'config.json'}: incomplete: it names no collection with its split."

@@ -42,7 +42,7 @@ from era_cache.fitting.sources import Reading, Source, fit_environment, load_sou
 from era_cache.fitting.tensors import Documents, FitData, load_documents
 from era_cache.store.store import Store
 
-__all__ = ["FitPlan", "FitReport", "fit_to_folder"]
+__all__ = ["FitPlan", "FitReport", "fit_to_folder", "fitted_on_record"]
 
 
 class FitPlan(NamedTuple):
@@ -213,10 +213,7 @@ def _read(store: Store, names: Sequence[str], plan: FitPlan, reading: Reading) -
 
 def _config(inputs: _Inputs, recipe: FitConfig | PaperConfig) -> AdapterConfig:
     """What ``config.json`` says of the inputs; a single collection is named as it always was."""
-    fitted_on = tuple(
-        FittedOn(collection=_named(s.collection), split=_split_record(s.split, s.collection))
-        for s in inputs.sources
-    )
+    fitted_on = tuple(fitted_on_record(s.collection, s.split) for s in inputs.sources)
     large = [data.align_large for data in inputs.data]
     large += [documents[0] for _, documents in inputs.further]
     name = "paper" if isinstance(recipe, PaperConfig) else "era"
@@ -247,6 +244,11 @@ def _reads_documents(recipe: FitConfig | PaperConfig) -> bool:
 
 def _named(collection: Collection) -> NamedCollection:
     return NamedCollection(name=collection.name, digest=collection.digest)
+
+
+def fitted_on_record(collection: Collection, split: Split) -> FittedOn:
+    """A collection and its split, as ``config.json`` names them."""
+    return FittedOn(collection=_named(collection), split=_split_record(split, collection))
 
 
 def _split_record(split: Split, collection: Collection) -> SplitRecord:

@@ -14,7 +14,6 @@ from hash_encoder import HashEncoder
 from planted import (
     CPU,
     QUICK,
-    QUICK_PAPER,
     SPLIT,
     config_of,
     embed,
@@ -248,7 +247,6 @@ def test_another_folder_of_several_collections_joins_as_a_row(store, both, tmp_p
         ([], {}, "name at least one, each once"),
         (["planted", "planted"], {}, "name at least one, each once"),
         (["planted", "planted-{version}"], {}, "the same one twice"),
-        (NAMES, {"recipe": QUICK_PAPER}, "one collection at a time"),
         (["planted"], {"align_with": ["planted"]}, r"--align-with .*take part already"),
         (["planted"], {"align_with": ["unseen", "unseen"]}, r"--align-with .*take part already"),
         (["planted"], {"align_with": ["unseen"], "recipe": NO_DOCUMENTS}, "would take no part"),
