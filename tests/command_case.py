@@ -43,7 +43,7 @@ def done(result: Result) -> Result:
 def case(tmp_path, monkeypatch) -> Path:
     """A folder with the collection ``beir``; era-embed finds two encoders of hashes."""
     pair = HashEncoder(24, seed="large"), HashEncoder(16, seed="small")
-    monkeypatch.setattr(embed, "_encoders", lambda _options: pair)
+    monkeypatch.setattr(embed, "_encoders", lambda *_: pair)
     beir_of(tmp_path, planted_texts())
     return tmp_path
 

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from era_cache.cli.common import echo_table, note, say
 
 if TYPE_CHECKING:
-    from era_cache.collection.records import Collection, TextCollection
+    from era_cache.collection.records import Collection, RoleTexts, TextCollection
     from era_cache.encode.embed import EncodedRows
-    from era_cache.encode.encoder import Encoder
+    from era_cache.encode.encoder import Encoder, EncoderSettings
+    from era_cache.store.store import Store
+    from era_cache.types import Role
 
 __all__ = [
+    "in_precision",
     "mention_left_out",
     "mention_no_judgements",
     "mention_old_sample",
@@ -55,10 +58,32 @@ def mention_old_sample(stored: Collection) -> None:
     )
 
 
+def in_precision(
+    model: str, settings: EncoderSettings, texts: RoleTexts, role: Role, store: Store | None
+) -> Encoder:
+    """Open a model in the precision asked for, and say what there is to know about it.
+
+    Raises:
+        EraError: it cannot be opened.
+    """
+    from era_cache.encode.encoder import open_encoder
+    from era_cache.encode.precision_choice import choose_precision, other_precisions
+
+    if settings.precision == "auto":
+        choice = choose_precision(model, settings, texts, role, store)
+        note(f"{choice.encoder.spec.name}: {choice.precision} ({choice.reason}).")
+        return choice.encoder
+    encoder = open_encoder(model, settings)
+    for precision, rows in other_precisions(encoder, store).items():
+        note(
+            f"{encoder.spec.name}: the store holds {rows:,} rows of it in {precision}; "
+            f"{settings.precision} is encoded anew. --precision auto takes what is there."
+        )
+    return encoder
+
+
 def mention_prompts(instructions: list[str], large: Encoder, small: Encoder) -> None:
     """Say what the models' prompts are, and what they leave out."""
-    from era_cache.types import Role
-
     for side, encoder in (("large", large), ("small", small)):
         for role, template in encoder.spec.templates.items():
             if template != "{text}":
@@ -69,12 +94,46 @@ def mention_prompts(instructions: list[str], large: Encoder, small: Encoder) -> 
                 f"{encoder.spec.name} asks for {similarity} similarity; everything here is "
                 "compared by cosine, so 'small' may differ from an index of dot products."
             )
-    if any(instructions) and "{instruction}" not in large.spec.templates[Role.QUERY]:
-        note(
-            "Queries carry instructions, which this template leaves out. If the large model was "
-            "trained with them, add: --large-query-template "
-            r"$'Instruct: {instruction}\nQuery: {text}'"
-        )
+    _propose_prompts(any(instructions), large, small)
+
+
+def _propose_prompts(instructed: bool, large: Encoder, small: Encoder) -> None:
+    """Name prompts that a model is known for and was not given; nothing is applied unasked."""
+    from era_cache.encode.known_prompts import known_prompts
+    from era_cache.types import Role
+
+    for side, encoder in (("large", large), ("small", small)):
+        known = known_prompts(encoder.spec.name)
+        wanted = {Role.QUERY: known.query, Role.DOCUMENT: known.document} if known else {}
+        bare = all(template == "{text}" for template in encoder.spec.templates.values())
+        asks = "{instruction}" in wanted.get(Role.QUERY, "")
+        if known and bare and (instructed or not asks):
+            options = " ".join(
+                f"--{side}-{name}-template {_shell(wanted[role])}"
+                for name, role in (("query", Role.QUERY), ("doc", Role.DOCUMENT))
+                if wanted[role] != "{text}"
+            )
+            note(
+                f"{encoder.spec.name} was trained with prompts that its files do not name "
+                f"({known.source}). If that is this model, add: {options}"
+            )
+        elif instructed and side == "large" and "{instruction}" not in _template(encoder):
+            note(
+                "Queries carry instructions, which this template leaves out. If the large model "
+                "was trained with them, add: --large-query-template "
+                r"$'Instruct: {instruction}\nQuery: {text}'"
+            )
+
+
+def _template(encoder: Encoder) -> str:
+    from era_cache.types import Role
+
+    return encoder.spec.templates[Role.QUERY]
+
+
+def _shell(text: str) -> str:
+    """A template as bash takes it."""
+    return "$'" + text.replace("\n", "\\n") + "'" if "\n" in text else quote(text)
 
 
 def render(store_path: Path, stored: Collection, reports: list[EncodedRows]) -> None:

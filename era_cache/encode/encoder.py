@@ -88,6 +88,8 @@ class EncoderSettings:
     """Torch device name; None is cuda where there is one, else cpu."""
     batch_tokens: int = EmbedConfig.batch_tokens
     """Tokens of one batch, padding included."""
+    deterministic: bool = False
+    """Whether all texts of a batch have one length, so that none is padded."""
     service: ServiceSettings = field(default_factory=ServiceSettings)
     """How a model behind an address is asked."""
 

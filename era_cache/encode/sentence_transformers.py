@@ -10,15 +10,14 @@ import contextlib
 import copy
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from era_cache.encode.encoder import EncoderSettings
+from era_cache.encode.load_model import load_model
 from era_cache.encode.model_files import (
     hash_model,
     locate_model,
@@ -26,13 +25,16 @@ from era_cache.encode.model_files import (
     model_name,
     model_width,
 )
+from era_cache.encode.neighbours import neighbour_difference
 from era_cache.encode.token_budget import batches, shortened
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec, check_template
 from era_cache.types import FloatArray, Role
 
-__all__ = ["SentenceTransformerEncoder", "quiet_libraries"]
+__all__ = ["SentenceTransformerEncoder"]
 
+_MEASURED_FROM = 256
+"""Texts of a run that is long enough to measure how much a vector depends on its batch."""
 PRECISIONS = ("float32", "float16", "bfloat16")
 _logger = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ class SentenceTransformerEncoder:
         self.counts_truncated = True
         """Whether texts that are cut off are counted; for single queries it is not worth it."""
         self._counters: dict[Role, Any] = {}
+        self._neighbours: float | None = None
+        """How much a vector depends on its batch; None where that was not measured."""
         self._settings, self._batch_tokens = settings, settings.batch_tokens
         self._model: Any = None
         self._refuse_unused_width(model_width(self.folder))
@@ -101,7 +105,10 @@ class SentenceTransformerEncoder:
         if self.counts_truncated or not self._fits(len(texts), role):
             texts, lengths = self._measured(texts, role)
         most = 2048 if lengths is None else 1024  # calls cost static models more than texts
-        pending = list(batches(lengths, len(texts), self._batch_tokens, most))
+        alike = self._settings.deterministic
+        pending = list(batches(lengths, len(texts), self._batch_tokens, most, one_length=alike))
+        if self._neighbours is None and lengths is not None and len(texts) >= _MEASURED_FROM:
+            self._neighbours = neighbour_difference(encode, texts, lengths)
         while pending:
             rows = pending.pop(0)
             try:
@@ -150,6 +157,8 @@ class SentenceTransformerEncoder:
             "device": str(self._load().device),
             "precision": self._settings.precision,
             "batch_tokens": self._batch_tokens,
+            **({"one_length": True} if self._settings.deterministic else {}),
+            **({} if self._neighbours is None else {"neighbour_difference": self._neighbours}),
             **{
                 key: self.spec.source[key]
                 for key in ("model", "revision")
@@ -159,7 +168,7 @@ class SentenceTransformerEncoder:
 
     def _load(self) -> Any:
         if self._model is None:
-            model = _load_model(self.folder, self._settings)
+            model = load_model(self.folder, self._settings)
             if self._settings.max_seq_length is not None:
                 self._limit_length(model, self._settings.max_seq_length)
             # The fingerprint was taken when this run began, perhaps long ago.
@@ -302,47 +311,3 @@ def _template(given: str | None, prompts: Mapping[str, str], name: str) -> str:
             f"The model's own prompt {prompt!r} holds a placeholder; give a template."
         )
     return prompt + "{text}"
-
-
-def _load_model(folder: Path, settings: EncoderSettings) -> Any:
-    with quiet_libraries():
-        import torch
-        from sentence_transformers import SentenceTransformer
-
-        # Said outright: transformers 5 would otherwise take the configuration's dtype, transformers
-        # 4 float32, and the same model would give other vectors.
-        dtype = getattr(torch, settings.precision)
-        key = "dtype" if int(version("transformers").split(".")[0]) >= 5 else "torch_dtype"
-        try:
-            model = SentenceTransformer(
-                str(folder),
-                device=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-                truncate_dim=settings.truncate_dim,
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={key: dtype},
-            ).to(dtype)
-        # Loading runs other libraries' code over arbitrary files: it can fail in any way, and
-        # each way means the same to the user.
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise EncoderError(
-                f"{folder}: the model cannot be loaded: {reason}. Check that the folder holds a "
-                "complete sentence-transformers model."
-            ) from error
-    return model.eval()
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep transformers' loading bars and notes off the terminal; ours are enough."""
-    before = os.environ.get("TRANSFORMERS_VERBOSITY")
-    os.environ["TRANSFORMERS_VERBOSITY"] = before or "error"
-    try:
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
-        yield
-    finally:
-        if before is None:
-            del os.environ["TRANSFORMERS_VERBOSITY"]

@@ -51,14 +51,30 @@ def shortened(
     return kept, lengths
 
 
-def batches(lengths: list[int] | None, count: int, budget: int, most: int) -> Iterator[list[int]]:
-    """Cut rows, longest first, into batches whose padded size stays within the budget."""
+def batches(
+    lengths: list[int] | None, count: int, budget: int, most: int, *, one_length: bool = False
+) -> Iterator[list[int]]:
+    """Cut rows, longest first, into batches whose padded size stays within the budget.
+
+    Args:
+        lengths: tokens of each text; None where they are of no account.
+        count: of texts.
+        budget: tokens of a batch.
+        most: texts of a batch.
+        one_length: whether a batch may hold texts of one length only.
+    """
     if lengths is None:
         yield from (list(range(start, min(start + most, count))) for start in range(0, count, most))
         return
     order = sorted(range(count), key=lambda row: -lengths[row])
     start = 0
     while start < count:
-        size = max(1, min(most, budget // max(1, lengths[order[start]])))
+        longest = lengths[order[start]]
+        size = max(1, min(most, budget // max(1, longest)))
+        if one_length:
+            size = next(
+                (n for n, row in enumerate(order[start : start + size]) if lengths[row] < longest),
+                size,
+            )
         yield order[start : start + size]
         start += size

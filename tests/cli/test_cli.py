@@ -63,7 +63,7 @@ def collection(tmp_path):
 def hash_encoders(monkeypatch):
     """Let era-embed run without a model; gives the two encoders, which count their texts."""
     pair = HashEncoder(48, seed="large"), HashEncoder(32, seed="small")
-    monkeypatch.setattr(embed, "_encoders", lambda _options: pair)
+    monkeypatch.setattr(embed, "_encoders", lambda *_: pair)
     return pair
 
 
@@ -252,7 +252,7 @@ class Slow(HashEncoder):
             sys.stderr.write("row\\n")
             sys.stderr.flush()
 
-embed._encoders = lambda options: (Slow(48, "large"), Slow(32, "small"))
+embed._encoders = lambda *options: (Slow(48, "large"), Slow(32, "small"))
 embed.main()
 """
 

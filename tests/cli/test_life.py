@@ -102,7 +102,7 @@ def test_info_says_whether_an_adapter_still_fits(case, monkeypatch) -> None:
     embedded_in(case)
     assert "3 queries newer, 3 labels newer): still valid; era-eval measures it on" in _told(case)
     pair = HashEncoder(24, seed="larger", template="Find: {text}"), HashEncoder(16, seed="small")
-    monkeypatch.setattr(embed, "_encoders", lambda _options: pair)
+    monkeypatch.setattr(embed, "_encoders", lambda *_: pair)
     embedded_in(case)
     assert "another pair since, which this adapter does not serve: queries by hash-24" in _told(
         case

@@ -91,7 +91,7 @@ def test_another_pair_of_encoders_is_another_adapter(case, monkeypatch) -> None:
     embedded_in(case)
     done(_fit(case))
     pair = HashEncoder(24, seed="larger"), HashEncoder(16, seed="small")
-    monkeypatch.setattr(embed, "_encoders", lambda _options: pair)
+    monkeypatch.setattr(embed, "_encoders", lambda *_: pair)
     embedded_in(case)
     result = _fit(case)
     assert result.exit_code == 1

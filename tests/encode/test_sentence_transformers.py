@@ -464,3 +464,33 @@ def test_pickled_weights_count_unless_safetensors_replace_them(tmp_path):
         spaces.append(open_model(folder).spec.space)
     assert len(set(spaces[:4])) == 4
     assert spaces[4] == spaces[5]
+
+
+# What a vector depends on besides its text
+
+
+@pytest.mark.encoders
+def test_how_much_a_vector_depends_on_its_batch_is_measured_and_kept(models) -> None:
+    texts = [f"word{n} " * (1 + n % 40) for n in range(300)]
+    encoder = open_model(models["large"], device="cpu")
+    rows = [row for found, _ in encoder.encode(texts[:20], Role.QUERY) for row in found]
+    assert len(rows) == 20
+    assert "neighbour_difference" not in encoder.provenance()
+    list(encoder.encode(texts, Role.QUERY))
+    measured = encoder.provenance()["neighbour_difference"]
+    assert 0 <= measured < 1e-5
+    half = open_model(models["large"], device="cpu", precision="bfloat16")
+    list(half.encode(texts, Role.QUERY))
+    assert half.provenance()["neighbour_difference"] > measured
+
+
+@pytest.mark.encoders
+def test_batches_of_one_length_pad_nothing(models, monkeypatch) -> None:
+    texts = [" ".join(["word"] * (1 + n % 5)) for n in range(60)]
+    encoder = open_model(models["large"], device="cpu", deterministic=True)
+    plain = open_model(models["large"], device="cpu")
+    assert encoder.spec.fingerprint(Role.QUERY) == plain.spec.fingerprint(Role.QUERY)
+    batches = [[texts[row] for row in rows] for rows, _ in encoder.encode(texts, Role.QUERY)]
+    assert {len({len(text.split()) for text in batch}) for batch in batches} == {1}
+    assert sum(map(len, batches)) == 60
+    assert encoder.provenance()["one_length"]

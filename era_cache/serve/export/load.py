@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from era_cache.disk.files import os_errors
-from era_cache.encode.sentence_transformers import quiet_libraries
+from era_cache.encode.load_model import quiet_libraries
 from era_cache.errors import EncoderError, FormatError
 from era_cache.serve.export.options import MODEL_KINDS
 from era_cache.serve.export.record import ExportRecord, check_files, read_export

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from era_cache.disk.files import os_errors
-from era_cache.encode.sentence_transformers import quiet_libraries
+from era_cache.encode.load_model import quiet_libraries
 from era_cache.errors import EncoderError, InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_folder import tensors_of
