@@ -158,6 +158,8 @@ class EraForms(EraCommand):
     """
 
     forms: ClassVar[dict[str, click.Command]] = {}
+    thing = "store"
+    """What the first word is, where it is no form."""
 
     def main(  # type: ignore[override]
         self, args: Any = None, prog_name: Any = None, **extra: Any
@@ -176,8 +178,8 @@ class EraForms(EraCommand):
             near = difflib.get_close_matches(first, self.forms, 1)
             if near:
                 raise click.UsageError(
-                    f"No store {first!r} here, and no form of {ctx.info_name} is called so. Did "
-                    f"you mean {near[0]!r}? (Its forms: {', '.join(self.forms)}.)",
+                    f"No {self.thing} {first!r} here, and no form of {ctx.info_name} is called so. "
+                    f"Did you mean {near[0]!r}? (Its forms: {', '.join(self.forms)}.)",
                     ctx,
                 )
         return super().parse_args(ctx, args)

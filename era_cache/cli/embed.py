@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from era_cache.cli.common import (
     Command,
-    EraCommand,
+    EraForms,
     OutFolder,
     PathArgument,
     all_of,
@@ -21,6 +21,8 @@ from era_cache.cli.common import (
     json_option,
     version_option,
 )
+from era_cache.cli.embed_inspect import inspect
+from era_cache.cli.embed_onnx import onnx
 from era_cache.cli.embed_report import (
     in_precision,
     mention_left_out,
@@ -88,7 +90,18 @@ def model_options(side: str) -> Callable[[Command], Command]:
     )
 
 
-@click.command(cls=EraCommand)
+class EmbedForms(EraForms):
+    """``era-embed COLLECTION …``, and beside it its other forms."""
+
+    forms: ClassVar[dict[str, click.Command]] = {"inspect": inspect, "onnx": onnx}
+    thing = "collection"
+
+
+@click.command(
+    cls=EmbedForms,
+    epilog="`era-embed inspect` shows what is in a collection, `era-embed onnx` exports a model; "
+    "each has its own --help. A folder that is named like them is given as ./inspect.",
+)
 @click.argument("collection", type=PathArgument)
 @click.option(
     "--query-model",

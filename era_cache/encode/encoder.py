@@ -35,6 +35,7 @@ KINDS = Registry(
     "kind of encoder",
     {
         DEFAULT_KIND: "era_cache.encode.sentence_transformers:SentenceTransformerEncoder",
+        "onnx": "era_cache.encode.onnx_encoder:OnnxEncoder",
         "openai": "era_cache.encode.openai_api:OpenAIEncoder",
     },
 )

@@ -29,7 +29,7 @@ from era_cache.encode.neighbours import neighbour_difference
 from era_cache.encode.token_budget import batches, shortened
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec, check_template
-from era_cache.types import FloatArray, Role
+from era_cache.types import FloatArray, IntArray, Role
 
 __all__ = ["SentenceTransformerEncoder"]
 
@@ -148,6 +148,17 @@ class SentenceTransformerEncoder:
             self._counters[role] = copy.deepcopy(reader.tokenizer)
         limit = getattr(reader, "max_seq_length", None) or math.inf
         return [int(min(n, limit)) for n in _lengths(self._counters[role], texts)]
+
+    def full_lengths(self, texts: Sequence[str], role: Role) -> tuple[IntArray, int | None]:
+        """Tokens of rendered texts, (n,), and how many the model reads; None for any number.
+
+        Raises:
+            EncoderError: the model cannot be loaded.
+        """
+        reader = _reader(self._load(), role)
+        limit = getattr(reader, "max_seq_length", None)
+        lengths = np.array(_lengths(reader.tokenizer, texts), dtype=np.int64)
+        return lengths, None if limit is None or math.isinf(limit) else int(limit)
 
     def provenance(self) -> dict[str, Any]:
         """See ``Encoder.provenance``."""

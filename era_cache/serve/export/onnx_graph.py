@@ -6,12 +6,8 @@ export of the module that also travels with sentence-transformers folders.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +15,7 @@ import numpy as np
 
 from era_cache.disk.files import os_errors
 from era_cache.encode.load_model import quiet_libraries
+from era_cache.encode.onnx_export import export_graph, require_onnx
 from era_cache.errors import EncoderError, InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_folder import tensors_of
@@ -38,20 +35,6 @@ CLOSE = 1e-5
 """Largest difference of a value that counts as the same vector."""
 _CHECKED = 1000
 _SAMPLE = ("a", "how do I sort a list?", "Bücher über Käfer " * 12)
-_EXTERNAL = 1 << 30
-"""Bytes of tensors from which on they lie beside the graph; one file holds 2 GiB at most."""
-
-
-def _require() -> Any:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"--to onnx needs the package {error.name}: pip install 'era-cache[onnx]'."
-        ) from error
-    return onnxruntime
 
 
 def era_map(adapter: Adapter) -> EraMap:
@@ -70,7 +53,7 @@ def write_graph(out: Path, adapter: Adapter, record: ExportRecord) -> None:
     Raises:
         InputError: a package is missing, or the graph's vectors are not the adapter's.
     """
-    runtime = _require()
+    runtime = require_onnx("--to onnx")
     views = sample_views(adapter, _CHECKED)
     module = era_map(adapter)
     few = {view: rows[:3] for view, rows in views.items()}
@@ -100,7 +83,7 @@ def write_whole_graph(
 
     from era_cache.serve.export.modeling_era import EraPair
 
-    runtime = _require()
+    runtime = require_onnx("--to onnx")
     settings = ("precision", "max_seq_length")
     with quiet_libraries():
         stacks = {
@@ -155,69 +138,41 @@ def _write(
     path: Path, module: EraMap | EraPair, given: Mapping[str, Array], record: ExportRecord
 ) -> None:
     import msgspec
-    import torch
-    from torch.export import Dim
 
     names = list(given)
     whole = any("." in name for name in names)
-    tensors = tuple(torch.from_numpy(np.ascontiguousarray(rows)) for rows in given.values())
-    dimensions = tuple(_dimensions(name, rows, Dim) for name, rows in given.items())
 
-    class Graph(torch.nn.Module):
-        """The module with its inputs in a row, as a graph has them."""
+    def forward(*rows: torch.Tensor) -> torch.Tensor:
+        if not whole:
+            mapped: torch.Tensor = module(dict(zip(names, rows, strict=True)))
+            return mapped
+        tokens = {n.replace(".", ":", 1): r for n, r in zip(names, rows, strict=True)}
+        found: torch.Tensor = module({"task": "query"} | tokens)["sentence_embedding"]
+        return found
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, *rows: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = (
-                self.module(
-                    {"task": "query"}
-                    | {n.replace(".", ":", 1): r for n, r in zip(names, rows, strict=True)}
-                )["sentence_embedding"]
-                if whole
-                else self.module(dict(zip(names, rows, strict=True)))
-            )
-            return found
-
-    with _silent():
-        try:
-            program = torch.onnx.export(
-                Graph().eval(),
-                tensors,
-                dynamo=True,
-                input_names=names,
-                output_names=["vectors"],
-                dynamic_shapes=(dimensions,),
-                verbose=False,
-            )
-        # The exporter follows another library's code: it can fail in any way.
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise EncoderError(
-                f"torch cannot export {path.name}: {reason[:300]} --to onnx without --whole "
-                "exports the adapter alone."
-            ) from error
-    assert program is not None
-    said = msgspec.json.encode(record.encoders).decode()
-    program.model.metadata_props["era_cache.encoders"] = said
-    program.model.metadata_props["era_cache.candidate"] = record.candidate
+    facts = {
+        "era_cache.encoders": msgspec.json.encode(record.encoders).decode(),
+        "era_cache.candidate": record.candidate,
+    }
     if record.fusion is not None:
-        program.model.metadata_props["era_cache.fusion"] = json.dumps(record.fusion)
-    size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
-    with os_errors("writing", path):
-        program.save(path, external_data=size > _EXTERNAL)
+        facts["era_cache.fusion"] = json.dumps(record.fusion)
+    sides = {name: _sides(name, rows) for name, rows in given.items()}
+    try:
+        export_graph(path, module, forward, given, sides, facts)
+    except EncoderError as error:
+        raise EncoderError(
+            f"{error} --to onnx without --whole exports the adapter alone."
+        ) from error
 
 
-def _dimensions(name: str, rows: Array, dim: Any) -> dict[int, Any]:
+def _sides(name: str, rows: Array) -> dict[int, str]:
     """Which sides of an input may have another length: texts, and tokens where there are some."""
     kind = name.rpartition(".")[2]
     if rows.ndim == 2 and kind != name:
-        return {0: dim("queries", min=1), 1: dim(f"{name.partition('.')[0]}_length", min=1)}
+        return {0: "queries", 1: f"{name.partition('.')[0]}_length"}
     if kind == "input_ids":
-        return {0: dim(f"{name.partition('.')[0]}_tokens", min=1)}
-    return {0: dim("queries", min=1)}
+        return {0: f"{name.partition('.')[0]}_tokens"}
+    return {0: "queries"}
 
 
 def _compare(path: Path, found: FloatArray, expected: FloatArray) -> None:
@@ -227,20 +182,3 @@ def _compare(path: Path, found: FloatArray, expected: FloatArray) -> None:
             f"{path.name}: onnxruntime gives other vectors than the adapter (largest difference "
             f"{difference:.1e}, {CLOSE:g} allowed). Nothing was exported."
         )
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep the exporter's notes on other packages off the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            Path(os.devnull).open("w") as nothing,
-            contextlib.redirect_stdout(nothing),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
