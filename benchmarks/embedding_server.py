@@ -206,8 +206,9 @@ def main() -> None:
         print(server.address, flush=True)
         with contextlib.suppress(EOFError, KeyboardInterrupt):
             input()
-        asked = {"texts": len(server.asked), "most": max(server.asked.values(), default=0)}
-        print(json.dumps({**asked, "failed": server.failed, "open": server.most_open}))
+        twice = [text for text, count in server.asked.items() if count > 1]
+        said = {"texts": len(server.asked), "twice": twice, "failed": server.failed}
+        print(json.dumps({**said, "open": server.most_open}))
 
 
 if __name__ == "__main__":

@@ -182,7 +182,8 @@ def _mention_own_documents(texts: TextCollection) -> None:
         for text, document in own
         for words in [text.split()]
     )
-    if own:
+    numbered = all(one.isdecimal() for one in texts.query_ids)
+    if own and (same or not numbered):  # numbers agree by chance
         note(
             f"{texts.name}: {len(own):,} of {len(texts.query_ids):,} queries have the id of a "
             f"document, {same:,} of them its text. If queries are documents here (as in ArguAna "

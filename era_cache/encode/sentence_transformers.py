@@ -26,6 +26,7 @@ from era_cache.encode.model_files import (
     model_width,
 )
 from era_cache.encode.neighbours import neighbour_difference
+from era_cache.encode.static_batches import static_encoder
 from era_cache.encode.token_budget import batches, shortened
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec, check_template
@@ -109,15 +110,21 @@ class SentenceTransformerEncoder:
         pending = list(batches(lengths, len(texts), self._batch_tokens, most, one_length=alike))
         if self._neighbours is None and lengths is not None and len(texts) >= _MEASURED_FROM:
             self._neighbours = neighbour_difference(encode, texts, lengths)
+        static = static_encoder(model) if lengths is None else None
         while pending:
             rows = pending.pop(0)
+            given = [texts[row] for row in rows]
             try:
-                vectors = encode(
-                    [texts[row] for row in rows],
-                    prompt="",
-                    batch_size=len(rows),
-                    show_progress_bar=False,
-                    convert_to_numpy=True,
+                vectors = (
+                    static(given)
+                    if static is not None
+                    else encode(
+                        given,
+                        prompt="",
+                        batch_size=len(rows),
+                        show_progress_bar=False,
+                        convert_to_numpy=True,
+                    )
                 )
             except (RuntimeError, IndexError, ValueError) as error:
                 if "out of memory" not in str(error).lower() or len(rows) == 1:

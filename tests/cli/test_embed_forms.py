@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_case import done, run
-from mair_snapshot import write_mair
 
+from benchmarks.mair_snapshot import write_mair
 from era_cache.cli import embed
 from era_cache.encode.encoder import EncoderSettings, open_encoder
 from era_cache.errors import EncoderError, InputError

@@ -16,8 +16,8 @@ from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from mair_snapshot import write_mair, write_task
 
+from benchmarks.mair_snapshot import write_mair, write_task
 from era_cache.collection.assemble import ReaderSettings
 from era_cache.collection.mair_tasks import DOMAIN_OF, DOMAINS
 from era_cache.collection.readers import READERS, find_reader

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 __all__ = ["write_mair", "write_task"]
 
 
-def _write(path: Path, rows: list[dict]) -> None:
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_task(
-    folder: Path, task: str, queries: list[dict], docs: list[dict], split: str = ""
+    folder: Path,
+    task: str,
+    queries: list[dict[str, Any]],
+    docs: list[dict[str, Any]],
+    split: str = "",
 ) -> None:
     """Write one task, or one split of it."""
     names = (f"{split}_queries", f"{split}_docs") if split else ("queries", "docs")
@@ -25,8 +30,10 @@ def write_task(
 
 
 def write_mair(folder: Path, tasks: list[str], n_queries: int = 40, n_docs: int = 60) -> Path:
-    """Write tasks whose queries share words with their documents; every third has its instruction
-    for each query, every fifth ids that are numbers."""
+    """Write tasks whose queries share words with their documents.
+
+    Every third has an instruction for each query, every fifth ids that are numbers.
+    """
     for number, task in enumerate(tasks):
         random = np.random.default_rng(number)
         words = [f"w{number % 7}x{one}" for one in range(90)]
