@@ -169,6 +169,12 @@ class EmbedForms(EraForms):
     help="Form of the stored vectors; int8 keeps one scale for each row (see era-eval --int8).",
 )
 @click.option(
+    "--attention",
+    type=click.Choice(["eager", "sdpa", "flash_attention_2"]),
+    help="How transformers attend; flash_attention_2 needs its package and a GPU.  [default: the "
+    "library's own choice]",
+)
+@click.option(
     "--deterministic",
     is_flag=True,
     help="Batches of one length only: no text is padded, so that a vector hardly depends on what "
@@ -310,6 +316,7 @@ def _encoders(
             truncate_dim=options[f"{side}_truncate_dim"],
             revision=options[f"{side}_revision"],
             precision=options["precision"],
+            attention=options["attention"],
             device=options["device"],
             batch_tokens=options["batch_tokens"],
             deterministic=options["deterministic"],

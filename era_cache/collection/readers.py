@@ -79,6 +79,7 @@ class Given(NamedTuple):
             InputError: there is none, or an option that the reader does not know.
         """
         read = READERS.load(self.reader)
+        self._check_options(read)
         if not isinstance(read, Several):
             return [self]
         return [self._replace(what=one) for one in read.expand(self.what, **self.options)]

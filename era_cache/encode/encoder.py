@@ -83,6 +83,9 @@ class EncoderSettings:
     """Tokens kept; None is the model's own."""
     truncate_dim: int | None = None
     """Leading dimensions kept (Matryoshka); None keeps all."""
+    attention: str | None = None
+    """Implementation of attention (``flash_attention_2``, ``sdpa``, ``eager``); None is the
+    library's own choice."""
     revision: str | None = None
     """Of a hub name; None is the newest."""
     device: str | None = None
@@ -157,9 +160,9 @@ def encoder_as_recorded(
     lengths = {name: identity.get(name) for name in ("max_seq_length", "truncate_dim")}
     if any(not (n is None or (type(n) is int and n > 0)) for n in lengths.values()):
         raise FormatError(f"{spec.label()}: recorded with impossible lengths {lengths}; damaged.")
-    stated = identity.get("revision")
-    if not (stated is None or isinstance(stated, str)):
-        raise FormatError(f"{spec.label()}: recorded with an impossible revision; damaged.")
+    words = {name: identity.get(name) for name in ("attention", "revision")}
+    if any(not (one is None or isinstance(one, str)) for one in words.values()):
+        raise FormatError(f"{spec.label()}: recorded with impossible settings {words}; damaged.")
     is_query = spec.role is Role.QUERY
     settings = EncoderSettings(
         # The other role's template does not matter; the model's own may be one we cannot read.
@@ -168,7 +171,8 @@ def encoder_as_recorded(
         precision=str(identity.get("precision", EncoderSettings.precision)),
         max_seq_length=lengths["max_seq_length"],
         truncate_dim=lengths["truncate_dim"],
-        revision=revision or stated,
+        attention=words["attention"],
+        revision=revision or words["revision"],
         device=device,
     )
     return open_encoder(model, settings)

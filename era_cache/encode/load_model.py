@@ -32,6 +32,8 @@ def load_model(folder: Path, settings: EncoderSettings) -> Any:
         # 4 float32, and the same model would give other vectors.
         dtype = getattr(torch, settings.precision)
         key = "dtype" if int(version("transformers").split(".")[0]) >= 5 else "torch_dtype"
+        chosen = settings.attention
+        attention = {"attn_implementation": chosen} if chosen else {}
         try:
             model = SentenceTransformer(
                 str(folder),
@@ -39,7 +41,7 @@ def load_model(folder: Path, settings: EncoderSettings) -> Any:
                 truncate_dim=settings.truncate_dim,
                 local_files_only=True,
                 trust_remote_code=False,
-                model_kwargs={key: dtype},
+                model_kwargs={key: dtype, **attention},
             ).to(dtype)
         # Loading runs other libraries' code over arbitrary files: it can fail in any way, and
         # each way means the same to the user.

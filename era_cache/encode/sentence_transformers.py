@@ -77,6 +77,8 @@ class SentenceTransformerEncoder:
             "precision": settings.precision,
             "max_seq_length": settings.max_seq_length,
             "truncate_dim": settings.truncate_dim,
+            # Left out where it is the library's choice, as it always was.
+            **({"attention": settings.attention} if settings.attention else {}),
         }
         self.spec = EncoderSpec(model_name(model), identity, templates, source)
         self.truncated = 0

@@ -83,6 +83,8 @@ def test_options_that_no_reader_has_are_refused(toy) -> None:
         find_reader("x", None, ["folder"])
     with pytest.raises(InputError, match=r"the reader 'beir' has no such option; it has none"):
         read(toy, "folder=x")
+    with pytest.raises(InputError, match="the reader 'mair' has no such option; it has folder, sp"):
+        find_reader("mair:*", None, ["column=x"]).each()
     with pytest.raises(InputError, match="it has instruction, negative, positive, query"):
         read(toy, "column=x", reader="pairs")
 

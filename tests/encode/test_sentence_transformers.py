@@ -300,16 +300,16 @@ def test_a_length_that_the_model_has_no_use_for_is_refused(tiny):
 @pytest.mark.usefixtures("offline")
 def test_out_of_memory_halves_the_batch_and_loses_no_row(tiny, monkeypatch):
     encoder = open_model(tiny, device="cpu")
-    model = encoder._load()
-    sizes, original = [], model.encode_query
+    table = encoder._load()[0].embedding
+    sizes, original = [], table.forward
 
-    def small_device(texts, **options):
-        sizes.append(len(texts))
-        if len(texts) > 2:
+    def small_device(tokens, starts):
+        sizes.append(len(starts))
+        if len(starts) > 2:
             raise RuntimeError("CUDA out of memory")
-        return original(texts, **options)
+        return original(tokens, starts)
 
-    monkeypatch.setattr(model, "encode_query", small_device)
+    monkeypatch.setattr(table, "forward", small_device)
     texts = ["a", "b", "c", "d", "a b"]
     expected = [[4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [16, 17, 18, 19], [6, 7, 8, 9]]
     np.testing.assert_array_equal(vectors_of(encoder, texts), expected)
@@ -323,7 +323,7 @@ def test_another_failure_of_the_model_is_an_encoder_error(tiny, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("bad kernel")
 
-    monkeypatch.setattr(encoder._load(), "encode_document", fail)
+    monkeypatch.setattr(encoder._load()[0].embedding, "forward", fail)
     with pytest.raises(EncoderError, match="tiny failed on a batch of 2 texts: bad kernel"):
         list(encoder.encode(["a", "b"], Role.DOCUMENT))
 
@@ -494,3 +494,30 @@ def test_batches_of_one_length_pad_nothing(models, monkeypatch) -> None:
     assert {len({len(text.split()) for text in batch}) for batch in batches} == {1}
     assert sum(map(len, batches)) == 60
     assert encoder.provenance()["one_length"]
+
+
+@pytest.mark.encoders
+def test_attention_is_another_encoder_with_the_same_vectors(models) -> None:
+    found = []
+    for attention in ("eager", "sdpa"):
+        encoder = open_model(models["large"], device="cpu", attention=attention)
+        (_, vectors), *_ = encoder.encode(["tap drips"], Role.QUERY)
+        chosen = encoder._load()[0].auto_model.config._attn_implementation
+        found.append((encoder.spec.fingerprint(Role.QUERY), chosen, vectors))
+    assert [chosen for _, chosen, _ in found] == ["eager", "sdpa"]
+    assert found[0][0] != found[1][0] != fingerprints(models["large"])[0]
+    assert np.abs(found[0][2] - found[1][2]).max() < 1e-5
+
+
+@pytest.mark.encoders
+@pytest.mark.parametrize(
+    ("precision", "width"), [("float32", None), ("bfloat16", None), ("float32", 64)]
+)
+def test_static_models_give_the_librarys_own_vectors(models, precision, width) -> None:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(models["small"]), device="cpu", truncate_dim=width)
+    expected = theirs.to(getattr(torch, precision)).encode([*TEXTS, "", " "])
+    encoder = open_model(models["small"], device="cpu", precision=precision, truncate_dim=width)
+    np.testing.assert_array_equal(vectors_of(encoder, [*TEXTS, "", " "]), expected)

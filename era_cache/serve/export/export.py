@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from era_cache.disk.files import write_bytes
-from era_cache.encode.encoder import Encoder
+from era_cache.encode.encoder import DEFAULT_KIND, Encoder
 from era_cache.errors import FormatError, InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_config import AdapterConfig
@@ -179,7 +179,8 @@ class _Job:
         found = {}
         for view in views:
             folder = getattr(self._models[view], "folder", None)
-            if not isinstance(folder, Path):
+            own = self._specs[view].identity.get("kind") == DEFAULT_KIND
+            if not (own and isinstance(folder, Path)):
                 raise InputError(
                     f"{self._specs[view].name} is no sentence-transformers model, so its files "
                     "cannot be exported. --to onnx exports the adapter alone."
