@@ -11,14 +11,15 @@ from __future__ import annotations
 import numpy as np
 
 from era_cache.collection.keys import row_keys
+from era_cache.encode.encoder import Encoder
 from era_cache.encode.parts import Part
 from era_cache.errors import EncoderError
 from era_cache.store.encoder_record import render
 from era_cache.store.exchange.blocks import cosines
 from era_cache.store.stored_encoder import StoredEncoder
-from era_cache.types import FloatArray, Keys
+from era_cache.types import FloatArray, Keys, Role
 
-__all__ = ["PROBE_TEXTS", "changed_server", "probe"]
+__all__ = ["PROBE_TEXTS", "check_server", "probe"]
 
 PROBE_TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -62,34 +63,54 @@ def probe(part: Part, stored: StoredEncoder | None) -> tuple[Keys, FloatArray]:
             keys = np.concatenate([keys, part.keys[rows]])
             texts += part.rendered(rows)
             known = np.concatenate([known, np.ones(len(rows), dtype=bool)])
-    vectors = _encoded(part, texts)
+    vectors = _encoded(encoder, part.role, texts)
     if stored is not None and known.any():
-        if vectors.shape[1] != stored.spec.dim:
-            raise changed_server(part, f"{vectors.shape[1]} dimensions, not {stored.spec.dim}")
-        similar = cosines(stored.vectors(keys[known]), vectors[known])
-        if similar.min() < _TOLERANCE:
-            raise changed_server(
-                part, f"a cosine of {similar.min():.4f} to what is stored of the same text"
-            )
+        _compare(encoder, part.role, stored, keys[known], vectors[known])
     return keys[~known], vectors[~known]
 
 
-def changed_server(part: Part, what: str) -> EncoderError:
-    """The error that says what a user can do about another model under the same name."""
-    name, model = part.encoder.spec.name, part.encoder.spec.identity.get("model")
-    return EncoderError(
-        f"{name}: the server gives other vectors of {part.role.value} texts than those stored: "
-        f"{what}. Another model runs under the name {model!r} now. To keep both, state a revision "
-        "of the new one (--large-revision or --small-revision, any word): it then has vectors of "
-        "its own."
+def check_server(encoder: Encoder, role: Role, stored: StoredEncoder) -> None:
+    """Before a model behind an address answers for stored vectors: is it still the same one?
+
+    Encoders whose files are known need no such check, nor can it be made where the ten texts are
+    not stored.
+
+    Raises:
+        EncoderError: a vector is another one now.
+    """
+    if not getattr(encoder, "served", False):
+        return
+    keys = row_keys(role, PROBE_TEXTS)
+    rows = np.flatnonzero(stored.index().positions(keys) >= 0)
+    if not len(rows):
+        return
+    texts = render(encoder.spec.templates[role], PROBE_TEXTS, [""] * len(PROBE_TEXTS))
+    vectors = _encoded(encoder, role, [texts[row] for row in rows.tolist()])
+    _compare(encoder, role, stored, keys[rows], vectors)
+
+
+def _compare(
+    encoder: Encoder, role: Role, stored: StoredEncoder, keys: Keys, vectors: FloatArray
+) -> None:
+    what = f"{vectors.shape[1]} dimensions, not {stored.spec.dim}"
+    if vectors.shape[1] == stored.spec.dim:
+        least = cosines(stored.vectors(keys), vectors).min()
+        if least >= _TOLERANCE:
+            return
+        what = f"a cosine of {least:.4f} to what is stored of the same text"
+    raise EncoderError(
+        f"{encoder.spec.name}: the server gives other vectors of {role.value} texts than those "
+        f"stored: {what}. Another model runs under the name {encoder.spec.identity.get('model')!r} "
+        "now. To keep both, state a revision of the new one (--large-revision or --small-revision, "
+        "any word): it then has vectors of its own."
     )
 
 
-def _encoded(part: Part, texts: list[str]) -> FloatArray:
+def _encoded(encoder: Encoder, role: Role, texts: list[str]) -> FloatArray:
     found: dict[int, FloatArray] = {}
-    for rows, batch in part.encoder.encode(texts, part.role):
+    for rows, batch in encoder.encode(texts, role):
         found.update(zip(rows, batch, strict=True))
     vectors = np.stack([found[row] for row in range(len(texts))])
     if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
-        raise EncoderError(f"{part.encoder.spec.name}: has no vector of a plain text.")
+        raise EncoderError(f"{encoder.spec.name}: has no vector of a plain text.")
     return vectors

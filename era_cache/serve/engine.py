@@ -17,6 +17,7 @@ from era_cache.collection.keys import row_keys
 from era_cache.collection.splits import Split
 from era_cache.disk.shown import clean
 from era_cache.encode.encoder import Encoder
+from era_cache.encode.served_probe import check_server
 from era_cache.errors import InputError
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.tensors import resolve_device
@@ -28,6 +29,7 @@ from era_cache.serve.ranker import Ranker
 from era_cache.serve.rankings import Rankings
 from era_cache.serve.source import BASELINE, Source, known_candidates
 from era_cache.serve.texts import Texts
+from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.types import FloatArray, Role
 
 if TYPE_CHECKING:
@@ -183,7 +185,14 @@ class Lookup:
         while self._cold:
             self._tell(f"loading {self._cold[-1].spec.name}")
             encode_queries(self._cold[-1], ["warm"], [""])
+            for view, model in self.models.items():
+                if model is self._cold[-1]:
+                    check_server(model, Role.QUERY, self._stored_queries(view))
             self._cold.pop()
+
+    def _stored_queries(self, view: str) -> StoredEncoder:
+        encoders = self.source.encoders
+        return encoders.query if view == "large" else encoders.small_query
 
     def _stored(self, row: int) -> Asked:
         collection, split, texts = self.source.collection, self.source.split, self.texts

@@ -15,6 +15,7 @@ import numpy as np
 
 from era_cache.collection.keys import row_keys
 from era_cache.encode.encoder import Encoder
+from era_cache.encode.served_probe import check_server
 from era_cache.errors import FormatError, InputError
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.adapter_folder import load_adapter, load_config
@@ -180,6 +181,8 @@ class QueryEncoder:
             missing = self._kept.read(view, distinct, vectors)
         if len(missing):
             model = self._opened()[view]
+            if self._kept is not None:
+                self._kept.check(view, model)
             rows = first[missing].tolist()
             new = encode_queries(model, [texts[r] for r in rows], [instructions[r] for r in rows])
             if new.shape[1] != dim:
@@ -219,10 +222,17 @@ class _Kept:
         self._remember = remember
         self._sides: dict[str, StoredEncoder] = {}
         self._indexes: dict[str, KeyIndex] = {}
+        self._checked: set[str] = set()
         for view, spec in specs.items():
             side = self._store.find_encoder(spec.fingerprint)
             if side is not None:
                 self._sides[view], self._indexes[view] = side, side.index()
+
+    def check(self, view: str, model: Encoder) -> None:
+        """Once, of a model behind an address: is it still the one whose vectors are stored?"""
+        if view in self._sides and view not in self._checked:
+            check_server(model, Role.QUERY, self._sides[view])
+            self._checked.add(view)
 
     def read(self, view: str, keys: Keys, out: FloatArray) -> Array:
         """Fill in the rows that are stored; the numbers of the others come back."""

@@ -16,8 +16,10 @@ from beir_folder import beir_of
 from command_case import done, run
 from planted import planted_texts
 
+import era_cache
 from benchmarks.embedding_server import EmbeddingServer, vector_of
-from era_cache.cli import embed
+from era_cache.cli import embed, fit, search
+from era_cache.errors import EncoderError
 from era_cache.store.store import Store
 from era_cache.types import Role
 
@@ -138,3 +140,27 @@ def test_texts_that_a_server_refuses_are_told_all_at_once_or_left_out(beir) -> N
         assert KEY not in result.output
         result = done(run(embed.main, *words(beir, server, "--skip-bad-rows")))
         assert "document 'long'" in result.output
+
+
+def test_a_query_is_not_answered_by_another_model_than_the_stores(beir) -> None:
+    with EmbeddingServer() as server:
+        done(run(embed.main, *words(beir, server)))
+        store, out = beir.parent / "store", beir.parent / "a"
+        options = ["--labels", 40, "--set", "iterations=1", "--candidate", "era-dual"]
+        done(run(fit.main, store, "beir", "--out", out, *options))
+        models = [f"openai:{name}@{server.address}" for name in ("big", "little")]
+        asked = [store, out, "some words", "--query-model", models[0], "--doc-model", models[1]]
+        done(run(search.main, *asked))
+        known = era_cache.QueryEncoder(
+            out, query_model=models[0], doc_model=models[1], store=store, device="cpu"
+        )
+        assert known.encode(["some words"]).shape == (1, 32)
+        server.seed = "retrained"
+        result = run(search.main, *asked)
+        assert result.exit_code == 1
+        assert "Another model runs under the name" in result.output
+        late = era_cache.QueryEncoder(
+            out, query_model=models[0], doc_model=models[1], store=store, device="cpu"
+        )
+        with pytest.raises(EncoderError, match="Another model runs"):
+            late.encode(["other words"])

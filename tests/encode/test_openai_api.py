@@ -402,3 +402,20 @@ def test_retry_after_in_all_its_forms() -> None:
     assert retry_after({"retry-after": "nan"}) is None
     assert retry_after({}) is None
     assert not math.isnan(retry_after({"retry-after": "inf"}) or 0.0)
+
+
+def test_a_model_that_was_exchanged_answers_no_query(tmp_path) -> None:
+    from era_cache.encode.served_probe import check_server
+
+    store = Store.create(tmp_path / "store")
+    with EmbeddingServer() as server:
+        encoder = opened(server)
+        texts = text_collection(TEXTS[:30], TEXTS[200:])
+        embed_collection(store, texts, large=encoder, small=encoder, config=EmbedConfig())
+        (stored,) = [one for one in store.encoders() if one.spec.role is Role.QUERY]
+        check_server(encoder, Role.QUERY, stored)
+        server.seed = "retrained"
+        with pytest.raises(EncoderError, match="the server gives other vectors of query texts"):
+            check_server(opened(server), Role.QUERY, stored)
+        server.seed = ""
+        check_server(opened(server), Role.QUERY, stored)
