@@ -85,7 +85,16 @@ class EmbeddingClient:
     async def _ask(self, texts: list[str]) -> Answer:
         failures, first = 0, time.monotonic()
         while True:
-            answer = await self._once(texts)
+            try:
+                answer = await self._once(texts)
+            except RefusedError as error:
+                if len(texts) > 1 or await self._is_alive():
+                    raise
+                # Else a server that broke would look like texts without vectors.
+                raise EncoderError(
+                    f"{self._model}: the server refuses every text now: {error}. What is finished "
+                    "is stored; run the command again when the server is well."
+                ) from None
             if isinstance(answer, Answer):
                 self._answered = time.monotonic()
                 return answer
@@ -97,7 +106,7 @@ class EmbeddingClient:
                     "is stored; run the command again later, or with --requests-per-minute."
                 )
             if failures >= _MOST_TRIES:
-                if self._answered > first or (texts != [_ALIVE] and await self._is_alive()):
+                if self._answered > first or await self._is_alive():
                     raise RefusedError(reason)
                 raise EncoderError(
                     f"{self._model}: {failures} requests in a row failed, the last with: {reason}. "
@@ -108,7 +117,11 @@ class EmbeddingClient:
             await asyncio.sleep(wait)
 
     async def _is_alive(self) -> bool:
-        return isinstance(await self._once([_ALIVE]), Answer)
+        """Whether the server has a vector of a plain text."""
+        try:
+            return isinstance(await self._once([_ALIVE]), Answer)
+        except RefusedError:
+            return False
 
     async def _once(self, texts: list[str]) -> Answer | tuple[str, float | None, bool]:
         """An answer; or what failed, seconds to wait (None chooses), and whether it counts."""

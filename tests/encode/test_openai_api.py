@@ -216,6 +216,16 @@ def test_a_server_that_is_gone_ends_after_some_tries(monkeypatch) -> None:
         vectors_of(open_encoder("openai:made", EncoderSettings()), TEXTS[:3])
 
 
+def test_a_server_that_breaks_on_the_way_is_no_reason_to_leave_texts_out() -> None:
+    with EmbeddingServer() as server:
+        encoder = opened(server)
+        vectors_of(encoder, TEXTS[:3])
+        server.most_bytes = 0  # refuses whatever comes, as a server without its model does
+        with pytest.raises(EncoderError, match="the server refuses every text now: HTTP 400"):
+            vectors_of(encoder, TEXTS[:20])
+        assert encoder.reasons == {}
+
+
 def test_too_many_requests_make_everybody_wait(monkeypatch) -> None:
     monkeypatch.setattr("era_cache.encode.embedding_client._PATIENCE", 0.5)
     with EmbeddingServer() as server:
