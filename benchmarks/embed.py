@@ -23,10 +23,10 @@ from demo_models import LARGE_NAME, SMALL_NAME, demo_models_dir
 
 from benchmarks.common import Bar, finish, skipped
 from benchmarks.embed_mair import snapshot_of_all_tasks
-from benchmarks.embed_served import faulty_server, many_at_once
+from benchmarks.embed_served import documents_alone, faulty_server, many_at_once
 from benchmarks.fit_data import COLLECTIONS
 from era_cache.collection.keys import row_keys
-from era_cache.collection.records import Dropped, RoleTexts, TextCollection
+from era_cache.collection.records import RoleTexts
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.encode.encoder import EncoderSettings
@@ -131,18 +131,7 @@ def _in_batches(model: Any, batches: list[list[str]]) -> None:
 
 
 def _embedded(store: Store, encoder: SentenceTransformerEncoder, texts: list[str]) -> None:
-    collection = TextCollection(
-        name="bench",
-        domain="",
-        ignore_identical_ids=False,
-        doc_ids=[str(number) for number in range(len(texts))],
-        doc_texts=texts,
-        query_ids=[],
-        query_texts=[],
-        instructions=[],
-        splits={},
-        dropped=Dropped(),
-    )
+    collection = documents_alone(texts)
     embed_collection(store, collection, large=encoder, small=encoder, config=EmbedConfig())
 
 

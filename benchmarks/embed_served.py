@@ -27,7 +27,7 @@ from era_cache.errors import EncoderError
 from era_cache.store.store import Store
 from era_cache.types import Role
 
-__all__ = ["faulty_server", "many_at_once"]
+__all__ = ["documents_alone", "faulty_server", "many_at_once"]
 
 _DIM = 256
 
@@ -59,13 +59,13 @@ class _Server:
         return open_encoder(f"openai:made@{self.address}", settings)
 
 
-def _collection(count: int) -> TextCollection:
-    texts = [f"text number {n} of a corpus, which says {n * n % 977}" for n in range(count)]
+def documents_alone(texts: list[str]) -> TextCollection:
+    """A collection without queries."""
     return TextCollection(
-        name="served",
+        name="bench",
         domain="",
         ignore_identical_ids=False,
-        doc_ids=[f"d{n}" for n in range(count)],
+        doc_ids=[f"d{n}" for n in range(len(texts))],
         doc_texts=texts,
         query_ids=[],
         query_texts=[],
@@ -77,7 +77,9 @@ def _collection(count: int) -> TextCollection:
 
 def faulty_server(count: int) -> list[Bar]:
     """Encode through faults, stopped once by its budget; every vector is compared."""
-    texts = _collection(count)
+    texts = documents_alone(
+        [f"text number {n} of a corpus, which says {n * n % 977}" for n in range(count)]
+    )
     config = EmbedConfig(dtype="float32", align_documents=1)
     words = sum(len(text.split()) for text in texts.doc_texts)
     with tempfile.TemporaryDirectory() as folder, _Server("--faults", 0.2) as server:
@@ -92,7 +94,7 @@ def faulty_server(count: int) -> list[Bar]:
                     raise
         seconds = time.perf_counter() - start
         (stored,) = [one for one in store.encoders() if one.spec.role is Role.DOCUMENT]
-        keys = store.collection("served").doc_keys
+        keys = store.collection("bench").doc_keys
         missing = int((stored.index().positions(keys) < 0).sum())
         right = np.stack([vector_of(text, _DIM) for text in texts.doc_texts])
         wrong = int((stored.vectors(keys) != right).any(axis=1).sum()) if not missing else count

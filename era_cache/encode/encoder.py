@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from era_cache.config import EmbedConfig
 from era_cache.disk.registry import Registry
 from era_cache.encode.service import ServiceSettings
@@ -26,6 +28,7 @@ __all__ = [
     "EncoderSettings",
     "differences",
     "encoder_as_recorded",
+    "in_order",
     "open_encoder",
 ]
 
@@ -176,6 +179,22 @@ def encoder_as_recorded(
         device=device,
     )
     return open_encoder(model, settings)
+
+
+def in_order(encoder: Encoder, texts: Sequence[str], role: Role) -> FloatArray:
+    """Vectors of some rendered texts, (n, d) float32 in their order, as the encoder gives them.
+
+    Raises:
+        EncoderError: the encoder fails, or a text got no vector.
+    """
+    found: dict[int, FloatArray] = {}
+    for rows, batch in encoder.encode(texts, role):
+        found.update(zip(rows, batch, strict=True))
+    if len(found) != len(texts):
+        raise EncoderError(
+            f"{encoder.spec.name} returned {len(found)} vectors for {len(texts)} texts."
+        )
+    return np.stack([found[row] for row in range(len(texts))])
 
 
 def differences(stored: StoredSpec, encoder: Encoder) -> str:

@@ -10,11 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from era_cache.disk.files import make_folder, os_errors, write_bytes
 from era_cache.disk.json_files import write_record
-from era_cache.encode.encoder import EncoderSettings
+from era_cache.encode.encoder import EncoderSettings, in_order
 from era_cache.encode.load_model import load_model, quiet_libraries
 from era_cache.encode.onnx_encoder import GRAPH, RECORD, TOKENIZER, OnnxEncoder, OnnxRecord
 from era_cache.encode.onnx_export import export_graph, require_onnx
@@ -22,7 +20,7 @@ from era_cache.encode.sentence_transformers import SentenceTransformerEncoder
 from era_cache.encode.served_probe import PROBE_TEXTS
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.exchange.blocks import cosines
-from era_cache.types import FloatArray, Role
+from era_cache.types import Role
 
 if TYPE_CHECKING:
     import torch
@@ -124,11 +122,5 @@ def _write(
 
 def _compared(encoder: Encoder, graph: Encoder) -> float:
     texts = [*PROBE_TEXTS, " ".join(PROBE_TEXTS) * 20]
-    return float(cosines(_vectors(encoder, texts), _vectors(graph, texts)).min())
-
-
-def _vectors(encoder: Encoder, texts: list[str]) -> FloatArray:
-    found: dict[int, FloatArray] = {}
-    for rows, batch in encoder.encode(texts, Role.DOCUMENT):
-        found.update(zip(rows, batch, strict=True))
-    return np.stack([found[row] for row in range(len(texts))])
+    both = (in_order(one, texts, Role.DOCUMENT) for one in (encoder, graph))
+    return float(cosines(*both).min())

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from era_cache.collection.records import RoleTexts
-from era_cache.encode.encoder import DEFAULT_KIND, Encoder, EncoderSettings, open_encoder
+from era_cache.encode.encoder import DEFAULT_KIND, Encoder, EncoderSettings, in_order, open_encoder
 from era_cache.store.encoder_record import render
 from era_cache.store.exchange.blocks import cosines
 from era_cache.store.store import Store
@@ -113,20 +113,13 @@ def _candidates(device: str | None) -> list[str]:
 
 def _timed(encoder: Encoder, texts: list[str], role: Role) -> tuple[FloatArray, float]:
     """Vectors, and the shorter of two times, after a first text that is not timed."""
-    _vectors(encoder, texts[:1], role)
+    in_order(encoder, texts[:1], role)
     times = []
     for _ in range(2):
         start = time.perf_counter()
-        found = _vectors(encoder, texts, role)
+        found = in_order(encoder, texts, role)
         times.append(time.perf_counter() - start)
     return found, min(times)
-
-
-def _vectors(encoder: Encoder, texts: list[str], role: Role) -> FloatArray:
-    found: dict[int, FloatArray] = {}
-    for rows, batch in encoder.encode(texts, role):
-        found.update(zip(rows, batch, strict=True))
-    return np.stack([found[row] for row in range(len(texts))])
 
 
 def _distance(one: FloatArray, other: FloatArray) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from era_cache.collection.keys import row_keys
-from era_cache.encode.encoder import Encoder
+from era_cache.encode.encoder import Encoder, in_order
 from era_cache.encode.parts import Part
 from era_cache.errors import EncoderError
 from era_cache.store.encoder_record import render
@@ -107,10 +107,7 @@ def _compare(
 
 
 def _encoded(encoder: Encoder, role: Role, texts: list[str]) -> FloatArray:
-    found: dict[int, FloatArray] = {}
-    for rows, batch in encoder.encode(texts, role):
-        found.update(zip(rows, batch, strict=True))
-    vectors = np.stack([found[row] for row in range(len(texts))])
+    vectors = in_order(encoder, texts, role)
     if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
         raise EncoderError(f"{encoder.spec.name}: has no vector of a plain text.")
     return vectors

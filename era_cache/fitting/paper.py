@@ -116,13 +116,8 @@ def train_paper_at(
     teacher = teacher_of(data, aligned)
     train = _pairs([(one.train, one) for one in data], teacher, config, config.seed)
     held_out = _pairs([(one.validation, one) for one in data], teacher, config, config.seed + 1)
-    if aligned is None:
-        sizes = data[0].corpus.shape[1], train.queries.shape[1]
-        start = random_start(*sizes, torch.Generator().manual_seed(config.seed))
-    elif aligned.bias is None:
-        raise ValueError("the paper's adapter has a bias")
-    else:
-        start = aligned.weight, aligned.bias
+    sizes = data[0].corpus.shape[1], train.queries.shape[1]
+    start = _start(aligned, sizes, config.seed)
     weight, bias = (t.to(device).clone().requires_grad_() for t in start)
     optimizer = torch.optim.AdamW([weight, bias], lr=rate, weight_decay=decay)
     steps = -(-len(train.rows) // config.batch) * config.epochs
@@ -173,6 +168,19 @@ def train_paper_at(
         for one in data
     )
     return Fitted(adapter, values, options)
+
+
+def _start(
+    aligned: Adapter | None, sizes: tuple[int, int], seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias that stage 2 begins with: those of stage 1, else random ones."""
+    import torch
+
+    if aligned is None:
+        return random_start(*sizes, torch.Generator().manual_seed(seed))
+    if aligned.bias is None:
+        raise ValueError("the paper's adapter has a bias")
+    return aligned.weight, aligned.bias
 
 
 def _pairs(
