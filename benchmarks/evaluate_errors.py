@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ def _line(query: str, document: str, score: str) -> str:
     return f"{query} Q0 {document} 0 {score} mine\n"
 
 
-def _cases(query: str, documents: list[str]) -> list[Case]:
+def _cases(query: str, documents: Sequence[str]) -> list[Case]:
     """Runs that are wrong each in one way, on a query and documents that are there."""
     right = "".join(_line(query, document, "0.5") for document in documents)
     return [

@@ -60,8 +60,8 @@ Scores = dict[str, dict[str, float]]
 class Judged(NamedTuple):
     """Queries and documents by row, and the judgements of all splits together."""
 
-    query_ids: list[str]
-    doc_ids: list[str]
+    query_ids: Sequence[str]
+    doc_ids: Sequence[str]
     qrels: Qrels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -82,7 +83,7 @@ def in_precision(
     return encoder
 
 
-def mention_prompts(instructions: list[str], large: Encoder, small: Encoder) -> None:
+def mention_prompts(instructions: Sequence[str], large: Encoder, small: Encoder) -> None:
     """Say what the models' prompts are, and what they leave out."""
     for side, encoder in (("large", large), ("small", small)):
         for role, template in encoder.spec.templates.items():

@@ -6,8 +6,7 @@ left out is counted in ``Dropped`` and reported, never dropped silently.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +14,14 @@ import numpy as np
 
 from era_cache.collection.judgements import Known
 from era_cache.collection.lines import Line, Problems
+from era_cache.collection.packed import RowIndex, taken
 from era_cache.collection.records import Dropped, TextCollection
+from era_cache.collection.text_rows import TextRows, documents_of, queries_of
 from era_cache.errors import InputError
 from era_cache.types import Qrels
 
-__all__ = ["Judged", "ReaderSettings", "Rows", "Source", "assemble", "documents_of", "queries_of"]
+__all__ = ["Judged", "ReaderSettings", "Rows", "Source", "assemble"]
 
-_PLACEHOLDER = re.compile(r"\{(title|text)\}")
 _MOST_SPLITS = 255
 
 
@@ -86,111 +86,35 @@ def assemble(source: Source, settings: ReaderSettings, problems: Problems) -> Te
     Raises:
         InputError: a row is wrong; the message names file and line.
     """
-    doc_rows: dict[str, int] = {}
-    query_rows: dict[str, int] = {}
-    doc_texts: list[str] = []
-    query_texts: list[str] = []
-    instructions: list[str] = []
-    empty: set[str] = set()
+    documents, queries = TextRows.none(), TextRows.none()
     if source.documents is not None:
-        doc_rows, doc_texts, empty = documents_of(
-            *source.documents, settings.document_template, problems
-        )
+        documents = documents_of(*source.documents, settings.document_template, problems)
     if source.queries is not None:
-        query_rows, query_texts, instructions = queries_of(*source.queries, problems)
-    qrels, repeated = _judgements(source, Known(query_rows, doc_rows, empty), problems)
-    judged = np.zeros(len(query_rows), dtype=bool)
+        queries = queries_of(*source.queries, problems)
+    known = Known(RowIndex(queries.ids), RowIndex(documents.ids), documents.empty)
+    qrels, repeated = _judgements(source, known, problems)
+    judged = np.zeros(len(queries.ids), dtype=bool)
     for part in qrels.values():
         judged[part.query_rows] = True
     kept = np.flatnonzero(judged) if qrels and not settings.all_queries else np.arange(len(judged))
-    query_ids = list(query_rows)
     return TextCollection(
         name=source.name,
         domain=source.domain,
         ignore_identical_ids=source.ignore_identical_ids,
-        doc_ids=list(doc_rows),
-        doc_texts=doc_texts,
-        query_ids=[query_ids[row] for row in kept],
-        query_texts=[query_texts[row] for row in kept],
-        instructions=[instructions[row] for row in kept],
+        doc_ids=documents.ids,
+        doc_texts=documents.texts,
+        query_ids=queries.ids.take(kept),
+        query_texts=queries.texts.take(kept),
+        instructions=taken(queries.instructions, kept),
         splits={split: part.select_queries(kept) for split, part in qrels.items()},
         dropped=Dropped(
-            len(empty),
+            len(documents.empty),
             len(judged) - len(kept),
             repeated,
             problems.count,
             tuple(problems.kinds.items()),
         ),
     )
-
-
-def documents_of(
-    path: Path, lines: Iterable[Line], template: str, problems: Problems
-) -> tuple[dict[str, int], list[str], set[str]]:
-    """Read documents.
-
-    Args:
-        path: for messages.
-        lines: each a JSON object with ``_id``, ``text`` and maybe ``title``.
-        template: how title and text become a document.
-        problems: takes up bad rows.
-
-    Returns:
-        Row numbers by id, texts, and ids of documents without text, which have no row.
-
-    Raises:
-        InputError: a row or the template is wrong, or there is no document.
-    """
-    if "{text}" not in template:
-        raise InputError(f"The document template {template!r} does not contain {{text}}.")
-    # Without a title, what stands between it and the text ("Title: {title}. {text}") goes too.
-    untitled = re.sub(r"\{title\}.*?(?=\{text\})", "", template, flags=re.DOTALL)
-    rows: dict[str, int] = {}
-    texts: list[str] = []
-    empty: set[str] = set()
-    for line in lines:
-        with problems:
-            row = line.row()
-            doc_id = line.new_id(row, rows, empty)
-            title, text = line.text(row, "title").strip(), line.text(row, "text")
-            if not title and not text.strip():
-                empty.add(doc_id)
-                continue
-            rows[doc_id] = len(texts)
-            texts.append(_fill(template if title else untitled, {"title": title, "text": text}))
-    if not texts:
-        raise InputError(f"{path}: no document in it.")
-    return rows, texts, empty
-
-
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    """Fill the placeholders in one pass, so that braces in a text stay what they are."""
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], template).strip()
-
-
-def queries_of(
-    path: Path, lines: Iterable[Line], problems: Problems
-) -> tuple[dict[str, int], list[str], list[str]]:
-    """Read queries: row numbers by id, texts, instructions. As ``documents_of``."""
-    rows: dict[str, int] = {}
-    texts: list[str] = []
-    instructions: list[str] = []
-    for line in lines:
-        with problems:
-            row = line.row()
-            query_id = line.new_id(row, rows)
-            text, instruction = line.text(row, "text"), line.text(row, "instruction")
-            if not text.strip():
-                raise line.wrong(
-                    f"query '{query_id}' has no text. Give it one or remove it; --skip-bad-rows "
-                    "leaves it out."
-                )
-            rows[query_id] = len(texts)
-            texts.append(text)
-            instructions.append(instruction)
-    if not texts:
-        raise InputError(f"{path}: no query in it.")
-    return rows, texts, instructions
 
 
 def _judgements(source: Source, known: Known, problems: Problems) -> tuple[dict[str, Qrels], int]:

@@ -6,11 +6,13 @@ In: texts, or keys, (n, 16) uint8. Out: keys, their halves, their order, their d
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from era_cache.collection.packed import PackedStrings
 from era_cache.collection.records import Collection
 from era_cache.errors import InputError
 from era_cache.types import Array, IntArray, Keys, Role
@@ -43,26 +45,31 @@ def row_keys(role: Role, texts: Sequence[str], instructions: Sequence[str] | Non
     """
     head = role.value.encode()
     head = struct.pack("<Q", len(head)) + head
-    no_instruction = head + struct.pack("<Q", 0)
-    pack, blake2b = struct.pack, hashlib.blake2b
+    pack, begun = struct.pack, hashlib.blake2b(digest_size=16, person=b"era-key-1")
     digests = bytearray(16 * len(texts))
+    starts: Iterable[bytes] = itertools.repeat(head + pack("<Q", 0), len(texts))
+    if instructions is not None:
+        said = (one.encode("utf-8") for one in instructions)
+        starts = (head + pack("<Q", len(one)) + one for one in said)
+    at = 0
     try:
-        for row, text in enumerate(texts):
-            start = no_instruction
-            if instructions is not None and instructions[row]:
-                framed = instructions[row].encode("utf-8")
-                start = head + pack("<Q", len(framed)) + framed
-            data = text.encode("utf-8")
-            frames = start + pack("<Q", len(data)) + data
-            digests[16 * row : 16 * row + 16] = blake2b(
-                frames, digest_size=16, person=b"era-key-1"
-            ).digest()
+        for start, data in zip(starts, _encoded(texts), strict=True):
+            digest = begun.copy()
+            digest.update(start + pack("<Q", len(data)) + data)
+            digests[at : at + 16] = digest.digest()
+            at += 16
     except UnicodeEncodeError as error:
         raise InputError(
-            f"Text number {row + 1} is not valid Unicode ({error.reason}). Mend the input: a lone "
-            "surrogate such as \\ud800 cannot be encoded."
+            f"Text number {at // 16 + 1} is not valid Unicode ({error.reason}). Mend the input: a "
+            "lone surrogate such as \\ud800 cannot be encoded."
         ) from error
     return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
+
+
+def _encoded(texts: Sequence[str]) -> Iterator[bytes]:
+    if isinstance(texts, PackedStrings):
+        return itertools.chain.from_iterable(texts.blocks())
+    return (text.encode("utf-8") for text in texts)
 
 
 def text_keys(collection: Collection) -> Array:
@@ -117,13 +124,21 @@ def key_values(keys: Keys) -> Array:
 def distinct_rows(keys: Keys) -> IntArray:
     """Row of the first occurrence of each distinct key, ascending, (m,) int64."""
     high, low = key_halves(keys)
+    ordered = np.sort(high)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    if not len(twice):
+        return np.arange(len(keys))
+    # Only these can be equal, so that millions that differ take little memory.
+    place = np.minimum(np.searchsorted(twice, high), len(twice) - 1)
+    suspects = np.flatnonzero(twice[place] == high)
+    high, low = high[suspects], low[suspects]
     order = key_order(high, low)
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (high[order][1:] != high[order][:-1]) | (low[order][1:] != low[order][:-1])
-    return np.sort(order[first]).astype(np.int64)
+    again = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    return np.delete(np.arange(len(keys)), suspects[order[1:][again]])
 
 
-def alignment_order(doc_keys: Keys, seed: int) -> IntArray:
+def alignment_order(doc_keys: Keys, seed: int, most: int | None = None) -> IntArray:
     """Order documents at random such that any prefix is a uniform sample.
 
     The order depends on the texts and the seed only: a larger sample contains the smaller, and
@@ -132,10 +147,19 @@ def alignment_order(doc_keys: Keys, seed: int) -> IntArray:
     Args:
         doc_keys: (n, 16) uint8; a key is as good as random already.
         seed: chooses the order.
+        most: how many are wanted; None is all. Few of many are found without sorting all.
 
     Returns:
         Row numbers of the distinct documents (first occurrence of each key), (m,) int64.
     """
-    rows = distinct_rows(doc_keys)
     mask = np.random.default_rng(seed).integers(0, 256, 16, dtype=np.uint8)
-    return rows[key_order(*key_halves(doc_keys[rows] ^ mask))]
+    if most is not None and 8 * most < len(doc_keys):
+        high, _ = key_halves(doc_keys)
+        drawn = high ^ key_halves(mask.reshape(1, 16))[0]
+        # Distinct keys are even: four times as many as wanted, unless most are repeats.
+        near = np.flatnonzero(drawn <= np.uint64(4.0 * most / len(doc_keys) * 2.0**64))
+        first = near[distinct_rows(doc_keys[near])]
+        if len(first) >= most:
+            return first[key_order(*key_halves(doc_keys[first] ^ mask))][:most]
+    rows = distinct_rows(doc_keys)
+    return rows[key_order(*key_halves(doc_keys[rows] ^ mask))][:most]

@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from era_cache.collection.text_files import read_blocks, whole_lines
 from era_cache.errors import InputError
 
-__all__ = ["Line", "LostError", "Problems", "lines_of"]
+__all__ = ["NOT_IN_IDS", "Block", "Line", "Lines", "LostError", "Problems", "lines_of"]
 
-_NOT_IN_IDS = frozenset("\t\n\v\f\r\0")
+NOT_IN_IDS = frozenset("\t\n\v\f\r\0")
 """An id with one of these could stand in no file of columns or lines."""
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _DETAILS = re.compile(r"[:;.,(] |\.\Z| \(")
@@ -93,18 +94,13 @@ class Line(NamedTuple):
             return str(value)
         return self.text(row, name, None)
 
-    def new_id(self, row: Mapping[str, Any], *seen: Container[str]) -> str:
-        """The row's own id (``_id``, else ``id``), which must not have been seen."""
+    def new_id(self, row: Mapping[str, Any]) -> str:
+        """The row's own id (``_id``, else ``id``); whether another row has it is not looked at."""
         record_id = self.id_of(row, "_id", "id")
         if not record_id or record_id != record_id.strip():
             raise self.wrong(f"id {record_id!r} is empty, or begins or ends with white space.")
-        if not _NOT_IN_IDS.isdisjoint(record_id):
+        if not NOT_IN_IDS.isdisjoint(record_id):
             raise self.wrong(f"id {record_id!r} has a tab, a line end or a NUL in it.")
-        if any(record_id in ids for ids in seen):
-            raise self.wrong(
-                f"id '{record_id}' occurs a second time. Ids must be unique; --skip-bad-rows keeps "
-                "the first."
-            )
         return record_id
 
 
@@ -153,13 +149,52 @@ class Problems:
         return False
 
 
-def lines_of(path: Path) -> Iterator[Line]:
-    """Yield the lines of a file, packed with gzip or not; blank ones are passed over.
+@dataclass(frozen=True)
+class Block:
+    """Some lines in a row of one file, none of them blank."""
 
-    Raises:
-        InputError: it cannot be read, or is no text in UTF-8.
+    path: Path
+    first: int
+    """Number of the first."""
+    count: int
+    data: bytes
+
+    @classmethod
+    def of(cls, lines: Sequence[Line]) -> Block:
+        """Lines whose numbers follow each other as one block."""
+        data = b"\n".join([line.data for line in lines])
+        return cls(lines[0].path, lines[0].number, len(lines), data)
+
+    def __iter__(self) -> Iterator[Line]:
+        for number, data in enumerate(self.data.split(b"\n"), start=self.first):
+            yield Line(self.path, number, data)
+
+
+class Lines:
+    """The lines of a file, packed with gzip or not; blank ones are passed over.
+
+    Iterating or asking for blocks raises ``InputError`` where it cannot be read, or is no text.
     """
-    for first, block in whole_lines(path, read_blocks(path), longest=None):
-        for number, data in enumerate(block[:-1].split(b"\n"), start=first):
-            if data.strip():
-                yield Line(path, number, data)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[Line]:
+        for block in self.blocks():
+            yield from block
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield some lines at a time."""
+        for first, data in whole_lines(self._path, read_blocks(self._path), longest=None):
+            lines = data[:-1].split(b"\n")
+            if all(map(bytes.strip, lines)):
+                yield Block(self._path, first, len(lines), data[:-1])
+                continue
+            for number, line in enumerate(lines, start=first):
+                if line.strip():
+                    yield Block(self._path, number, 1, line)
+
+
+def lines_of(path: Path) -> Lines:
+    """The lines of a file."""
+    return Lines(path)

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from era_cache.collection.assemble import documents_of, queries_of
 from era_cache.collection.lines import Line, Problems, lines_of
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.collection.tables import TABLES, columns_of, rows_of, suffix_of
+from era_cache.collection.text_rows import TextRows, documents_of, queries_of
 from era_cache.disk.files import safe_name
 from era_cache.errors import InputError
 from era_cache.types import Role
@@ -56,27 +56,23 @@ def read_plain_texts(
     name = safe_name(name or path.name.removesuffix(".gz").rpartition(".")[0] or path.name)
     problems = Problems(skip_bad_rows)
     lines = _lines(path, column)
-    rows: dict[str, int]
-    documents: list[str] = []
-    queries: list[str] = []
-    instructions: list[str] = []
-    empty: set[str] = set()
+    documents, queries = TextRows.none(), TextRows.none()
     if role is Role.DOCUMENT:
-        rows, documents, empty = documents_of(path, lines, document_template, problems)
+        documents = documents_of(path, lines, document_template, problems)
     else:
-        rows, queries, instructions = queries_of(path, lines, problems)
+        queries = queries_of(path, lines, problems)
     return TextCollection(
         name=name,
         domain="",
         ignore_identical_ids=False,
-        doc_ids=list(rows) if role is Role.DOCUMENT else [],
-        doc_texts=documents,
-        query_ids=list(rows) if role is Role.QUERY else [],
-        query_texts=queries,
-        instructions=instructions,
+        doc_ids=documents.ids,
+        doc_texts=documents.texts,
+        query_ids=queries.ids,
+        query_texts=queries.texts,
+        instructions=queries.instructions,
         splits={},
         dropped=Dropped(
-            empty_documents=len(empty),
+            empty_documents=len(documents.empty),
             bad_rows=problems.count,
             kinds=tuple(problems.kinds.items()),
         ),

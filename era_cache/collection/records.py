@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from era_cache.collection.packed import taken
 from era_cache.types import Array, IntArray, Keys, Qrels, Role
 
 __all__ = ["Collection", "Dropped", "RoleTexts", "TextCollection"]
@@ -54,9 +55,9 @@ class RoleTexts(NamedTuple):
 
     def take(self, rows: IntArray) -> RoleTexts:
         """Some of them, in the order of ``rows``."""
-        ids, texts = ([column[row] for row in rows] for column in (self.ids, self.texts))
+        ids, texts = taken(self.ids, rows), taken(self.texts, rows)
         said = self.instructions
-        return RoleTexts(ids, texts, None if said is None else [said[row] for row in rows])
+        return RoleTexts(ids, texts, None if said is None else taken(said, rows))
 
 
 class TextCollection(NamedTuple):
@@ -69,11 +70,11 @@ class TextCollection(NamedTuple):
     name: str
     domain: str
     ignore_identical_ids: bool
-    doc_ids: list[str]
-    doc_texts: list[str]
-    query_ids: list[str]
-    query_texts: list[str]
-    instructions: list[str]
+    doc_ids: Sequence[str]
+    doc_texts: Sequence[str]
+    query_ids: Sequence[str]
+    query_texts: Sequence[str]
+    instructions: Sequence[str]
     splits: dict[str, Qrels]
     dropped: Dropped
 
@@ -97,11 +98,11 @@ class TextCollection(NamedTuple):
         docs, asked = self.of(Role.DOCUMENT).take(kept_docs), self.of(Role.QUERY).take(kept_queries)
         lost = len(documents) + len(queries)
         return self._replace(
-            doc_ids=list(docs.ids),
-            doc_texts=list(docs.texts),
-            query_ids=list(asked.ids),
-            query_texts=list(asked.texts),
-            instructions=list(asked.instructions or ()),
+            doc_ids=docs.ids,
+            doc_texts=docs.texts,
+            query_ids=asked.ids,
+            query_texts=asked.texts,
+            instructions=asked.instructions or (),
             splits={name: left(part) for name, part in self.splits.items()},
             dropped=self.dropped._replace(bad_rows=self.dropped.bad_rows + lost),
         )
@@ -124,9 +125,9 @@ class Collection(NamedTuple):
     name: str
     domain: str
     ignore_identical_ids: bool
-    doc_ids: list[str]
+    doc_ids: Sequence[str]
     doc_keys: Keys
-    query_ids: list[str]
+    query_ids: Sequence[str]
     query_keys: Keys
     query_text_keys: Keys
     qrels: Qrels

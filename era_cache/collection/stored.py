@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from era_cache.collection.keys import row_keys
+from era_cache.collection.packed import PackedStrings, RowIndex
 from era_cache.collection.records import Collection, TextCollection
 from era_cache.disk.files import safe_name, staged
 from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
@@ -51,21 +51,20 @@ _ARRAYS = (
 
 
 def _pack_strings(strings: Sequence[str]) -> tuple[Array, IntArray]:
-    encoded = [text.encode("utf-8") for text in strings]
-    ends = np.cumsum([len(data) for data in encoded], dtype=np.int64)
-    return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
+    packed = PackedStrings.of(strings)
+    return packed.packed(), packed.ends
 
 
-def _unpack_strings(path: Path, data: Array, ends: Array) -> list[str]:
+def _unpack_strings(path: Path, data: Array, ends: IntArray) -> PackedStrings:
     bounds = np.concatenate([[0], ends])
     if np.any(np.diff(bounds) < 1) or bounds[-1] != len(data):
         raise FormatError(f"{path}: the table of ids is damaged.")
-    blob, cuts = data.tobytes(), bounds.tolist()
+    ids = PackedStrings(data.tobytes(), ends)
     try:
-        ids = [blob[a:b].decode("utf-8") for a, b in itertools.pairwise(cuts)]
+        twice = len(RowIndex(ids).repeated())
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: an id is not UTF-8.") from error
-    if len(set(ids)) != len(ids):
+    if twice:
         raise FormatError(f"{path}: an id occurs twice.")
     return ids
 
@@ -76,7 +75,7 @@ def collection_digest(meta: bytes, arrays: Mapping[str, Array]) -> str:
     for name, _ in _ARRAYS:
         array = np.ascontiguousarray(arrays[name])
         digest.update(canonical_json([name, array.dtype.name, list(array.shape)]) + b"\n")
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -103,7 +102,7 @@ def write_collection(
     split_of = np.repeat(np.arange(len(parts), dtype=np.uint8), [len(p.doc_rows) for p in parts])
     doc_ids, doc_ends = _pack_strings(texts.doc_ids)
     query_ids, query_ends = _pack_strings(texts.query_ids)
-    arrays: dict[str, Array] = {
+    arrays = {
         "doc_keys": row_keys(Role.DOCUMENT, texts.doc_texts),
         "doc_ids": doc_ids,
         "doc_id_ends": doc_ends,
@@ -136,13 +135,14 @@ def write_collection(
 
 
 def _written(
-    folder: Path, arrays: Mapping[str, Array], meta: bytes, more: Mapping[str, int | str]
+    folder: Path, arrays: dict[str, Array], meta: bytes, more: Mapping[str, int | str]
 ) -> Collection:
-    """Write the file, and read it again before it gets its name."""
+    """Write the file, and read it again before it gets its name; ``arrays`` are let go."""
     digest = collection_digest(meta, arrays)
     attributes = {"format": FORMAT, "version": VERSION, "digest": digest, **more}
     with staged(folder, ".h5") as (temporary, commit):
-        write_plain(temporary, dict(arrays), {**attributes, "meta": meta.decode("utf-8")})
+        write_plain(temporary, arrays, {**attributes, "meta": meta.decode("utf-8")})
+        arrays.clear()  # what is read again may be as large
         stored = read_collection(temporary)
         commit(f"{stored.name}-{digest[:12]}.h5")
     return stored

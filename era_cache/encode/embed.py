@@ -287,11 +287,11 @@ class _Job:
         stored, bad = sort_out(batch, self._dtype)
         for at in bad.tolist():
             row = int(group[rows[at]])
-            place = row if part.rows is None else int(part.rows[row])
+            place = int(part.places(np.array([row]))[0])
             why = why_bad(batch[at], self._dtype)
             if reason := getattr(part.encoder, "reasons", {}).get(rows[at]):
                 why = f"no vector ({reason})", "Shorten or mend that text."
-            self.bad.append(BadRow(part.encoder, part.role, place, part.asked.ids[row], *why))
+            self.bad.append(BadRow(part.encoder, part.role, place, part.asked.ids[place], *why))
         if len(self.bad) > _MOST_BAD:
             raise unusable(self.bad)
         return stored, bad

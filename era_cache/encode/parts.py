@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from era_cache.collection.keys import alignment_order, row_keys
+from era_cache.collection.keys import alignment_order, distinct_rows, row_keys
 from era_cache.collection.records import Collection, RoleTexts, TextCollection
 from era_cache.config import EmbedConfig
 from era_cache.encode.align_sample import (
@@ -44,11 +44,15 @@ class Part(NamedTuple):
     keys: Keys
     asked: RoleTexts
     rows: IntArray | None = None
-    """Which rows of the collection they are; None for all of the role."""
+    """Which rows of ``asked`` they are; None for all."""
+
+    def places(self, rows: IntArray) -> IntArray:
+        """Where some of the texts are in ``asked``."""
+        return rows if self.rows is None else self.rows[rows]
 
     def rendered(self, rows: IntArray) -> list[str]:
         """Some of the texts as the model is given them."""
-        taken = self.asked.take(rows)
+        taken = self.asked.take(self.places(rows))
         return render(self.encoder.spec.templates[self.role], taken.texts, taken.instructions)
 
 
@@ -87,21 +91,25 @@ class Asked(NamedTuple):
             large,
             Role.DOCUMENT,
             doc_keys[sample],
-            documents.take(sample),
+            documents,
             sample,
         )
 
     def _sample(self, rule: str, query_keys: Keys) -> IntArray:
         keys, seed = self.collection.doc_keys, self.config.align_seed
         most = len(keys) if self.large_corpus else self.config.align_documents
-        order = alignment_order(keys, seed)
-        if most >= len(order):
-            return np.sort(order)
+        if most >= len(keys):
+            return distinct_rows(keys)
         # More queries, judgements, or a last bit of a cosine that differs, cost no encoding: what
         # was drawn stays in the sample, unless a rule is asked for.
         keep = not self.config.align_sample and (
             rule == "retrieved" or judged_since(self.store, self.collection)
         )
+        if rule == "random" and not keep:
+            return np.sort(alignment_order(keys, seed, most))
+        order = alignment_order(keys, seed)
+        if most >= len(order):
+            return np.sort(order)
         known = self._known(0, Role.DOCUMENT, keys)
         enough = keep and known[order].sum() >= most
         if rule == "retrieved" and not enough:

@@ -67,7 +67,7 @@ class Ranked(NamedTuple):
 
     scored: dict[str, Scored]
     queries: QuerySet
-    doc_ids: list[str]
+    doc_ids: Sequence[str]
 
 
 class Evaluation(NamedTuple):

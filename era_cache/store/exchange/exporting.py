@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from era_cache import __version__
+from era_cache.collection.packed import taken
 from era_cache.collection.records import Collection
 from era_cache.disk.files import make_folder, os_errors, sha256_file, staged
 from era_cache.disk.json_files import read_json, write_json
@@ -178,7 +179,7 @@ def _select(
             f"of {encoder.spec.label()}. Run era-embed or era-store import for them; "
             "--skip-missing exports the others only."
         )
-    return _Selection(index, positions[present], [ids[row] for row in present], missing)
+    return _Selection(index, positions[present], taken(ids, present), missing)
 
 
 def _keys_at(index: KeyIndex, positions: IntArray) -> Keys:
