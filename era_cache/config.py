@@ -33,6 +33,8 @@ class EmbedConfig:
     """The user's own words, kept in the provenance of each segment."""
     skip_bad_rows: bool = False
     """Whether texts whose vectors cannot be used are left out of the collection, not an error."""
+    shard: tuple[int, int] = (1, 1)
+    """Which of how many shares of the texts are encoded, from 1."""
 
 
 @dataclass(frozen=True)

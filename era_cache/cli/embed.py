@@ -40,6 +40,7 @@ from era_cache.cli.service_options import (
     service_settings,
     side_options,
 )
+from era_cache.cli.share_options import compacted, in_shares, shard_of, share_options
 from era_cache.cli.text_options import (
     collection_options,
     each_collection,
@@ -50,8 +51,10 @@ from era_cache.cli.text_options import (
 from era_cache.config import EmbedConfig
 
 if TYPE_CHECKING:
-    from era_cache.collection.records import TextCollection
+    from era_cache.collection.records import Collection, TextCollection
+    from era_cache.encode.embed import EncodedRows
     from era_cache.encode.encoder import Encoder
+    from era_cache.encode.shard import Lack
 
 __all__ = ["main"]
 
@@ -155,6 +158,7 @@ class EmbedForms(EraForms):
 @model_options("large")
 @model_options("small")
 @service_options
+@share_options
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16", "bfloat16", "auto"]),
@@ -213,6 +217,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
           --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
     """
     _check_bm25(options)
+    shard_of(options)
     given = each_collection(collection, options)
     log = read_log(options)
     encoders: tuple[Encoder, Encoder] | None = None
@@ -244,47 +249,63 @@ def _embed(
     """Embed one collection, or say what that would be."""
     from era_cache.encode.align_sample import judged_since
     from era_cache.encode.bm25 import embed_bm25
-    from era_cache.encode.embed import embed_collection
+    from era_cache.encode.embed import embed_collection, left_to_encode
+    from era_cache.encode.shard import check_complete
     from era_cache.store.store import Store
 
     large, small = encoders
-    config = replace(
-        DEFAULTS,
-        align_documents=options["align_documents"],
-        align_sample=options["align_sample"] or "",
-        dtype=options["dtype"],
-        note=options["note"],
-        skip_bad_rows=options["skip_bad_rows"],
-    )
+    config = _config(options)
     whole = options["large_corpus"]
     if options["dry_run"]:
         return planned(store_path, texts, log, encoders, config, whole=whole, quiet=as_json)
-    with progress() as bars:
-        stored, reports = embed_collection(
-            Store.create(store_path),
-            texts,
-            large=large,
-            small=small,
-            config=config,
-            large_corpus=whole,
-            log=log,
-            progress=bars,
+    store = Store.open(store_path) if options["finish"] else Store.create(store_path)
+
+    def encode(config: EmbedConfig) -> tuple[Collection, list[EncodedRows]]:
+        both = {"large": large, "small": small}
+        with progress() as bars:
+            return embed_collection(
+                store, texts, **both, config=config, large_corpus=whole, log=log, progress=bars
+            )
+
+    def lacks(stored: Collection) -> list[Lack]:
+        return left_to_encode(
+            store, texts, stored, encoders=encoders, config=config, large_corpus=whole, log=log
         )
-        if options["bm25"]:
-            language = options["bm25_language"] or _LANGUAGE
-            opened = Store.open(store_path)
-            reports.append(embed_bm25(opened, texts, stored, language=language, progress=bars))
-    if not options["align_sample"] and judged_since(Store.open(store_path), stored):
+
+    if options["finish"]:
+        left = lacks(store.add_collection(texts))
+        check_complete(texts.name, left, skip_bad_rows=config.skip_bad_rows)
+    stored, reports, left = in_shares(store, config, encode, lacks)
+    if options["finish"]:
+        compacted(store)
+    if options["bm25"]:
+        language = options["bm25_language"] or _LANGUAGE
+        with progress() as bars:
+            reports.append(embed_bm25(store, texts, stored, language=language, progress=bars))
+    if not left and not options["align_sample"] and judged_since(store, stored):
         mention_old_sample(stored)
     if not as_json:
-        render(store_path, stored, reports)
+        render(store_path, stored, reports, finished=not left)
     mention_left_out(stored, texts, reports)
     return {
         "collection": stored.name,
         "version": stored.version,
         "dropped": texts.dropped._asdict(),
         "parts": [report._asdict() for report in reports],
+        "missing": [one._asdict() for one in left],
     }
+
+
+def _config(options: dict[str, Any]) -> EmbedConfig:
+    return replace(
+        DEFAULTS,
+        align_documents=options["align_documents"],
+        align_sample=options["align_sample"] or "",
+        dtype=options["dtype"],
+        note=options["note"],
+        skip_bad_rows=options["skip_bad_rows"],
+        shard=shard_of(options),
+    )
 
 
 def _check_bm25(options: dict[str, Any]) -> None:

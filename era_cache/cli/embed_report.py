@@ -137,8 +137,10 @@ def _shell(text: str) -> str:
     return "$'" + text.replace("\n", "\\n") + "'" if "\n" in text else quote(text)
 
 
-def render(store_path: Path, stored: Collection, reports: list[EncodedRows]) -> None:
-    """Print what became of each part."""
+def render(
+    store_path: Path, stored: Collection, reports: list[EncodedRows], *, finished: bool
+) -> None:
+    """Print what became of each part; what is next is only said of what is finished."""
     rows = [
         [
             report.what,
@@ -158,6 +160,6 @@ def render(store_path: Path, stored: Collection, reports: list[EncodedRows]) -> 
         total = sum(report.rows for report in reports)
         say(f"Nothing to encode: all {total:,} texts were in the store already.")
     say(f"Collection {stored.name}-{stored.version} is in {store_path}.")
-    if stored.doc_ids:
+    if finished and len(stored.doc_ids):
         out = f"adapters/{stored.name}"
         say(f"Next: era-fit {quote(str(store_path))} {stored.name} --out {out}")

@@ -173,7 +173,9 @@ def read_texts(collection: Path | Given, options: dict[str, Any]) -> TextCollect
 
 def _mention_own_documents(texts: TextCollection) -> None:
     """Say that queries seem to be documents: each would find itself first, as a miss."""
-    rows = {doc_id: row for row, doc_id in enumerate(texts.doc_ids)}
+    from era_cache.collection.packed import RowIndex
+
+    rows = RowIndex(texts.doc_ids)
     asked = zip(texts.query_ids, texts.query_texts, strict=True)
     # A document has its title in front, a query may have none.
     own = [(text, texts.doc_texts[rows[one]]) for one, text in asked if one in rows]

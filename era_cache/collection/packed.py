@@ -1,5 +1,4 @@
-"""Strings by the million: one run of UTF-8 bytes, in memory or in a nameless file, and where each
-ends.
+"""Strings by the million: packed as UTF-8, in memory or in a nameless file.
 
 In: strings, or such a run. Out: a sequence of strings that takes 8 bytes beside the text of each,
 and an index that finds a string's row.
@@ -7,6 +6,7 @@ and an index that finds a string's row.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from bisect import bisect_left
@@ -164,7 +164,7 @@ class PackedStrings(Sequence[str]):
 def _cut(data: bytes, start: int, ends: IntArray) -> list[bytes]:
     """The strings that end at ``ends`` of a stretch that begins at ``start``."""
     cuts = [0, *(ends - start).tolist()]
-    return [data[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(cuts)]
 
 
 def _stretches(starts: IntArray, ends: IntArray) -> Iterator[tuple[int, int]]:
@@ -242,7 +242,9 @@ class RowIndex(Mapping[str, int]):
         del order
         hashes.sort()
         self._hashes = hashes
-        self._seen: Sequence[int] = memoryview(hashes.data)  # of which Python takes single numbers faster
+        self._seen: Sequence[int] = memoryview(
+            hashes.data
+        )  # of which Python takes single numbers faster
 
     def __len__(self) -> int:
         return len(self._names)

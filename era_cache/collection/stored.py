@@ -26,6 +26,7 @@ from era_cache.types import Array, IntArray, Qrels, Role
 __all__ = [
     "LAST_GENERATION",
     "collection_digest",
+    "is_judged",
     "read_collection",
     "read_generation",
     "write_collection",
@@ -192,6 +193,20 @@ def read_generation(path: Path) -> tuple[str, int]:
     """
     stated = open_plain(path, FORMAT, VERSION).attributes
     return str(stated.get("digest")), _number(stated.get("generation"))
+
+
+def is_judged(path: Path) -> bool:
+    """Whether a stored collection has a positive judgement; no more of it is read.
+
+    Raises:
+        FormatError: damaged, hostile or newer.
+        StoreError: it cannot be opened.
+    """
+    plain = open_plain(path, FORMAT, VERSION)
+    slot = plain.slots.get("qrels_relevance")
+    if slot is None or slot.dtype != np.int64 or len(slot.shape) != 1:
+        raise FormatError(f"{path}: no judgements as a collection has them.")
+    return bool((np.asarray(plain.array("qrels_relevance")) >= 1).any())
 
 
 def read_collection(path: Path) -> Collection:

@@ -59,9 +59,7 @@ class _Row(msgspec.Struct):
 _ROWS = msgspec.json.Decoder(_Row)
 
 
-def documents_of(
-    path: Path, lines: Iterable[Line], template: str, problems: Problems
-) -> TextRows:
+def documents_of(path: Path, lines: Iterable[Line], template: str, problems: Problems) -> TextRows:
     """Read documents.
 
     Args:

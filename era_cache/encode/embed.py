@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from era_cache.encode.bad_rows import BadRow, rows_of_equals, unusable
 from era_cache.encode.encoder import Encoder
 from era_cache.encode.parts import LOG, Asked, Part
 from era_cache.encode.served_probe import probe
+from era_cache.encode.shard import Lack, lacking, share_of
 from era_cache.errors import EncoderError
 from era_cache.store.precision import StoredRows, sort_out, why_bad
 from era_cache.store.records import ROLES
@@ -30,8 +32,10 @@ from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, IntArray, Keys, Progress, Role, silent
 
-__all__ = ["EncodedRows", "embed_collection"]
+__all__ = ["EncodedRows", "embed_collection", "left_to_encode"]
 
+_MOST_TEXTS = 1 << 16
+"""Texts of a group at most: they are unpacked together."""
 _MOST_BAD = 1000
 """So many texts have no usable vector only where the model is at fault: all would fail."""
 
@@ -129,6 +133,8 @@ def embed_collection(
         return collection, reports
     if not config.skip_bad_rows:
         raise unusable(bad)
+    if config.shard != (1, 1):  # what is left out is for who sees all of it to say
+        return collection, reports
     left_out = texts.without(
         rows_of_equals(bad, Role.DOCUMENT, collection.doc_keys),
         rows_of_equals(bad, Role.QUERY, collection.query_keys),
@@ -147,6 +153,32 @@ def embed_collection(
         progress=progress,
     )
     return collection, [one.after(first) for first, one in zip(reports, second, strict=True)]
+
+
+def left_to_encode(
+    store: Store,
+    texts: TextCollection,
+    collection: Collection,
+    *,
+    encoders: tuple[Encoder, Encoder],
+    config: EmbedConfig,
+    large_corpus: bool = False,
+    log: TextCollection | None = None,
+) -> list[Lack]:
+    """What of a collection no share has encoded yet; a sample that the last one draws aside.
+
+    Args:
+        store: where the vectors are.
+        texts: the collection.
+        collection: as stored.
+        encoders: large and small.
+        config: as for ``embed_collection``.
+        large_corpus: as for ``embed_collection``.
+        log: likewise.
+    """
+    config = replace(config, shard=(1, 2))  # of any share: all see the same parts
+    asked = Asked(store, texts, collection, encoders, config, large_corpus, log)
+    return lacking(store, asked.parts(), config.dtype)
 
 
 def _register(store: Store, parts: Sequence[Part]) -> None:
@@ -177,6 +209,8 @@ def _encode_missing(
     """
     start = time.monotonic()
     distinct = distinct_rows(part.keys)
+    if config.shard != (1, 1):
+        distinct = distinct[share_of(part.keys[distinct], config.shard)]
     missing = _missing_rows(store, part, distinct, config.dtype)
     truncated = getattr(part.encoder, "truncated", 0)
     job = _Job(store, part, config)
@@ -240,7 +274,7 @@ class _Job:
             most = max(1024, self._config.seal_bytes // (dim * np.dtype(self._dtype).itemsize))
             wanted = int(size * self._config.seal_seconds / seconds)
             # At most four times as many: a first group of short texts must not mislead.
-            self._group_rows = max(256, min(most, wanted, 4 * size))
+            self._group_rows = max(256, min(most, wanted, 4 * size, _MOST_TEXTS))
 
     def check_server(self) -> None:
         """Of a model behind an address: is it still the one that the store has vectors of?"""

@@ -85,6 +85,8 @@ class Asked(NamedTuple):
             asked = self.log.of(Role.QUERY).take(logged)
             log_keys = row_keys(Role.QUERY, asked.texts, asked.instructions)
             yield Part(LOG, small, Role.QUERY, log_keys, asked)
+        if self.config.shard != (1, 1) and not self._drawn_by_key(rule):
+            return  # it depends on what all the others encode: whoever finishes draws it
         sample = self._sample(rule, np.concatenate([query_keys[own], log_keys]))
         yield Part(
             "documents" if self.large_corpus else "alignment documents",
@@ -94,6 +96,13 @@ class Asked(NamedTuple):
             documents,
             sample,
         )
+
+    def _drawn_by_key(self, rule: str) -> bool:
+        """Whether the sample follows from the texts alone."""
+        if self.large_corpus or self.config.align_documents >= len(self.collection.doc_keys):
+            return True
+        drawn_again = not self.config.align_sample and judged_since(self.store, self.collection)
+        return rule == "random" and not drawn_again
 
     def _sample(self, rule: str, query_keys: Keys) -> IntArray:
         keys, seed = self.collection.doc_keys, self.config.align_seed

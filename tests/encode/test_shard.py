@@ -1,0 +1,102 @@
+"""Shares of a collection: balanced, stable, and together the same as one run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from command_case import MODELS, case, done, embedded_in, run
+from hash_encoder import HashEncoder
+
+from era_cache.cli import embed
+from era_cache.collection.keys import row_keys
+from era_cache.config import EmbedConfig
+from era_cache.encode.embed import embed_collection, left_to_encode
+from era_cache.encode.shard import parse_shard, share_of
+from era_cache.errors import InputError
+from era_cache.store.contents import diff
+from era_cache.store.store import Store
+from era_cache.types import Role
+
+__all__ = ["case"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/99999999", "1/2/3"]
+)
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(InputError, match="expected I/N"):
+        parse_shard(text)
+
+
+def test_every_text_is_in_one_share_and_stays_there():
+    keys = row_keys(Role.DOCUMENT, [f"text {n}" for n in range(7000)])
+    shares = np.stack([share_of(keys, (number, 7)) for number in range(1, 8)])
+    assert (shares.sum(axis=0) == 1).all()
+    assert np.all(np.abs(shares.sum(axis=1) - 1000) < 150)
+    more = row_keys(Role.DOCUMENT, [f"text {n}" for n in range(0, 9000, 2)])
+    kept = np.flatnonzero(np.arange(0, 9000, 2) < 7000)
+    assert (share_of(more, (3, 7))[kept] == shares[2][::2]).all()
+
+
+@pytest.mark.parametrize("rule", ["random", "retrieved"])
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
+def test_shares_in_any_order_make_the_store_of_one_run(toy_texts, tmp_path, rule, order):
+    config = EmbedConfig(align_documents=20, align_sample=rule)
+    texts = toy_texts._replace(splits={})
+    large, small = HashEncoder(8), HashEncoder(4, seed="s")
+
+    def encode(name, shard):
+        store = Store.create(tmp_path / name)
+        one = replace(config, shard=shard)
+        stored, _ = embed_collection(store, texts, large=large, small=small, config=one)
+        left = left_to_encode(store, texts, stored, encoders=(large, small), config=one)
+        return store, left
+
+    whole, _ = encode("whole", (1, 1))
+    lefts = [encode("parts", (number, 3))[1] for number in order]
+    assert lefts[0]
+    assert lefts[1]
+    assert not lefts[2]
+    shared, _ = encode("parts", (1, 1))  # what --finish does
+    assert diff(whole, shared).same
+    collection = whole.collection(texts.name)
+    for encoder in whole.encoders():
+        keys = collection.keys_of(encoder.spec.role)
+        index = encoder.index()
+        keys = keys[index.positions(keys) >= 0]
+        theirs = shared.encoder(encoder.spec.fingerprint).vectors(keys)
+        assert (encoder.vectors(keys) == theirs).all()
+
+
+def test_the_last_share_finishes_and_finish_refuses_before(case):
+    def share(number):
+        return embedded_in(case, "--shard", f"{number}/3", "--align-documents", 30)
+
+    words = [case / "beir", *MODELS, "--store", case / "store", "--align-documents", 30]
+    first = share(1)
+    assert first["missing"]
+    refused = run(embed.main, *words, "--finish")
+    assert refused.exit_code == 1
+    assert re.search(r"not complete: [0-9,]+ of .* documents by hash-16", refused.output)
+    share(3)
+    last = run(embed.main, *words, "--shard", "2/3")
+    assert "all others are: finishing" in done(last).output
+    again = embedded_in(case, "--finish", "--align-documents", 30)
+    assert not any(part["encoded"] for part in again["parts"])
+    assert again["missing"] == []
+    assert all(len(one.segment_paths()) == 1 for one in Store.open(case / "store").encoders())
+
+
+@pytest.mark.parametrize("option", ["--finish", "--bm25"])
+def test_what_needs_all_documents_goes_with_no_share(case, option):
+    words = [case / "beir", *MODELS, "--store", case / "store", "--shard", "1/2", option]
+    assert run(embed.main, *words).exit_code == 2
+
+
+def test_finishing_nothing_is_an_error_and_makes_no_store(case):
+    refused = run(embed.main, case / "beir", *MODELS, "--store", case / "none", "--finish")
+    assert refused.exit_code == 1
+    assert not (case / "none").exists()
