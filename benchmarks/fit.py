@@ -42,6 +42,7 @@ from era_cache.fitting.settings import grid
 from era_cache.fitting.starts import align
 from era_cache.fitting.sweep import Job, sweep
 from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.rank.corpus import whole
 from era_cache.types import Qrels
 
 PARTS = ("quality", "labels", "hybrid", "harm", "time")
@@ -276,7 +277,7 @@ def _row_wise_seconds(data: FitData, epochs: int = 5) -> float:
     aligned = align_rows(data.align_large, data.align_small, "procrustes", seed=0)
     config = PaperConfig()
     triples = paper_triples(data.train, data, aligned, config, config.seed)
-    queries, corpus = data.train.views["large"].numpy(), data.corpus.numpy()
+    queries, corpus = data.train.views["large"].numpy(), whole(data.corpus).numpy()
 
     class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
         def __len__(self) -> int:

@@ -9,7 +9,7 @@ of its queries are judged and test; the others choose which documents the large 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,32 +118,30 @@ def labels_bars(pair: str) -> tuple[str, list[Bar]]:
     return "\n".join(lines), bars
 
 
-def _windows() -> list[str]:
-    """Windows of words of all collections but msmarco, in order, each once."""
-    found: dict[str, None] = {}
+def windows(step: int) -> Iterator[str]:
+    """Windows of words of all collections but msmarco, each ``step`` words after the one before."""
     for folder in sorted(COLLECTIONS.iterdir()):
         if not folder.is_dir() or folder.name.startswith("msmarco"):
             continue
         for line in (folder / "corpus.jsonl").open(encoding="utf-8"):
             row = json.loads(line)
             words = f"{row.get('title') or ''} {row['text']}".split()
-            for start in range(0, max(1, len(words) - _WINDOW // 3), _STEP):
-                found[" ".join(words[start : start + _WINDOW])] = None
-    return list(found)
+            for start in range(0, max(1, len(words) - _WINDOW // 3), step):
+                yield " ".join(words[start : start + _WINDOW])
 
 
 def large_index() -> TextCollection:
     """The documents of msmarco-instruct among windows; the first half of its queries is judged."""
     texts = read_beir(COLLECTIONS / "msmarco-instruct")
-    windows = _windows()
-    kept = np.random.default_rng(0).permutation(len(windows))[: _INDEX - len(texts.doc_ids)]
+    found = list(dict.fromkeys(windows(_STEP)))
+    kept = np.random.default_rng(0).permutation(len(found))[: _INDEX - len(texts.doc_ids)]
     qrels = Qrels(*(np.concatenate(c) for c in zip(*texts.splits.values(), strict=True)))
     tested = np.random.default_rng(SEEDS[0]).permutation(len(texts.query_ids))
     tested = tested[: len(tested) // 2]
     return texts._replace(
         name="large-index",
         doc_ids=[*texts.doc_ids, *(f"window-{row}" for row in kept)],
-        doc_texts=[*texts.doc_texts, *(windows[row] for row in kept)],
+        doc_texts=[*texts.doc_texts, *(found[row] for row in kept)],
         splits={"test": qrels.take(np.isin(qrels.query_rows, tested))},
         dropped=Dropped(),
     )

@@ -33,6 +33,7 @@ from era_cache.fitting.choice import choose
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates, fit_paper
 from era_cache.fitting.tensors import FitData, HeldOut
+from era_cache.rank.corpus import whole
 from era_cache.rank.measures import evaluate
 
 __all__ = ["PEER_NAMES", "RATIOS", "SEEDS", "Kept", "check", "records", "run"]
@@ -142,7 +143,7 @@ def _peers(data: FitData, held_out: HeldOut) -> dict[str, Any]:
             train_queries=data.train.views["large"].numpy(),
             val_queries=data.validation.views["large"].numpy(),
             test_queries=held_out.queries.views["large"].numpy(),
-            corpus=data.corpus.numpy(),
+            corpus=whole(data.corpus).numpy(),
             align_large=data.align_large.numpy(),
             align_small=data.align_small.numpy(),
             train_qrels=triples(data.train.qrels),
@@ -154,7 +155,9 @@ def _peers(data: FitData, held_out: HeldOut) -> dict[str, Any]:
                 errors[name] = found.error
                 continue
             mapped = torch.from_numpy(found.mapped)
-            rows = torch.topk(mapped @ data.corpus.T, min(10, len(data.corpus)), dim=1).indices
+            rows = torch.topk(
+                mapped @ whole(data.corpus).T, min(10, len(data.corpus)), dim=1
+            ).indices
             values = evaluate(rows.numpy(), held_out.queries.qrels, [PRIMARY], len(data.corpus))
             test[name] = float(values[PRIMARY].mean())
             seconds[name] = found.seconds

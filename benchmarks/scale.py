@@ -1,28 +1,37 @@
-"""How far one machine goes: ``python -m benchmarks.scale [--sizes 1000000,4000000]``.
+"""How far one machine goes: ``python -m benchmarks.scale [embed] [shards] [fit] [search]``.
 
-Embedding short synthetic texts by a static model: texts a second, peak memory, and a second run
-over what is stored. Every run is a process of its own, so that peaks do not mix.
+Embedding short synthetic texts by a static model: texts a second, peak memory, a second run over
+what is stored, two shares side by side. Fitting and measuring on the documents of msmarco-instruct
+among windows of other collections. Searching ten million vectors. Every run is a process of its
+own, so that peaks do not mix.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import numpy as np
-from demo_models import SMALL_NAME, demo_models_dir
+from demo_models import LARGE_NAME, SMALL_NAME, demo_models_dir
 
 from benchmarks.common import Bar, finish, skipped
+from benchmarks.fit_data import COLLECTIONS
+from benchmarks.fit_labels import windows
+from benchmarks.scale_search import search_in_process
+from era_cache.store.contents import diff
+from era_cache.store.store import Store
 
 _QUERIES = 1000
 _BLOCK = 100_000
+_MILLION = 1_000_000
 
 
 class Ran(NamedTuple):
@@ -32,19 +41,34 @@ class Ran(NamedTuple):
     peak: int
 
 
-def run_command(arguments: Sequence[str]) -> Ran:
-    """Run a command of this environment to its end. Raises ``SystemExit`` where it fails."""
-    start = time.perf_counter()
-    pid = os.posix_spawn(
+def command(name: str) -> str:
+    """The path of a command of this environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def start_command(arguments: Sequence[str], more: Mapping[str, str] | None = None) -> int:
+    """Start a process, its standard output thrown away; gives its number."""
+    return os.posix_spawn(
         arguments[0],
         list(arguments),
-        dict(os.environ),
+        {**os.environ, **(more or {})},
         file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
     )
+
+
+def end_command(pid: int) -> int:
+    """Wait for a process; gives its peak in bytes. Raises ``SystemExit`` where it failed."""
     _, status, usage = os.wait4(pid, 0)
     if os.waitstatus_to_exitcode(status):
-        sys.exit(f"{' '.join(arguments)} failed")
-    return Ran(time.perf_counter() - start, usage.ru_maxrss * 1024)
+        sys.exit("a measured process failed")
+    return usage.ru_maxrss * 1024
+
+
+def run_command(arguments: Sequence[str], more: Mapping[str, str] | None = None) -> Ran:
+    """Run a command of this environment to its end. Raises ``SystemExit`` where it fails."""
+    start = time.perf_counter()
+    peak = end_command(start_command(arguments, more))
+    return Ran(time.perf_counter() - start, peak)
 
 
 def synthetic_collection(folder: Path, documents: int, seed: int = 0) -> Path:
@@ -70,16 +94,13 @@ def synthetic_collection(folder: Path, documents: int, seed: int = 0) -> Path:
     return folder
 
 
-def embed(collection: Path, store: Path, model: Path) -> Ran:
-    """Encode a collection by one static model on both sides."""
-    command = Path(sys.executable).with_name("era-embed")
-    return run_command(
-        [
-            *(str(command), str(collection), "--store", str(store), "--quiet"),
-            *("--query-model", str(model), "--doc-model", str(model)),
-            *("--align-sample", "random"),
-        ]
-    )
+def embed_words(collection: Path, store: Path, model: Path) -> list[str]:
+    """The command that encodes a collection by one static model on both sides."""
+    return [
+        *(command("era-embed"), str(collection), "--store", str(store), "--quiet"),
+        *("--query-model", str(model), "--doc-model", str(model)),
+        *("--align-sample", "random"),
+    ]
 
 
 def embedding(sizes: Sequence[int], folder: Path) -> list[Bar]:
@@ -91,8 +112,8 @@ def embedding(sizes: Sequence[int], folder: Path) -> list[Bar]:
     for size in sizes:
         collection = synthetic_collection(folder / f"texts-{size}", size)
         store = folder / f"store-{size}"
-        first.append(embed(collection, store, model))
-        again.append(embed(collection, store, model))
+        first.append(run_command(embed_words(collection, store, model)))
+        again.append(run_command(embed_words(collection, store, model)))
         shown = f"{size:,} texts: {first[-1]}, again {again[-1]}"
         print(shown, file=sys.stderr)
     most, last = sizes[-1], first[-1]
@@ -112,13 +133,100 @@ def embedding(sizes: Sequence[int], folder: Path) -> list[Bar]:
     ]
 
 
+def shards(size: int, folder: Path) -> list[Bar]:
+    """One process on one core against two shares on two, and whether they store the same."""
+    model = demo_models_dir() / SMALL_NAME
+    if not model.is_dir():
+        return [skipped("two shares", "no demo models; run bin/demo once")]
+    collection = synthetic_collection(folder / "shared", size)
+    bound = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    one = run_command(embed_words(collection, folder / "one", model), bound)
+    start = time.perf_counter()
+    begun = [
+        start_command([*embed_words(collection, folder / "two", model), "--shard", f"{n}/2"], bound)
+        for n in (1, 2)
+    ]
+    for pid in begun:
+        end_command(pid)
+    gain = one.seconds / (time.perf_counter() - start)
+    same = diff(Store.open(folder / "one"), Store.open(folder / "two")).same
+    return [
+        Bar("two shares over one, a core each", "1.6", f"{gain:.2f}", gain >= 1.6),
+        Bar("both stores hold the same", "yes", str(same), same),
+    ]
+
+
+def million(folder: Path) -> Path:
+    """The documents of msmarco-instruct among a million windows of 60 words of the others."""
+    source = COLLECTIONS / "msmarco-instruct"
+    collection = folder / "million"
+    shutil.copytree(source, collection)
+    collection.chmod(0o755)
+    (collection / "corpus.jsonl").unlink()
+    count, seen = 0, set()
+    with (collection / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for line in (source / "corpus.jsonl").open(encoding="utf-8"):
+            file.write(line)
+            count += 1
+        for step in (6, 4, 3, 2, 1):
+            for text in windows(step):
+                if count == _MILLION:
+                    return collection
+                if (known := hash(text)) not in seen:
+                    seen.add(known)
+                    file.write(json.dumps({"_id": f"w{count}", "text": text}) + "\n")
+                    count += 1
+    return collection
+
+
+def fitting(folder: Path) -> list[Bar]:
+    """era-fit with all candidates and era-eval on a million documents."""
+    models = demo_models_dir()
+    if not COLLECTIONS.is_dir() or not (models / LARGE_NAME).is_dir():
+        return [skipped("era-fit", "no development collections or no demo models")]
+    store, adapter = folder / "million-store", folder / "adapter"
+    words = embed_words(million(folder), store, models / SMALL_NAME)
+    words[words.index("--query-model") + 1] = str(models / LARGE_NAME)
+    run_command(words)
+    fit = run_command(
+        [command("era-fit"), str(store), "million", "--out", str(adapter), "--labels", "20"]
+    )
+    seconds = sum(json.loads((adapter / "metrics.json").read_bytes())["seconds"].values())
+    measured = run_command([command("era-eval"), str(store), str(adapter), "--quiet"])
+    return [
+        Bar("era-fit after reading", "30 s", f"{seconds:.1f} s", seconds <= 30),
+        Bar("era-fit memory", "1.51 GB", f"{fit.peak / 1e9:.2f} GB", fit.peak <= 1.512e9),
+        Bar("era-eval", "40 s", f"{measured.seconds:.1f} s", measured.seconds <= 40),
+    ]
+
+
+def searching(count: int) -> list[Bar]:
+    """Search of many vectors in half precision, against faiss fed the same blocks."""
+    return [
+        Bar(f"search of {count:,} over faiss", "0.95", f"{found:.2f}", found >= 0.95)
+        if name == "ratio"
+        else Bar(f"search of {count:,}, memory", "6 GB", f"{found / 1e9:.1f} GB", found <= 6e9)
+        for name, found in search_in_process(count).items()
+    ]
+
+
 @click.command()
+@click.argument("parts", nargs=-1)
 @click.option("--sizes", default="1000000,4000000", help="Numbers of texts, by commas.")
+@click.option("--vectors", default=10_000_000, help="Vectors that are searched.")
 @click.option("--json", "as_json", is_flag=True)
-def main(sizes: str, as_json: bool) -> None:
+def main(parts: tuple[str, ...], sizes: str, vectors: int, as_json: bool) -> None:
     """Measure, and exit with 1 where a bar is missed."""
-    with tempfile.TemporaryDirectory(prefix="era-scale-") as folder:
-        bars = embedding([int(size) for size in sizes.split(",")], Path(folder))
+    numbers = [int(size) for size in sizes.split(",")]
+    with tempfile.TemporaryDirectory(prefix="era-scale-") as name:
+        folder = Path(name)
+        known = {
+            "embed": lambda: embedding(numbers, folder),
+            "shards": lambda: shards(numbers[-1], folder),
+            "fit": lambda: fitting(folder),
+            "search": lambda: searching(vectors),
+        }
+        bars = [bar for part in parts or known for bar in known[part]()]
     finish(bars, as_json=as_json)
 
 

@@ -144,6 +144,8 @@ class FitConfig:
     """Most documents in the softmax; a larger corpus is mined anew at each strength."""
     mined_per_query: int = 200
     """Documents mined for each training query when the corpus is larger than the pool."""
+    judge_exactly: int = 100_000
+    """Documents up to which every setting is judged by a search of all; see judging_pool."""
     block_bytes: int = 1 << 26
     """Scores held at a time."""
     stack_bytes: int = 1 << 30

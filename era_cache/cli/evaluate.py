@@ -102,7 +102,7 @@ class EvalForms(EraForms):
 )
 @click.option(
     "--index",
-    type=click.Choice(["exact", "ivf", "hnsw"]),
+    type=click.Choice(["exact", "ivf", "hnsw", "pq"]),
     default="exact",
     help="Search all documents, or a FAISS index of a large corpus; its recall is stated.",
 )

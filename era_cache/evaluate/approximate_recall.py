@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from era_cache.rank.approximate import ApproximateIndex
+    from era_cache.rank.corpus import Corpus
 
 __all__ = ["recall_against_exact"]
 
@@ -24,7 +25,7 @@ __all__ = ["recall_against_exact"]
 def recall_against_exact(
     index: ApproximateIndex,
     queries: torch.Tensor,
-    corpus: torch.Tensor,
+    corpus: Corpus,
     *,
     depths: Sequence[int] = (10, 100),
     asked: int = 0,

@@ -15,8 +15,9 @@ from era_cache.errors import InputError
 from era_cache.evaluate.results import EDGES, Histogram
 from era_cache.evaluate.statistics import bootstrap_interval, paired_randomisation_test
 from era_cache.fitting.adapter import Adapter, unit
-from era_cache.fitting.tensors import HeldOut
+from era_cache.fitting.tensors import HeldOut, selected_queries
 from era_cache.rank.approximate import ApproximateIndex
+from era_cache.rank.corpus import whole
 from era_cache.rank.fuse import fused_rankings
 from era_cache.rank.measures import Measure, Ranking, evaluate, mean, parse_measure
 from era_cache.rank.search import search
@@ -26,6 +27,8 @@ from era_cache.types import FloatArray
 
 if TYPE_CHECKING:
     import torch
+
+    from era_cache.rank.corpus import Corpus
 
 __all__ = [
     "DEFAULT_MEASURES",
@@ -45,6 +48,10 @@ DEFAULT_MEASURES: tuple[Measure, ...] = tuple(
 )
 DEPTH = 1000
 """Documents kept of each ranking, as is usual for TREC runs."""
+_QUERIES, _COUNTED, _SHOWN = 1024, 1 << 24, 1 << 28
+"""Queries and scores of a block that is counted, and about how many scores a picture needs."""
+_NOWHERE = -9.0
+"""A score out of range, so that histc passes over it."""
 
 
 class Scored(NamedTuple):
@@ -64,7 +71,7 @@ def depth_of(measures: Sequence[Measure]) -> int:
 
 def _score(
     mapped: torch.Tensor,
-    corpus: torch.Tensor,
+    corpus: Corpus,
     data: HeldOut,
     measures: Sequence[Measure],
     depth: int,
@@ -151,11 +158,13 @@ def score_histogram(data: HeldOut, adapter: Adapter) -> Histogram:
     """Count the scores that an adapter gives to relevant documents and to others.
 
     A document that a query must not find is left out. Scores are cosines; rounding beyond -1 and 1
-    counts in the outermost bins.
+    counts in the outermost bins. Of a large corpus some of the queries are looked at, evenly.
     """
     import torch
 
     corpus, queries = data.corpus, data.queries
+    some = np.arange(0, len(queries.ids), max(1, len(queries.ids) * len(corpus) // _SHOWN))
+    queries = selected_queries(queries, some)
     mapped = adapter.to(corpus.device).apply(queries.views)
     positive = queries.qrels.relevance >= 1
     rows, docs = (
@@ -163,24 +172,28 @@ def score_histogram(data: HeldOut, adapter: Adapter) -> Histogram:
     )
     bins = len(EDGES) - 1
     counts = torch.zeros(3, bins, dtype=torch.float64)  # float32 counts stop at 2**24
-    step = max(1, (1 << 24) // max(1, len(corpus)))
-    for begin in range(0, len(mapped), step):
-        scores = (mapped[begin : begin + step] @ corpus.T).clamp_(EDGES[0], EDGES[-1])
-        here = (rows >= begin) & (rows < begin + len(scores))
-        mine, theirs = rows[here] - begin, docs[here]
-        left_out = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        if queries.exclude is not None:
-            own = queries.exclude[begin : begin + len(scores)]
-            found = (own >= 0).nonzero().squeeze(1)
-            left_out[found, own[found]] = True
-        kept = ~left_out[mine, theirs]
-        relevant = scores[mine[kept], theirs[kept]]
-        left_out[mine, theirs] = True
-        # Out of range, so that histc passes over them.
-        others = scores.masked_fill_(left_out, -9.0)
-        best = others.amax(dim=1)
-        for part, values in enumerate((relevant, best, others)):
-            counts[part] += torch.histc(values.cpu(), bins, float(EDGES[0]), float(EDGES[-1]))
+
+    def count(part: int, values: torch.Tensor) -> None:
+        counts[part] += torch.histc(values.cpu(), bins, float(EDGES[0]), float(EDGES[-1]))
+
+    columns = max(1, _COUNTED // _QUERIES)
+    for begin in range(0, len(mapped), _QUERIES):
+        asked = mapped[begin : begin + _QUERIES]
+        best = torch.full((len(asked),), _NOWHERE, device=corpus.device)
+        for start in range(0, len(corpus), columns):
+            scores = (asked @ corpus[start : start + columns].T).clamp_(EDGES[0], EDGES[-1])
+            end = start + scores.shape[1]
+            here = (rows >= begin) & (rows < begin + len(asked)) & (docs >= start) & (docs < end)
+            mine, theirs = rows[here] - begin, docs[here] - start
+            if queries.exclude is not None:
+                own = queries.exclude[begin : begin + len(asked)] - start
+                found = ((own >= 0) & (own < scores.shape[1])).nonzero().squeeze(1)
+                scores[found, own[found]] = _NOWHERE
+            count(0, scores[mine, theirs])
+            scores[mine, theirs] = _NOWHERE
+            best = torch.maximum(best, scores.amax(dim=1))
+            count(2, scores)
+        count(1, best)
     return Histogram(*counts.numpy().astype(np.int64))
 
 
@@ -197,7 +210,9 @@ def as_int8(data: HeldOut) -> HeldOut:
         return unit(torch.from_numpy(stored.to_float32()).to(rows.device))
 
     views = {name: rounded(rows) for name, rows in data.queries.views.items()}
-    return data._replace(queries=data.queries._replace(views=views), corpus=rounded(data.corpus))
+    return data._replace(
+        queries=data.queries._replace(views=views), corpus=rounded(whole(data.corpus))
+    )
 
 
 def int8_loss(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from era_cache.errors import InputError
 from era_cache.fitting.candidates import fused_name
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.held_out import PRIMARY, macro, standard_error
+from era_cache.fitting.held_out import PRIMARY
+from era_cache.fitting.means import macro, standard_error
 from era_cache.fitting.signs import Signs
 
 if TYPE_CHECKING:

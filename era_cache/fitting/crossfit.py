@@ -13,8 +13,9 @@ import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Adapter, References, unit
-from era_cache.fitting.held_out import BETTER, PRIMARY, Judge, Part, luck, macro
+from era_cache.fitting.held_out import PRIMARY, Judge, Part
 from era_cache.fitting.losses import pull_of
+from era_cache.fitting.means import BETTER, luck, macro
 from era_cache.fitting.mining import STRATEGIES
 from era_cache.fitting.softmax_documents import task_of
 from era_cache.fitting.stack import Member, Stack, Task, bytes_per_member
@@ -42,6 +43,8 @@ class Fitted(NamedTuple):
     values: tuple[FloatArray, ...]
     options: dict[str, float | int | str]
     mapped: tuple[torch.Tensor, ...] = ()
+    measured: tuple[FloatArray, ...] = ()
+    """What ``mapped`` was measured at, luck included; empty where that is not known."""
 
     @property
     def mean(self) -> float:
@@ -164,7 +167,12 @@ class _Group:
         self._pooled = any(
             len(part.data.corpus) > self._config.pool_documents for part in self._parts
         )
-        self._tasks = self._make_tasks([unit(x @ first.start.T) for x in self._inputs])
+        mapped = [unit(x @ first.start.T) for x in self._inputs]
+        for part, vectors in zip(self._parts, mapped, strict=True):
+            if part.pool is not None:
+                part.pool.look(vectors, np.arange(len(vectors)))
+        self._pooled_judges = any(part.pool is not None for part in self._parts)
+        self._tasks = self._make_tasks(mapped)
         pulls = [
             pull_of(part.labels.queries.qrels, len(part.labels.queries.ids), part.data.corpus)
             for part in self._parts
@@ -192,6 +200,7 @@ class _Group:
                 np.union1d(part.labels.train_rows, part.labels.judges)
                 if self._pooled or self._config.negatives != "corpus"
                 else None,
+                part.pool,
             )
             for part, joined, vectors in zip(self._parts, self._inputs, mapped, strict=True)
         ]
@@ -242,6 +251,8 @@ class _Group:
                     best[number] = point
             values = ", ".join(f"{point.mean:.4f}" for point in best[:4])
             self._tell(f"strength {strength:g}: best held-out {PRIMARY} so far {values}")
+            if self._pooled_judges and all(point.strength != strength for point in best):
+                break  # a weaker pull has not been better after one that was worse
         return [
             self._finish(stack, number, mine[number], best[number], tried[number], refit)
             for number in range(len(self._requests))
@@ -269,7 +280,7 @@ class _Group:
         refit: bool,
     ) -> Fitted:
         request, judge = self._requests[number], self._judges[number]
-        values = judge.choose_tables(point.mapped, point.values)
+        values, measured = judge.choose_tables(point.mapped, point.values)
         held_out = tuple(judge.corrected(point.mapped))
         owed = luck(list(tried.values()), list(tried).index(point.strength))
         values = tuple(v - less for v, less in zip(values, owed, strict=True))
@@ -284,14 +295,16 @@ class _Group:
         folds = max(len(part.labels.folds) for part in request.parts)
         if refit and folds > 1 and point.strength is not None:
             final = self._stack([Member(request.start, every, request.config.temperature)])
-            path = final.path([point.strength], self._config.iterations, begin=parameters[None])
+            # The mean of models that were trained among pooled documents is near already.
+            steps = self._config.iterations // (2 if self._pooled_judges else 1)
+            path = final.path([point.strength], max(1, steps), begin=parameters[None])
             parameters = next(path)[0]
         trained = stack.maps(parameters[None])[0]
         adapter = self._shape.adapter(request.views, trained, request.start)
         adapter = adapter._replace(references=judge.tables())
         if any(table.view not in request.views for table in adapter.references):
             raise ValueError("references read a view that the adapter does not")
-        return Fitted(adapter, values, options, held_out)
+        return Fitted(adapter, values, options, held_out, measured)
 
 
 def _joined(views: Mapping[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:

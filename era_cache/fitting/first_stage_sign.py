@@ -18,6 +18,7 @@ import numpy as np
 from era_cache.fitting.held_out import Part
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.fuse import FirstStage
+from era_cache.rank.search import search
 from era_cache.types import IntArray
 
 if TYPE_CHECKING:
@@ -89,11 +90,11 @@ def _places(data: FitData) -> tuple[torch.Tensor, torch.Tensor]:
     """Which alignment documents are in the corpus, and where."""
     import torch
 
-    step = max(1, (1 << 24) // max(1, len(data.corpus)))
-    blocks = [(block @ data.corpus.T).max(dim=1) for block in data.align_small.split(step)]
-    cosine = torch.cat([block.values for block in blocks])
+    best = search(data.align_small, data.corpus, 1)
+    device = data.corpus.device
+    cosine, rows = (torch.from_numpy(one[:, 0]).to(device) for one in (best.scores, best.doc_rows))
     kept = (cosine >= _SAME).nonzero().squeeze(1)
-    return kept, torch.cat([block.indices for block in blocks])[kept]
+    return kept, rows[kept]
 
 
 def _scores(first: FirstStage, rows: torch.Tensor, n_docs: int) -> torch.Tensor:

@@ -16,10 +16,12 @@ from era_cache.fitting.adapter import Fusion
 from era_cache.fitting.candidates import FUSED, fused_name
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.first_stage_sign import looked_at, worth_beside_small
-from era_cache.fitting.held_out import PRIMARY, Part, Settings, luck, macro, standard_error
+from era_cache.fitting.held_out import PRIMARY, Part
+from era_cache.fitting.means import Settings, luck, macro, standard_error
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.fuse import FirstStage, fused_rankings, spreads
 from era_cache.rank.measures import evaluate
+from era_cache.rank.search import search
 from era_cache.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def fused_candidates(
         if not found:
             worth = worth_beside_small(parts)
         weights = np.array([len(one.mapped) for one in queries], dtype=np.float64)
-        scale = float(np.average([_scale(one, config) for one in queries], weights=weights))
+        scale = float(np.average([_scale(one) for one in queries], weights=weights))
         if scale:
             run = queries[0].first.name
             found[fused_name(run, name)] = _joined(fit, parts, config, run, scale, worth)
@@ -103,7 +105,7 @@ def _queries(fit: Fitted, parts: Sequence[Part]) -> list[_Queries]:
     return found
 
 
-def _scale(queries: _Queries, config: FitConfig) -> float:
+def _scale(queries: _Queries) -> float:
     """How far cosines spread against first-stage scores, each among its highest documents.
 
     0 where the first stage says nothing.
@@ -112,17 +114,14 @@ def _scale(queries: _Queries, config: FitConfig) -> float:
 
     corpus, (_, docs, scores, floor) = queries.data.corpus, queries.first
     depth = min(_DEPTH, len(corpus))
-    step = max(1, config.block_bytes // 4 // max(1, len(corpus)))
-    widths: list[FloatArray] = []
-    for block in queries.mapped.split(step):
-        top = (block @ corpus.T).topk(depth, dim=1).values
-        widths.append(spreads(top, torch.ones_like(top, dtype=torch.bool)))
+    top = torch.from_numpy(search(queries.mapped, corpus, depth).scores)
+    widths = spreads(top, torch.ones_like(top, dtype=torch.bool))
     # Documents that a list does not hold count at its floor.
     wide = torch.nn.functional.pad(docs, (0, max(0, depth - docs.shape[1])), value=-1)[:, :depth]
     padded = torch.nn.functional.pad(scores, (0, max(0, depth - scores.shape[1])))[:, :depth]
     whole = padded.where(wide >= 0, floor[:, None])
     lexical = float(spreads(whole, torch.ones_like(wide, dtype=torch.bool)).mean())
-    return float(np.concatenate(widths).mean()) / lexical if lexical > 0 else 0.0
+    return float(widths.mean()) / lexical if lexical > 0 else 0.0
 
 
 def _joined(

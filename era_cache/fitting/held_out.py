@@ -6,14 +6,15 @@ query, and the reference tables that help.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import References, unit
+from era_cache.fitting.judging_pool import JudgingPool
+from era_cache.fitting.means import BETTER, luck, macro
 from era_cache.fitting.stack import Stack
 from era_cache.fitting.tensors import Documents, FitData, QuerySet
 from era_cache.fitting.who_judges import Labels
@@ -25,23 +26,14 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "BETTER",
     "PRIMARY",
     "Judge",
     "Part",
-    "Settings",
     "document_references",
-    "luck",
-    "macro",
-    "standard_error",
     "values_of",
-    "weights_of",
 ]
 
 PRIMARY: Measure = parse_measure("nDCG@10")
-_FULL_WEIGHT = 30
-BETTER = 1e-9
-"""A mean counts as better only beyond rounding; of equals the simpler comes first."""
 
 
 class Part(NamedTuple):
@@ -49,80 +41,22 @@ class Part(NamedTuple):
 
     data: FitData
     labels: Labels
+    pool: JudgingPool | None = None
+    """By which its queries are judged, where the corpus is too large for every setting."""
 
+    def judged(self, mapped: torch.Tensor, *, look: bool = True) -> FloatArray:
+        """Primary measure of the judging queries, (m,) float64.
 
-def weights_of(values: Sequence[FloatArray]) -> list[float]:
-    """Weight of each collection in a mean over collections; they sum to 1.
-
-    All count alike from 30 judging queries on; fewer count in proportion, so that a handful of
-    queries does not outvote hundreds.
-    """
-    counts = [min(len(v), _FULL_WEIGHT) for v in values]
-    return [count / max(1, sum(counts)) for count in counts]
-
-
-def macro(values: Sequence[FloatArray]) -> float:
-    """Mean over collections, by ``weights_of``, of the mean over queries; NaN without queries."""
-    weights = weights_of(values)
-    if not any(weights):
-        return math.nan
-    return sum(w * float(v.mean()) for w, v in zip(weights, values, strict=True) if w)
-
-
-Settings = Sequence[tuple[FloatArray, ...]]
-
-
-def highest(settings: Settings) -> int:
-    """The setting with the best mean; of equals the first, which is the simpler."""
-    return int(np.argmax([macro(values) for values in settings]))
-
-
-def luck(
-    settings: Settings,
-    chosen: int,
-    folds: int = 5,
-    choose: Callable[[Settings], int] = highest,
-) -> tuple[FloatArray, ...]:
-    """What choosing one of several settings adds to the values of those that chose.
-
-    Queries that choose a setting flatter it. Here each query is judged under the setting that the
-    other folds' queries choose; the difference is what the choice owes to these very queries.
-
-    Args:
-        settings: for each setting and collection, (n,) values of the same judging queries.
-        chosen: the setting that all of them together choose.
-        folds: parts of the judging queries, at most one query each.
-        choose: how some of them choose.
-
-    Returns:
-        For each collection (n,) float64 to take off the values under the chosen setting.
-    """
-    counts = [len(values) for values in settings[0]]
-    folds = max(1, min(folds, sum(counts)))
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-    places = [(start + np.arange(n)) % folds for start, n in zip(first, counts, strict=True)]
-    lucky = [np.zeros(count) for count in counts]
-    for fold in range(folds if folds > 1 else 0):
-        theirs = choose(
-            [
-                tuple(v[place != fold] for v, place in zip(values, places, strict=True))
-                for values in settings
-            ]
-        )
-        for mine, ours, other, place in zip(
-            lucky, settings[chosen], settings[theirs], places, strict=True
-        ):
-            mine[place == fold] = (ours - other)[place == fold]
-    return tuple(lucky)
-
-
-def standard_error(differences: Sequence[FloatArray]) -> float:
-    """Of ``macro`` of paired differences, collections being fixed; infinite where one has one."""
-    weights = weights_of(differences)
-    judged = [(w, d) for w, d in zip(weights, differences, strict=True) if w]
-    if not judged or any(len(d) < 2 for _, d in judged):
-        return math.inf
-    return math.sqrt(sum(w * w * float(d.var(ddof=1)) / len(d) for w, d in judged))
+        Args:
+            mapped: (m, d) unit rows, in the order of ``labels.judges``.
+            look: whether a pool takes up what they find here.
+        """
+        rows = self.labels.judges
+        if self.pool is None or not len(rows):
+            return values_of(mapped, self.labels.queries, rows, self.data)
+        if look:
+            self.pool.look(mapped, rows)
+        return self.pool.values(mapped, rows, PRIMARY)
 
 
 def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData) -> FloatArray:
@@ -282,16 +216,18 @@ class Judge:
             found.append(moved[judges])
         return found
 
-    def values(self, mapped: Sequence[torch.Tensor]) -> tuple[FloatArray, ...]:
+    def values(
+        self, mapped: Sequence[torch.Tensor], *, look: bool = True
+    ) -> tuple[FloatArray, ...]:
         """Values of all judging queries, corrected by the tables as they are set."""
         return tuple(
-            values_of(vectors, part.labels.queries, part.labels.judges, part.data)
+            part.judged(vectors, look=look)
             for part, vectors in zip(self._parts, self.corrected(mapped), strict=True)
         )
 
     def choose_tables(
         self, mapped: Sequence[torch.Tensor], values: tuple[FloatArray, ...]
-    ) -> tuple[FloatArray, ...]:
+    ) -> tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]]:
         """Choose the step of the references, then the memory.
 
         Args:
@@ -299,18 +235,20 @@ class Judge:
             values: what ``values`` gave for them with the tables as they are now.
 
         Returns:
-            The values with the tables as chosen, less what the choice owes to luck.
+            The values with the tables as chosen, less what the choice owes to luck; and as they
+            were measured.
         """
         best = values
         tried: list[tuple[FloatArray, ...]] = []
         kept = 0
+        self._narrow(mapped)
         if self._documents is not None:
             table = chosen = self._documents
             first = True
             for step, steps in self._config.reference_steps:
                 self._documents = table._replace(step=step, steps=steps)
                 same = (step, steps) == (table.step, table.steps)
-                found = values if same else self.values(mapped)
+                found = values if same else self.values(mapped, look=False)
                 tried.append(found)
                 if first or macro(found) > macro(best) + BETTER:
                     best, chosen, first = found, self._documents, False
@@ -324,14 +262,21 @@ class Judge:
         for contrast in (True, False):
             for step in self._config.memory_steps:
                 self._memory_step = (step, contrast)
-                found = self.values(mapped)
+                found = self.values(mapped, look=False)
                 tried.append(found)
                 if macro(found) > macro(best) + BETTER:
                     best, memory = found, self._memory_step
                     kept = len(tried) - 1
         self._memory_step = memory
         more = luck(tried, kept)
-        return tuple(v - a - b for v, a, b in zip(best, owed, more, strict=True))
+        if any(part.pool is not None for part in self._parts):
+            best = self.values(mapped)  # among what they find here, not only what was near before
+        return tuple(v - a - b for v, a, b in zip(best, owed, more, strict=True)), best
+
+    def _narrow(self, mapped: Sequence[torch.Tensor]) -> None:
+        for part, vectors in zip(self._parts, self.corrected(mapped), strict=True):
+            if part.pool is not None:
+                part.pool.narrow(vectors, part.labels.judges)
 
     def options(self) -> dict[str, float | int | str]:
         """What was chosen, for the record."""

@@ -19,13 +19,15 @@ from era_cache.fitting.candidates import VIEWS_READ
 if TYPE_CHECKING:
     import torch
 
+    from era_cache.rank.corpus import Corpus
+
 __all__ = ["joined_start", "label_free", "spread"]
 
 _ROWS = 20_000
 """Rows of an index that say how its vectors are spread; more change nothing."""
 
 
-def spread(indexes: Sequence[torch.Tensor], config: FitConfig) -> torch.Tensor:
+def spread(indexes: Sequence[Corpus], config: FitConfig) -> torch.Tensor:
     """A map of queries that lengthens the directions which documents use little.
 
     With C the mean of x x^T over documents x, and C' that matrix with the share

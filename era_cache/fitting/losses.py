@@ -15,6 +15,8 @@ from era_cache.types import Qrels
 if TYPE_CHECKING:
     import torch
 
+    from era_cache.rank.corpus import Corpus
+
 __all__ = ["RankingLoss", "corpus_softmax", "pull_of"]
 
 
@@ -26,7 +28,7 @@ class RankingLoss(NamedTuple):
     by_log_temperature: torch.Tensor
 
 
-def pull_of(qrels: Qrels, n_queries: int, corpus: torch.Tensor) -> torch.Tensor:
+def pull_of(qrels: Qrels, n_queries: int, corpus: Corpus) -> torch.Tensor:
     """Mean of each query's positive documents, weighted by grade; zero where there is none.
 
     Args:

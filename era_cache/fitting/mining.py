@@ -17,6 +17,8 @@ from era_cache.types import IntArray, Qrels
 if TYPE_CHECKING:
     import torch
 
+    from era_cache.rank.corpus import Corpus
+
 __all__ = ["NEGATIVES", "STRATEGIES", "Mining", "Triples", "mine_triples", "pool_rows"]
 
 STRATEGIES = ("random", "naive_topk", "topk_percpos")
@@ -45,7 +47,7 @@ class Triples(NamedTuple):
 def mine_triples(
     teacher: torch.Tensor,
     qrels: Qrels,
-    corpus: torch.Tensor,
+    corpus: Corpus,
     mining: Mining,
     *,
     exclude: torch.Tensor | None,
@@ -132,12 +134,11 @@ def _draw(
 
 
 def pool_rows(
-    mapped: torch.Tensor,
+    mined: IntArray,
     qrels: Qrels,
-    corpus: torch.Tensor,
+    n_docs: int,
     *,
     most: int,
-    per_query: int,
     seed: int,
 ) -> IntArray:
     """Choose documents that stand in for a corpus too large for the softmax.
@@ -146,19 +147,18 @@ def pool_rows(
     small every query keeps its hardest, then others at random.
 
     Args:
-        mapped: (n, d) unit query vectors.
+        mined: (n, m) documents of each query, the hardest first, -1 for none.
         qrels: their judgements.
-        corpus: (N, d) unit rows.
+        n_docs: documents of the corpus.
         most: documents in the pool; judged ones are all kept.
-        per_query: documents mined for each query.
         seed: of the random rest.
 
     Returns:
         Row numbers, rising, int64.
     """
     judged = np.unique(qrels.doc_rows)
-    mined = search(mapped, corpus, min(per_query, len(corpus))).doc_rows.T.reshape(-1)
-    spare = np.random.default_rng(seed).permutation(len(corpus))[:most]
-    joined = np.concatenate([judged, mined[mined >= 0], spare])
+    by_rank = mined.T.reshape(-1)
+    spare = np.random.default_rng(seed).permutation(n_docs)[:most]
+    joined = np.concatenate([judged, by_rank[by_rank >= 0], spare])
     _, first = np.unique(joined, return_index=True)
     return np.sort(joined[np.sort(first)][: max(most, len(judged))])

@@ -22,7 +22,8 @@ from era_cache.fitting.candidates import DEFAULT, TRAINED, VIEWS_READ, described
 from era_cache.fitting.choice import Choice, choose
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.fusion import fused_candidates
-from era_cache.fitting.held_out import PRIMARY, Part, document_references
+from era_cache.fitting.held_out import PRIMARY, Part, document_references, values_of
+from era_cache.fitting.judging_pool import JudgingPool
 from era_cache.fitting.label_free import joined_start, label_free, spread
 from era_cache.fitting.paper import train_paper
 from era_cache.fitting.signs import Signs, signs_of
@@ -95,9 +96,42 @@ def _several(data: FitData | Sequence[FitData]) -> list[FitData]:
 def _parts(data: Sequence[FitData], config: FitConfig) -> list[Part]:
     """As ``parts_of``; where no query trains or judges, no query has a part."""
     if any(len(one.train.ids) or len(one.validation.ids) for one in data):
-        return parts_of(data, config)
+        return [_pooled(part, config) for part in parts_of(data, config)]
     nobody = np.zeros(0, dtype=np.int64)
     return [Part(one, Labels(one.train, (), nobody, nobody)) for one in data]
+
+
+def _pooled(part: Part, config: FitConfig) -> Part:
+    """The part with a pool where a search of all documents for every setting takes too long."""
+    corpus = part.data.corpus
+    if len(corpus) <= config.judge_exactly or corpus.device.type != "cpu":
+        return part
+    return part._replace(pool=JudgingPool(part.data, part.labels.queries, config.seed))
+
+
+def _exact(fit: Fitted, parts: Sequence[Part]) -> Fitted:
+    """A candidate's values by a search of all documents, where they were found among fewer."""
+    values = list(fit.values)
+    for number, part in enumerate(parts):
+        if part.pool is None or not fit.measured or not len(values[number]):
+            continue
+        labels = part.labels
+        exact = values_of(fit.mapped[number], labels.queries, labels.judges, part.data)
+        values[number] = values[number] + exact - fit.measured[number]
+    return fit._replace(values=tuple(values))
+
+
+def _choose_exactly(
+    fits: dict[str, Fitted], parts: Sequence[Part], candidate: str, signs: Sequence[Signs]
+) -> Choice:
+    """Choose; what is chosen is judged exactly (in ``fits``) until that changes nothing."""
+    exact: set[str] = set()
+    while True:
+        choice = choose(fits, candidate, signs)
+        if choice.name in exact or all(part.pool is None for part in parts):
+            return choice
+        exact.add(choice.name)
+        fits[choice.name] = _exact(fits[choice.name], parts)
 
 
 def fit_candidates(
@@ -134,7 +168,8 @@ def fit_candidates(
         raise InputError(f"No candidate '{candidate}'; there are: {', '.join(DEFAULT)}.")
     tell = progress or (lambda _text: None)
     seconds: dict[str, float] = {}
-    parts = _parts(_several(data), config)
+    with _timed(seconds, "pool"):
+        parts = _parts(_several(data), config)
     has_small = all("small" in part.data.train.views for part in parts)
     judged = any(len(part.labels.judges) for part in parts)
     if not (judged or has_small):
@@ -176,7 +211,9 @@ def fit_candidates(
         raise FitError(f"Interrupted before {candidate} was fitted; the same command begins anew.")
     with _timed(seconds, "fusion"):
         fits |= fused_candidates(fits, parts, config)
-    return FitResult(fits, choose(fits, candidate, signs), seconds, tuple(missing), signs)
+    with _timed(seconds, "choose"):
+        choice = _choose_exactly(fits, parts, candidate, signs)
+    return FitResult(fits, choice, seconds, tuple(missing), signs)
 
 
 class _Begin(NamedTuple):

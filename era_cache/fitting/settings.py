@@ -66,6 +66,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "negatives_per_query": (1, _LARGEST),
     "duplicates": _POSITIVE,
     "pool_documents": (1, _LARGEST),
+    "judge_exactly": (1, _LARGEST),
     "mined_per_query": (1, _LARGEST),
     "block_bytes": (1 << 12, _LARGEST),
     "stack_bytes": (1 << 20, _LARGEST),

@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from era_cache.config import FitConfig
+from era_cache.fitting.judging_pool import JudgingPool
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.mining import Mining, mine_triples, pool_rows
 from era_cache.fitting.stack import Task
 from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.rank.corpus import whole
+from era_cache.rank.search import search
 from era_cache.types import IntArray, Qrels
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["barred_documents", "task_of"]
+
+_POOL = 20_000
+"""Documents in the softmax of a corpus so large that its queries have documents of their own."""
 
 
 def task_of(
@@ -29,6 +35,7 @@ def task_of(
     mapped: torch.Tensor,
     config: FitConfig,
     known: IntArray | None = None,
+    pool: JudgingPool | None = None,
 ) -> Task:
     """The training side of a collection: the softmax's documents, and which are none for whom.
 
@@ -39,6 +46,7 @@ def task_of(
         mapped: (n, d_out) unit rows, where they lie now; negatives are mined there.
         config: pools, negatives, duplicates.
         known: query rows whose labels may be looked at; None for all.
+        pool: knows documents of these queries; None searches all.
     """
     import torch
 
@@ -46,14 +54,15 @@ def task_of(
     if known is not None:
         qrels = Qrels(*(column[np.isin(qrels.query_rows, known)] for column in qrels))
     if len(corpus) > config.pool_documents:
-        rows = pool_rows(
-            mapped if known is None else mapped[torch.from_numpy(known).to(mapped.device)],
-            qrels,
-            corpus,
-            most=config.pool_documents,
-            per_query=config.mined_per_query,
-            seed=config.seed,
+        asked = np.arange(len(mapped)) if known is None else known
+        theirs, depth = mapped[torch.from_numpy(asked).to(mapped.device)], config.mined_per_query
+        found = (
+            search(theirs, corpus, min(depth, len(corpus)))
+            if pool is None
+            else pool.best(theirs, asked, depth)
         )
+        most = config.pool_documents if pool is None else min(_POOL, config.pool_documents)
+        rows = pool_rows(found.doc_rows, qrels, len(corpus), most=most, seed=config.seed)
         place = np.full(len(corpus), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         qrels = Qrels(qrels.query_rows, place[qrels.doc_rows], qrels.relevance)
@@ -61,6 +70,7 @@ def task_of(
             table = torch.from_numpy(place).to(corpus.device)
             exclude = torch.where(exclude >= 0, table[exclude.clamp(min=0)], exclude)
         corpus = corpus[torch.from_numpy(rows).to(corpus.device)]
+    corpus = whole(corpus)
     pull = pull_of(qrels, len(queries.ids), corpus)
     return Task(inputs, corpus, pull, barred_documents(mapped, qrels, exclude, corpus, config))
 

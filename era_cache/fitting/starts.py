@@ -15,8 +15,9 @@ from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.alignment.methods import ALIGNMENTS, align_rows
 from era_cache.fitting.candidates import VIEWS_READ
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.held_out import Part, document_references, luck, macro, values_of
+from era_cache.fitting.held_out import Part, document_references
 from era_cache.fitting.label_free import joined_start
+from era_cache.fitting.means import luck, macro
 from era_cache.fitting.tensors import Documents
 from era_cache.types import FloatArray
 
@@ -40,8 +41,8 @@ def untrained(
         queries, rows = part.labels.queries, part.labels.judges
         views = {name: vectors[rows] for name, vectors in queries.views.items()}
         mapped.append(adapter.mapped(views))
-        values.append(values_of(mapped[-1], queries, rows, part.data))
-    return Fitted(adapter, tuple(values), {}, tuple(mapped))
+        values.append(part.judged(mapped[-1]))
+    return Fitted(adapter, tuple(values), {}, tuple(mapped), tuple(values))
 
 
 def align(

@@ -16,18 +16,19 @@ from era_cache.collection.keys import alignment_order, text_keys
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
 from era_cache.config import EmbedConfig
-from era_cache.errors import FitError, FormatError
-from era_cache.fitting.adapter import unit
+from era_cache.errors import FitError
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.first_stage import QueryLists
+from era_cache.fitting.unit_rows import read_corpus, read_unit
 from era_cache.rank.fuse import FirstStage
 from era_cache.rank.ties import tie_order
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.stored_encoder import StoredEncoder
-from era_cache.types import Array, IntArray, Keys, Qrels
+from era_cache.types import Array, IntArray, Qrels
 
 if TYPE_CHECKING:
     import torch
+
+    from era_cache.rank.corpus import Corpus
 
 __all__ = [
     "UNLABELLED",
@@ -40,6 +41,7 @@ __all__ = [
     "load_held_out",
     "query_set",
     "resolve_device",
+    "selected_queries",
 ]
 
 
@@ -67,15 +69,31 @@ class QuerySet(NamedTuple):
     first: FirstStage | None = None
 
 
+def selected_queries(queries: QuerySet, rows: IntArray) -> QuerySet:
+    """Some queries of a set, (m,) int64, without another system's lists."""
+    import torch
+
+    if len(rows) == len(queries.ids):
+        return queries
+    at = torch.from_numpy(rows).to(next(iter(queries.views.values())).device)
+    return QuerySet(
+        ids=[queries.ids[row] for row in rows.tolist()],
+        views={name: vectors[at] for name, vectors in queries.views.items()},
+        qrels=queries.qrels.select_queries(rows),
+        exclude=None if queries.exclude is None else queries.exclude[at],
+        texts=None if queries.texts is None else queries.texts[rows],
+    )
+
+
 class FitData(NamedTuple):
-    """Everything fitting may see. ``corpus`` is (n, d) unit float32 in the small space.
+    """Everything fitting may see. ``corpus`` is (n, d) unit rows in the small space.
 
     ``unlabelled`` are queries that fitting only looks at, without any judgement; None for none.
     """
 
     train: QuerySet
     validation: QuerySet
-    corpus: torch.Tensor
+    corpus: Corpus
     tie_ranks: torch.Tensor
     align_large: torch.Tensor
     align_small: torch.Tensor
@@ -86,9 +104,9 @@ class HeldOut(NamedTuple):
     """Everything evaluation needs. ``large_corpus`` is there if the store has all its rows."""
 
     queries: QuerySet
-    corpus: torch.Tensor
+    corpus: Corpus
     tie_ranks: torch.Tensor
-    large_corpus: torch.Tensor | None
+    large_corpus: Corpus | None
 
 
 def resolve_device(name: str | None) -> str:
@@ -128,18 +146,6 @@ def query_set(
     )
 
 
-def _read_unit(
-    encoder: StoredEncoder, keys: Keys, device: str, *, check: bool, index: KeyIndex | None = None
-) -> torch.Tensor:
-    import torch
-
-    vectors = encoder.vectors(keys, check=check, index=index)
-    zero = int(np.count_nonzero(~vectors.any(axis=1)))
-    if zero:
-        raise FormatError(f"{encoder.folder}: {zero} stored vectors are all zero; damaged.")
-    return unit(torch.from_numpy(vectors).to(device))
-
-
 def _tie_ranks(collection: Collection, device: str) -> torch.Tensor:
     import torch
 
@@ -172,10 +178,12 @@ def load_fit_data(
         FitError: there is no document to align on.
         FormatError: a segment is damaged.
     """
+    import torch
+
     seen = np.concatenate([split.train, split.validation])
     keys = collection.query_keys[seen]
-    large = _read_unit(encoders.query, keys, device, check=check)
-    small = _read_unit(encoders.small_query, keys, device, check=check)
+    large = read_unit(encoders.query, keys, device, check=check)
+    small = read_unit(encoders.small_query, keys, device, check=check)
     parts = []
     for rows, part in (
         (split.train, slice(0, len(split.train))),
@@ -184,7 +192,7 @@ def load_fit_data(
         views = {"large": large[part], "small": small[part]}
         parts.append(_with_lists(query_set(collection, rows, views, device), lists, rows))
     document_index = encoders.document.index(check=check)
-    corpus = _read_unit(
+    corpus = read_corpus(
         encoders.document, collection.doc_keys, device, check=False, index=document_index
     )
     align_rows, align_index = _align_rows(collection, split, encoders, align_documents, check)
@@ -194,8 +202,8 @@ def load_fit_data(
         collection,
         others,
         {
-            "large": _read_unit(encoders.query, other_keys, device, check=False),
-            "small": _read_unit(encoders.small_query, other_keys, device, check=False),
+            "large": read_unit(encoders.query, other_keys, device, check=False),
+            "small": read_unit(encoders.small_query, other_keys, device, check=False),
         },
         device,
     )
@@ -204,10 +212,10 @@ def load_fit_data(
         validation=parts[1],
         corpus=corpus,
         tie_ranks=_tie_ranks(collection, device),
-        align_large=_read_unit(
+        align_large=read_unit(
             encoders.align, collection.doc_keys[align_rows], device, check=False, index=align_index
         ),
-        align_small=corpus[align_rows],
+        align_small=corpus[torch.from_numpy(align_rows).to(device)],
         unlabelled=_with_lists(
             unlabelled._replace(qrels=unlabelled.qrels.select_queries(others[:0])), lists, others
         ),
@@ -255,8 +263,8 @@ def load_documents(
     """
     rows, index = _align_rows(collection, None, encoders, align_documents, check)
     keys = collection.doc_keys[rows]
-    large = _read_unit(encoders.align, keys, device, check=False, index=index)
-    return large, _read_unit(encoders.document, keys, device, check=check)
+    large = read_unit(encoders.align, keys, device, check=False, index=index)
+    return large, read_unit(encoders.document, keys, device, check=check)
 
 
 def _align_rows(
@@ -314,14 +322,14 @@ def load_held_out(
     """
     keys = collection.query_keys[split.test]
     views = {
-        "large": _read_unit(encoders.query, keys, device, check=check),
-        "small": _read_unit(encoders.small_query, keys, device, check=check),
+        "large": read_unit(encoders.query, keys, device, check=check),
+        "small": read_unit(encoders.small_query, keys, device, check=check),
     }
-    corpus = _read_unit(encoders.document, collection.doc_keys, device, check=check)
+    corpus = read_corpus(encoders.document, collection.doc_keys, device, check=check)
     large_corpus = None
     align_index = encoders.align.index(check=check)
     if (align_index.positions(collection.doc_keys) >= 0).all():
-        large_corpus = _read_unit(
+        large_corpus = read_corpus(
             encoders.align, collection.doc_keys, device, check=False, index=align_index
         )
     queries = _with_lists(query_set(collection, split.test, views, device), lists, split.test)

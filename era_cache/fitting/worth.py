@@ -18,8 +18,9 @@ from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.alignment.methods import align_rows
 from era_cache.fitting.alignment.self_retrieval import held_count
 from era_cache.fitting.candidates import VIEWS_READ
-from era_cache.fitting.held_out import PRIMARY, macro, values_of
+from era_cache.fitting.held_out import PRIMARY, values_of
 from era_cache.fitting.label_free import label_free, spread
+from era_cache.fitting.means import macro
 from era_cache.fitting.signs import agreement_of
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import merged

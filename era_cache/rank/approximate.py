@@ -12,30 +12,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from era_cache.errors import InputError
+from era_cache.rank.corpus import HalfRows, products
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_embeddings, check_request
+from era_cache.types import Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["KINDS", "ApproximateIndex"]
+    from era_cache.rank.corpus import Corpus
+
+__all__ = ["KINDS", "ApproximateIndex", "scores_of"]
 
 KINDS = {
     "ivf": "inverted lists: documents by the nearest of about 4 sqrt(n) centres, a few lists read",
     "hnsw": "a graph of near documents, walked from the top",
+    "pq": "inverted lists of 4-bit codes, two values in one; the best are ranked anew, exactly",
 }
 _PROBED, _FEWEST_PROBED = 16, 8
 """An IVF search reads one in so many lists, and at least so many."""
 _PER_CENTRE = 64
 """Documents that train each centre of an IVF index, at most."""
 _NEIGHBOURS, _BUILD_WIDTH, _SEARCH_WIDTH = 32, 200, 128
+_CODES_READ, _RANKED_ANEW, _FEWEST_RANKED = 3, 3, 256
+"""A PQ search reads one in so many lists, and ranks so many times what is asked for anew."""
+_FEWEST_CODED = 1000
+_TRAINED_ON, _ROUNDS = 1 << 16, 8
+_BLOCK_ROWS = 1 << 16
+_GATHERED = 1 << 22
+"""Values of documents that are ranked anew at a time."""
 
 
 class ApproximateIndex:
-    """A faiss index over a corpus; it keeps a copy of it.
+    """A faiss index over a corpus; it keeps a copy of it, of kind ``pq`` the codes alone.
 
     Args:
-        corpus: (n, d) float32, unit rows.
+        corpus: (n, d) float32, unit rows, or ``HalfRows``.
         kind: of ``KINDS``.
         seed: of the training of centres.
 
@@ -44,33 +56,60 @@ class ApproximateIndex:
         ValueError: the corpus is no float32 matrix of finite numbers.
     """
 
-    def __init__(self, corpus: torch.Tensor, kind: str, *, seed: int = 0) -> None:
-        import faiss
-
+    def __init__(self, corpus: Corpus, kind: str, *, seed: int = 0) -> None:
         if kind not in KINDS:
             raise InputError(f"Index {kind!r} is unknown; known are exact, {', '.join(KINDS)}.")
         if not len(corpus):
             raise InputError("An index needs at least one document.")
-        check_embeddings("corpus", corpus)
-        vectors = corpus.detach().cpu().contiguous().numpy()
-        n, dim = vectors.shape
-        self.kind, self._n = kind, n
-        self._index: Any
-        if kind == "ivf":
-            lists = max(1, min(round(4 * math.sqrt(n)), n // 8))
-            quantizer = faiss.IndexFlatIP(dim)
-            self._index = faiss.IndexIVFFlat(quantizer, dim, lists, faiss.METRIC_INNER_PRODUCT)
-            self._index.cp.seed = seed % 2**31
-            self._index.cp.max_points_per_centroid = _PER_CENTRE
-            self._index.cp.min_points_per_centroid = 1
-            self._index.train(vectors)
-            self._index.nprobe = max(min(lists, _FEWEST_PROBED), lists // _PROBED)
-            self.about = f"ivf, {lists:,} lists, {self._index.nprobe:,} of them read"
-        else:
-            self._index = faiss.IndexHNSWFlat(dim, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-            self._index.hnsw.efConstruction = _BUILD_WIDTH
-            self.about = f"hnsw, {_NEIGHBOURS} neighbours"
-        self._index.add(vectors)
+        if not isinstance(corpus, HalfRows):
+            check_embeddings("corpus", corpus)
+        n, dim = corpus.shape
+        self.kind, self._n, self._corpus = kind, n, corpus
+        make = {"ivf": self._ivf, "hnsw": self._hnsw, "pq": self._pq}[kind]
+        self._index, self.about = make(dim, seed % 2**31)
+        for start in range(0, n, _BLOCK_ROWS):
+            self._index.add(_array(corpus[start : start + _BLOCK_ROWS]))
+
+    def _ivf(self, dim: int, seed: int) -> tuple[Any, str]:
+        import faiss
+
+        lists = max(1, min(round(4 * math.sqrt(self._n)), self._n // 8))
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
+        index.cp.seed = seed
+        index.cp.max_points_per_centroid = _PER_CENTRE
+        index.cp.min_points_per_centroid = 1
+        index.train(_array(self._corpus[:]))
+        index.nprobe = max(min(lists, _FEWEST_PROBED), lists // _PROBED)
+        return index, f"ivf, {lists:,} lists, {index.nprobe:,} of them read"
+
+    def _hnsw(self, dim: int, _seed: int) -> tuple[Any, str]:
+        import faiss
+
+        index = faiss.IndexHNSWFlat(dim, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = _BUILD_WIDTH
+        return index, f"hnsw, {_NEIGHBOURS} neighbours"
+
+    def _pq(self, dim: int, seed: int) -> tuple[Any, str]:
+        import faiss
+        import torch
+
+        if self._n < _FEWEST_CODED:
+            return faiss.IndexFlatIP(dim), f"all of {self._n:,} documents: too few for codes"
+        lists = max(1, min(round(math.sqrt(self._n) / 4), self._n // 64))
+        codes = dim // 2 if dim % 2 == 0 else dim
+        index = faiss.IndexIVFPQFastScan(
+            faiss.IndexFlatIP(dim), dim, lists, codes, 4, faiss.METRIC_INNER_PRODUCT
+        )
+        for clustering in (index.cp, index.pq.cp):
+            clustering.seed = seed
+            clustering.niter = _ROUNDS
+            clustering.max_points_per_centroid = max(64, _TRAINED_ON // lists)
+            clustering.min_points_per_centroid = 1
+        drawn = np.random.default_rng(seed).permutation(self._n)[:_TRAINED_ON]
+        rows = torch.from_numpy(np.sort(drawn)).to(self._corpus.device)
+        index.train(_array(self._corpus[rows]))
+        index.nprobe = max(min(lists, _FEWEST_PROBED), lists // _CODES_READ)
+        return index, f"pq, {lists:,} lists of {codes} codes, {index.nprobe:,} of them read"
 
     def search(
         self,
@@ -92,7 +131,7 @@ class ApproximateIndex:
         depth = min(self._n, k + (exclude is not None))
         if self.kind == "hnsw":
             self._index.hnsw.efSearch = max(_SEARCH_WIDTH, 2 * depth)
-        scores, rows = self._index.search(queries.detach().cpu().contiguous().numpy(), depth)
+        scores, rows = self._found(queries, depth)
         missing = rows < 0
         if exclude is not None:
             missing |= rows == exclude.cpu().numpy()[:, None]
@@ -106,3 +145,44 @@ class ApproximateIndex:
         doc_rows[:, :width] = sorted_rows[:, :width]
         found[:, :width] = np.take_along_axis(scores, order, axis=1)[:, :width]
         return Ranking(doc_rows, found)
+
+    def _found(self, queries: torch.Tensor, depth: int) -> tuple[Array, IntArray]:
+        """Scores and rows of what is found, (q, depth) each."""
+        vectors = _array(queries)
+        if self.kind != "pq":
+            scores, rows = self._index.search(vectors, depth)
+            return scores, rows
+        import torch
+
+        asked = min(self._n, max(_FEWEST_RANKED, _RANKED_ANEW * depth))
+        _, guessed = self._index.search(vectors, asked)
+        rows = torch.from_numpy(guessed).to(queries.device)
+        scores = scores_of(queries, self._corpus, rows)
+        best = scores.topk(depth, dim=1)
+        return best.values.cpu().numpy(), rows.gather(1, best.indices).cpu().numpy()
+
+
+def scores_of(queries: torch.Tensor, corpus: Corpus, rows: torch.Tensor) -> torch.Tensor:
+    """Products of each query with documents of its own.
+
+    Args:
+        queries: (q, d) float32.
+        corpus: (n, d).
+        rows: (q, m) int64 rows of ``corpus``, -1 for none.
+
+    Returns:
+        (q, m) float32, minus infinity where there is no document.
+    """
+    import torch
+
+    scores = torch.empty(rows.shape, dtype=torch.float32, device=queries.device)
+    step = max(1, _GATHERED // max(1, rows.shape[1] * queries.shape[1]))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        scores[part] = products(queries[part], corpus, rows[part].clamp(min=0))
+    return scores.masked_fill_(rows < 0, -math.inf)
+
+
+def _array(rows: torch.Tensor) -> FloatArray:
+    found: FloatArray = rows.detach().cpu().contiguous().numpy()
+    return found

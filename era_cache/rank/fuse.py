@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from era_cache.rank.corpus import enough_rows, whole
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_inputs
 from era_cache.rank.search import best_packed_of
@@ -23,6 +24,8 @@ from era_cache.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import torch
+
+    from era_cache.rank.corpus import Corpus
 
 __all__ = ["FirstStage", "fused_rankings", "spreads", "stacked"]
 
@@ -81,7 +84,7 @@ def stacked(parts: Sequence[FirstStage | None]) -> FirstStage | None:
 
 def fused_rankings(
     queries: torch.Tensor,
-    corpus: torch.Tensor,
+    corpus: Corpus,
     first: FirstStage,
     weights: Sequence[float],
     k: int,
@@ -113,6 +116,7 @@ def fused_rankings(
         ValueError: shapes, types or numbers do not fit.
     """
     check_inputs(queries, corpus, k, exclude)
+    documents = whole(corpus)
     if len(first.docs) != len(queries):
         raise ValueError(f"{len(first.docs)} lists for {len(queries)} queries")
     if first.docs.numel() and int(first.docs.max()) >= len(corpus):
@@ -124,7 +128,7 @@ def fused_rankings(
         rows = slice(begin, min(len(queries), begin + step))
         own = None if exclude is None else exclude[rows]
         lists = FirstStage(first.name, *(column[rows] for column in first[1:]))
-        scores = _cosines(queries[rows], corpus, own)
+        scores = _cosines(queries[rows], documents, own)
         each = _each if len(weights) > 1 else _one
         for number, keys in enumerate(each(scores, lists, weights, k, own, ties)):
             found[number].append(_ranking(keys, k, ties))
@@ -183,8 +187,7 @@ def _cosines(
     """Scores of all documents, (q, n), minus infinity where one is left out."""
     import torch
 
-    # One query alone would go through a matrix-vector product, which rounds otherwise.
-    factors = queries if len(queries) > 1 else queries.expand(2, -1)
+    factors = enough_rows(queries)
     scores = torch.mm(factors, corpus.T)[: len(queries)]
     if exclude is not None:
         _leave_out(scores, exclude)

@@ -8,8 +8,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from era_cache.rank.corpus import HalfRows
+
 if TYPE_CHECKING:
     import torch
+
+    from era_cache.rank.corpus import Corpus
 
 __all__ = ["check_embeddings", "check_inputs", "check_request"]
 
@@ -64,9 +68,10 @@ def check_request(
 
 
 def check_inputs(
-    queries: torch.Tensor, corpus: torch.Tensor, k: int, exclude: torch.Tensor | None
+    queries: torch.Tensor, corpus: Corpus, k: int, exclude: torch.Tensor | None
 ) -> None:
     """Refuse what would give a wrong ranking without a word. Raises ``ValueError``."""
-    check_embeddings("corpus", corpus)
+    if not isinstance(corpus, HalfRows):  # which was checked when it was read
+        check_embeddings("corpus", corpus)
     n_docs, dimensions = corpus.shape
     check_request(queries, k, exclude, (n_docs, dimensions))

@@ -16,7 +16,7 @@ from era_cache.types import IntArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Ties", "packed", "tie_order", "tie_tables", "unpacked"]
+__all__ = ["Ties", "packed", "score_of", "tie_order", "tie_tables", "unpacked"]
 
 _LOW_BITS = 0xFFFF_FFFF
 _ALL_BUT_SIGN = 0x7FFF_FFFF
@@ -41,7 +41,8 @@ def tie_order(doc_ids: Sequence[str]) -> IntArray:
     Returns:
         (n,) int64, a permutation of 0..n-1: the document with the largest id has rank 0.
     """
-    order = sorted(range(len(doc_ids)), key=doc_ids.__getitem__, reverse=True)
+    ids = list(doc_ids)
+    order = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.arange(len(order), dtype=np.int64)
     return ranks
@@ -62,11 +63,16 @@ def packed(scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
 
 def unpacked(keys: torch.Tensor, ties: Ties) -> tuple[torch.Tensor, torch.Tensor]:
     """Unpack scores and rows from what ``packed`` packed."""
+    return score_of(keys), ties.rows[_LOW_BITS - (keys & _LOW_BITS)]
+
+
+def score_of(keys: torch.Tensor) -> torch.Tensor:
+    """The scores in what ``packed`` packed, float32."""
     import torch
 
     ordered = (keys >> 32).to(torch.int32)
     bits = ordered.where(ordered >= 0, ordered ^ _ALL_BUT_SIGN)
-    return bits.view(torch.float32), ties.rows[_LOW_BITS - (keys & _LOW_BITS)]
+    return bits.view(torch.float32)
 
 
 def tie_tables(tie_ranks: torch.Tensor | None, n_docs: int, device: torch.device) -> Ties:

@@ -44,13 +44,13 @@ class _Task(NamedTuple):
     targets: IntArray | slice
 
 
-def read_rows(index: KeyIndex, positions: IntArray, out: FloatArray) -> None:
+def read_rows(index: KeyIndex, positions: IntArray, out: Array) -> None:
     """Copy the rows at ``positions`` into ``out``, in that order.
 
     Args:
         index: that gave the positions.
         positions: (n,) int64, each at least 0; repeats are fine.
-        out: (n, d) float32.
+        out: (n, d) float32; or float16 where all rows are stored so.
 
     Raises:
         FormatError: a stored value is not finite: the segment, which is named, is damaged.

@@ -19,7 +19,7 @@ from era_cache.store.read_rows import mapped_rows, read_rows
 from era_cache.store.retired import retired_path
 from era_cache.store.segment import Segment, has_vanished, look_again, open_segment
 from era_cache.store.sorted_keys import is_worth_a_file, persist_index, unindexed_rows
-from era_cache.types import FloatArray, Keys
+from era_cache.types import Array, FloatArray, Keys
 
 __all__ = ["StoredEncoder"]
 
@@ -143,7 +143,26 @@ class StoredEncoder:
             lambda: self._vectors(keys, out, given.pop() if given else self.index(check=check)),
         )
 
-    def _vectors(self, keys: Keys, out: FloatArray | None, index: KeyIndex) -> FloatArray:
+    def half_vectors(self, keys: Keys, index: KeyIndex) -> Array | None:
+        """Read rows by key as they are stored, where all are stored in half precision.
+
+        Args:
+            keys: (n, 16) uint8, in the order wanted.
+            index: of this encoder.
+
+        Returns:
+            (n, d) float16; None where some rows are stored in another form.
+
+        Raises:
+            StoreError: some keys are not stored.
+            FormatError: a segment is damaged, or a vector is not finite.
+        """
+        if any(segment.dtype != "float16" for segment in index.segments):
+            return None
+        out = np.empty((len(keys), self.spec.dim), dtype=np.float16)
+        return look_again(self.folder, lambda: self._vectors(keys, out, index))
+
+    def _vectors(self, keys: Keys, out: Array | None, index: KeyIndex) -> Array:
         positions = index.positions(keys)
         missing = int(np.count_nonzero(positions < 0))
         if missing:

@@ -15,8 +15,9 @@ from era_cache.fitting import crossfit as crossfit_module
 from era_cache.fitting import held_out as judging
 from era_cache.fitting.adapter import Adapter, References, unit
 from era_cache.fitting.crossfit import Fitted, Request, crossfit, crossfit_all
-from era_cache.fitting.held_out import Part, document_references, luck, macro, values_of
+from era_cache.fitting.held_out import Part, document_references, values_of
 from era_cache.fitting.losses import pull_of
+from era_cache.fitting.means import luck, macro
 from era_cache.fitting.mining import STRATEGIES
 from era_cache.fitting.softmax_documents import barred_documents
 from era_cache.fitting.stack import Member, Stack, Task

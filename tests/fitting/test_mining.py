@@ -12,6 +12,7 @@ from planted import normal, qrels_of
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.mining import STRATEGIES, Mining, mine_triples, pool_rows
+from era_cache.rank.search import search
 from era_cache.types import Qrels
 
 
@@ -156,7 +157,8 @@ def _pool(most: int, per_query: int, seed: int = 0) -> tuple[list[int], list[lis
     """A pool for four queries on documents 0 to 59, and each query's ranking."""
     mapped, corpus = unit(normal(4, 6, seed=3)), unit(normal(60, 6, seed=4))
     qrels = qrels_of((0, 50, 1), (1, 51, 0), (2, 52, -1), (0, 53, 2))
-    rows = pool_rows(mapped, qrels, corpus, most=most, per_query=per_query, seed=seed)
+    mined = search(mapped, corpus, per_query).doc_rows
+    rows = pool_rows(mined, qrels, len(corpus), most=most, seed=seed)
     ranking = (mapped @ corpus.T).argsort(dim=1, descending=True).tolist()
     assert rows.dtype == np.int64
     return rows.tolist(), ranking

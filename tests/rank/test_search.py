@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import normal
 
+from era_cache.rank.corpus import HalfRows, products
 from era_cache.rank.measures import Ranking
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
@@ -99,7 +100,7 @@ def test_ties_come_in_the_order_of_trec_eval() -> None:
     assert search(torch.ones(1, 1), torch.ones(4, 1), 4).doc_rows.tolist() == [[0, 1, 2, 3]]
 
 
-@pytest.mark.parametrize("n_queries", [1, 2, 3, 19, 20, 65])
+@pytest.mark.parametrize("n_queries", [1, 2, 3, 5, 7, 9, 10, 11, 16, 19, 20, 65])
 def test_copies_tie_wherever_they_stand(n_queries: int) -> None:
     rng = np.random.default_rng(n_queries)
     for n_docs, dimensions in [(350, 384), (1027, 385), (2999, 64), (77, 1024)]:
@@ -232,3 +233,43 @@ def test_arguments_that_do_not_fit_are_refused(options: dict[str, object], messa
     arguments = {"queries": torch.ones(2, 4), "corpus": torch.ones(5, 4), "k": 1} | options
     with pytest.raises(ValueError, match=message):
         search(**arguments)
+
+
+def test_blocks_compared_with_the_worst_so_far_give_what_one_block_gives() -> None:
+    """Ties across blocks included: values are few, so that the k-th is equal to many."""
+    rng = np.random.default_rng(5)
+    corpus = torch.from_numpy(rng.integers(-2, 3, (900, 4)).astype(np.float32))
+    queries = torch.from_numpy(rng.integers(-2, 3, (7, 4)).astype(np.float32))
+    ranks = torch.from_numpy(rng.permutation(900))
+    exclude = torch.from_numpy(rng.integers(-1, 900, 7))
+    for k in (1, 5, 40, 899):
+        one = search(queries, corpus, k, exclude=exclude, tie_ranks=ranks)
+        many = search(
+            queries, corpus, k, exclude=exclude, tie_ranks=ranks, block_bytes=4 * 7 * max(64, k)
+        )
+        np.testing.assert_array_equal(one.doc_rows, many.doc_rows)
+        np.testing.assert_array_equal(one.scores, many.scores)
+
+
+def test_a_score_that_is_too_large_is_refused_in_a_later_block() -> None:
+    corpus = torch.ones(400, 2)
+    corpus[300] = 3e38
+    with pytest.raises(ValueError, match="NaN or too large"):
+        search(torch.full((2, 2), 10.0), corpus, 3, block_bytes=4 * 2 * 64)
+
+
+def test_rows_in_half_precision_are_found_as_their_unit_rows_are() -> None:
+    values = normal(700, 12, seed=3).half() * 3
+    rows = HalfRows(values)
+    dense = torch.nn.functional.normalize(values.float(), dim=-1)
+    assert torch.equal(rows[:], dense)
+    assert torch.equal(rows[3], dense[3])
+    some = torch.tensor([[5, 2], [699, 0]])
+    assert torch.equal(rows[some], dense[some])
+    queries = torch.nn.functional.normalize(normal(9, 12, seed=4), dim=1)
+    one, other = search(queries, rows, 20), search(queries, dense, 20)
+    np.testing.assert_array_equal(one.doc_rows, other.doc_rows)
+    np.testing.assert_array_equal(one.scores, other.scores)
+    torch.testing.assert_close(
+        products(queries[:2], rows, some), products(queries[:2], dense, some)
+    )
