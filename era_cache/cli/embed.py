@@ -40,7 +40,7 @@ from era_cache.cli.service_options import (
     service_settings,
     side_options,
 )
-from era_cache.cli.share_options import compacted, in_shares, shard_of, share_options
+from era_cache.cli.share_options import by_workers, compacted, in_shares, shard_of, share_options
 from era_cache.cli.text_options import (
     collection_options,
     each_collection,
@@ -276,7 +276,7 @@ def _embed(
         left = lacks(store.add_collection(texts))
         check_complete(texts.name, left, skip_bad_rows=config.skip_bad_rows)
     stored, reports, left = in_shares(store, config, encode, lacks)
-    if options["finish"]:
+    if options["finish"] or options["engine"] != "local":
         compacted(store)
     if options["bm25"]:
         language = options["bm25_language"] or _LANGUAGE
@@ -343,7 +343,8 @@ def _encoders(
             deterministic=options["deterministic"],
             service=service_settings(options, side, budget),
         )
-        return in_precision(model, settings, texts.of(role), role, store)
+        encoder = in_precision(model, settings, texts.of(role), role, store)
+        return by_workers(model, encoder, settings, options)
 
     large = opened(options["query_model"], "large", Role.QUERY)
     return large, opened(options["doc_model"], "small", Role.DOCUMENT)

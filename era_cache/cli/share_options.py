@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from era_cache.collection.records import Collection
     from era_cache.config import EmbedConfig
     from era_cache.encode.embed import EncodedRows
+    from era_cache.encode.encoder import Encoder, EncoderSettings
     from era_cache.encode.shard import Lack
     from era_cache.store.store import Store
 
-__all__ = ["compacted", "in_shares", "shard_of", "share_options"]
+__all__ = ["by_workers", "compacted", "in_shares", "shard_of", "share_options"]
 
 WHOLE = (1, 1)
+_MOST_WORKERS = 10_000
+_share = click.FloatRange(min=0, max=1024)
 
 share_options = all_of(
     click.option(
@@ -35,6 +38,26 @@ share_options = all_of(
         is_flag=True,
         help="After all shares: check that none is missing, encode what depends on all of them, "
         "and compact.",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        help="Who encodes: this process, or workers of a Ray cluster (extra [ray]), which write "
+        "to the store themselves.",
+    ),
+    click.option("--address", help="Of the Ray cluster.  [default: one on this machine]"),
+    click.option(
+        "--workers",
+        metavar="MIN:MAX",
+        default="1:2",
+        help="Ray workers for each model: so many must start, so many may join.",
+    ),
+    click.option(
+        "--worker-cpus", type=_share, default=1.0, help="Processors of a Ray worker; 0.5 will do."
+    ),
+    click.option(
+        "--worker-gpus", type=_share, default=0.0, help="GPUs of a Ray worker; 0.5 shares one."
     ),
 )
 
@@ -51,6 +74,32 @@ def shard_of(options: dict[str, Any]) -> tuple[int, int]:
                 f"--{name} needs all documents: give it without --shard, once all shares are done."
             )
     return parse_shard(options["shard"])
+
+
+def by_workers(
+    model: str, encoder: Encoder, settings: EncoderSettings, options: dict[str, Any]
+) -> Encoder:
+    """The encoder as the engine runs it. Raises ``InputError``, ``UsageError``."""
+    if options["engine"] == "local":
+        if options["address"]:
+            raise click.UsageError("--address is of a Ray cluster: add --engine ray.")
+        return encoder
+    from era_cache.encode.ray_pool import Workers
+    from era_cache.encode.ray_workers import RayEncoder
+
+    fewest, _, most = options["workers"].partition(":")
+    if not (fewest.isdecimal() and (most or fewest).isdecimal()) or not (
+        1 <= int(fewest) <= int(most or fewest) <= _MOST_WORKERS
+    ):
+        raise click.UsageError(f"--workers {options['workers']}: expected MIN:MAX, such as 2:8.")
+    workers = Workers(
+        int(fewest),
+        int(most or fewest),
+        options["worker_cpus"],
+        options["worker_gpus"],
+        options["address"],
+    )
+    return RayEncoder(model, encoder, settings, workers)
 
 
 Encoded = tuple["Collection", "list[EncodedRows]"]

@@ -90,8 +90,8 @@ def test_the_limit_of_money_ends_a_run_that_a_higher_one_goes_on_with(beir) -> N
 def test_a_killed_run_loses_no_group_that_was_paid_for(beir) -> None:
     with EmbeddingServer(seconds=0.1) as server:
         code = (
-            "import sys; from era_cache import config; from era_cache.encode import embed;"
-            "embed._Job.groups = lambda _, rows: (rows[n:n+40] for n in range(0, len(rows), 40));"
+            "import sys; from era_cache.encode import job;"
+            "job.Job.groups = lambda _, rows: (rows[n:n+40] for n in range(0, len(rows), 40));"
             "from era_cache.cli.embed import main; main(sys.argv[1:])"
         )
         child = subprocess.Popen(
