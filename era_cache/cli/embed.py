@@ -24,6 +24,8 @@ from era_cache.cli.common import (
 from era_cache.cli.embed_inspect import inspect
 from era_cache.cli.embed_onnx import onnx
 from era_cache.cli.embed_report import (
+    LANGUAGE,
+    check_bm25_options,
     in_precision,
     mention_left_out,
     mention_no_judgements,
@@ -40,7 +42,14 @@ from era_cache.cli.service_options import (
     service_settings,
     side_options,
 )
-from era_cache.cli.share_options import by_workers, compacted, in_shares, shard_of, share_options
+from era_cache.cli.share_options import (
+    by_workers,
+    compacted,
+    in_shares,
+    shard_of,
+    share_options,
+    write_job_files,
+)
 from era_cache.cli.text_options import (
     collection_options,
     each_collection,
@@ -59,7 +68,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DEFAULTS = EmbedConfig()
-_LANGUAGE = "english"
 OWN = "  [default: the model's own]"
 
 
@@ -216,7 +224,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
       era-embed data/toy --store stores/mine \\
           --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
     """
-    _check_bm25(options)
+    check_bm25_options(options)
     shard_of(options)
     given = each_collection(collection, options)
     log = read_log(options)
@@ -230,6 +238,8 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
             mention_prompts(texts.instructions, *encoders)
         done = _embed(store_path, texts, log, encoders, options, as_json)
         found.append(done)
+    if options["plan_folder"]:
+        write_job_files(options)
     if as_json:
         last = bill(*encoders) if encoders else {}
         shown = found[0] if len(found) == 1 else {"collections": found}
@@ -256,8 +266,9 @@ def _embed(
     large, small = encoders
     config = _config(options)
     whole = options["large_corpus"]
-    if options["dry_run"]:
-        return planned(store_path, texts, log, encoders, config, whole=whole, quiet=as_json)
+    if options["dry_run"] or options["plan_folder"]:
+        how = {"whole": whole, "quiet": as_json, "timed": options["plan_folder"] is not None}
+        return planned(store_path, texts, log, encoders, config, **how)
     store = Store.open(store_path) if options["finish"] else Store.create(store_path)
 
     def encode(config: EmbedConfig) -> tuple[Collection, list[EncodedRows]]:
@@ -279,7 +290,7 @@ def _embed(
     if options["finish"] or options["engine"] != "local":
         compacted(store)
     if options["bm25"]:
-        language = options["bm25_language"] or _LANGUAGE
+        language = options["bm25_language"] or LANGUAGE
         with progress() as bars:
             reports.append(embed_bm25(store, texts, stored, language=language, progress=bars))
     if not left and not options["align_sample"] and judged_since(store, stored):
@@ -306,16 +317,6 @@ def _config(options: dict[str, Any]) -> EmbedConfig:
         skip_bad_rows=options["skip_bad_rows"],
         shard=shard_of(options),
     )
-
-
-def _check_bm25(options: dict[str, Any]) -> None:
-    """Refuse early what would fail after hours of encoding."""
-    from era_cache.encode.bm25 import check_bm25
-
-    if options["bm25_language"] and not options["bm25"]:
-        raise click.UsageError("--bm25-language needs --bm25.")
-    if options["bm25"]:
-        check_bm25(options["bm25_language"] or _LANGUAGE)
 
 
 def _encoders(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from era_cache.cli.common import echo_table, note, say
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from era_cache.types import Role
 
 __all__ = [
+    "LANGUAGE",
+    "check_bm25_options",
     "in_precision",
     "mention_left_out",
     "mention_no_judgements",
@@ -26,6 +30,18 @@ __all__ = [
 ]
 
 _NAMED = 10
+LANGUAGE = "english"
+"""Of BM25's stemmer, unless another is named."""
+
+
+def check_bm25_options(options: dict[str, Any]) -> None:
+    """Refuse early what would fail after hours of encoding."""
+    from era_cache.encode.bm25 import check_bm25
+
+    if options["bm25_language"] and not options["bm25"]:
+        raise click.UsageError("--bm25-language needs --bm25.")
+    if options["bm25"]:
+        check_bm25(options["bm25_language"] or LANGUAGE)
 
 
 def mention_left_out(stored: Collection, texts: TextCollection, reports: list[EncodedRows]) -> None:

@@ -121,6 +121,7 @@ def planned(
     *,
     whole: bool,
     quiet: bool,
+    timed: bool = False,
 ) -> dict[str, Any]:
     """What a run would encode of a collection, printed unless ``quiet``."""
     from era_cache.encode.plan import plan_embedding
@@ -128,10 +129,10 @@ def planned(
 
     there = Store.open(store_path) if store_path.exists() else None
     parts = plan_embedding(
-        there, texts, encoders=encoders, config=config, large_corpus=whole, log=log
+        there, texts, encoders=encoders, config=config, large_corpus=whole, log=log, timed=timed
     )
     if not quiet:
-        _render_plan(parts)
+        _render_plan(parts, timed=timed)
     costs = [one.cost for one in parts if one.cost is not None]
     return {
         "dry_run": True,
@@ -141,7 +142,7 @@ def planned(
     }
 
 
-def _render_plan(parts: list[PlannedRows]) -> None:
+def _render_plan(parts: list[PlannedRows], *, timed: bool) -> None:
     costs = [one.cost for one in parts if one.cost is not None]
 
     def shown(number: float | None, form: str = ",") -> str:
@@ -156,10 +157,12 @@ def _render_plan(parts: list[PlannedRows]) -> None:
             shown(one.tokens),
             shown(one.requests),
             shown(one.cost, ",.4g"),
+            *([shown(one.seconds, ",.1f"), shown(one.bytes)] if timed else []),
         ]
         for one in parts
     ]
-    echo_table(["part", "encoder", "texts", "to encode", "tokens", "requests", "cost"], rows)
+    head = ["part", "encoder", "texts", "to encode", "tokens", "requests", "cost"]
+    echo_table([*head, *(["seconds here", "bytes"] if timed else [])], rows)
     if costs:
         say(f"Cost: about {sum(costs):,.4g}. Tokens are counted by their bytes, not by the server.")
-    say("Nothing was encoded or written (--dry-run).")
+    say("Nothing was stored." if timed else "Nothing was encoded or written (--dry-run).")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from era_cache.cli.common import all_of, note
+from era_cache.cli.common import OutFolder, all_of, count, note
 from era_cache.cli.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from era_cache.collection.records import Collection
     from era_cache.config import EmbedConfig
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
     from era_cache.encode.shard import Lack
     from era_cache.store.store import Store
 
-__all__ = ["by_workers", "compacted", "in_shares", "shard_of", "share_options"]
+__all__ = [
+    "by_workers",
+    "compacted",
+    "in_shares",
+    "shard_of",
+    "share_options",
+    "without_options",
+    "write_job_files",
+]
 
 WHOLE = (1, 1)
 _MOST_WORKERS = 10_000
@@ -38,6 +47,17 @@ share_options = all_of(
         is_flag=True,
         help="After all shares: check that none is missing, encode what depends on all of them, "
         "and compact.",
+    ),
+    click.option(
+        "--plan",
+        "plan_folder",
+        type=OutFolder(),
+        metavar="FOLDER",
+        help="Only say what would be encoded and how long it would take here, by a sample; and "
+        "write job files for Slurm and Kubernetes into FOLDER.",
+    ),
+    click.option(
+        "--shards", type=count, metavar="N", default=8, help="Shares of the job files of --plan."
     ),
     click.option(
         "--engine",
@@ -74,6 +94,35 @@ def shard_of(options: dict[str, Any]) -> tuple[int, int]:
                 f"--{name} needs all documents: give it without --shard, once all shares are done."
             )
     return parse_shard(options["shard"])
+
+
+def write_job_files(options: dict[str, Any]) -> None:
+    """Write job files that run this command in shares, and say where."""
+    from era_cache.disk.files import make_folder, write_bytes
+    from era_cache.encode.job_files import kubernetes_job, slurm_array
+
+    folder, shares = options["plan_folder"], options["shards"]
+    own = ["era-embed", *without_options(sys.argv[1:], {"--plan", "--shards"})]
+    make_folder(folder)
+    for name, text in (
+        ("slurm.sh", slurm_array(own, shares)),
+        ("kubernetes.json", kubernetes_job(own, shares)),
+    ):
+        write_bytes(folder / name, text.encode())
+        note(f"Written: {folder / name}. Look it through, then submit it.")
+
+
+def without_options(words: Sequence[str], names: set[str]) -> list[str]:
+    """The words of a command line without some options and their values."""
+    left, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in names:
+            skip = True
+        elif word.split("=")[0] not in names:
+            left.append(word)
+    return left
 
 
 def by_workers(

@@ -6,6 +6,7 @@ In: what ``embed_collection`` takes. Out: texts, tokens, requests and money of e
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from era_cache.types import IntArray
 
 __all__ = ["PlannedRows", "plan_embedding"]
 
+_WARM, _TIMED, _MOST_SECONDS = 8, 512, 20.0
 _COUNTED = 5000
 """Texts whose tokens are counted; more are taken to be like these."""
 
@@ -40,6 +42,10 @@ class PlannedRows(NamedTuple):
     """For models behind an address."""
     cost: float | None
     """In the currency of the price that was given."""
+    seconds: float | None = None
+    """On this machine, from a sample; None where none was encoded."""
+    bytes: int | None = None
+    """That the missing vectors take."""
 
 
 def plan_embedding(
@@ -50,6 +56,7 @@ def plan_embedding(
     config: EmbedConfig,
     large_corpus: bool = False,
     log: TextCollection | None = None,
+    timed: bool = False,
 ) -> list[PlannedRows]:
     """Say what a run would encode. The sample of documents may be another in the end, not its size.
 
@@ -60,6 +67,8 @@ def plan_embedding(
         config: sample size, stored precision.
         large_corpus: encode every document with the large encoder, too.
         log: queries that help to choose the sample.
+        timed: encode some of the missing texts to see how long all take; they are not stored.
+            Models behind an address are not asked.
 
     Raises:
         EncoderError: a model whose tokens are counted cannot be loaded.
@@ -72,17 +81,21 @@ def plan_embedding(
         for part in asked.parts():
             key = part.encoder.spec.fingerprint(part.role), part.what
             if len(part.keys) and key not in planned:
-                planned[key] = _planned(asked.store, part, config.dtype)
+                planned[key] = _planned(asked.store, part, config.dtype, timed=timed)
         return list(planned.values())
 
 
-def _planned(store: Store, part: Part, dtype: str) -> PlannedRows:
+def _planned(store: Store, part: Part, dtype: str, *, timed: bool) -> PlannedRows:
     distinct = distinct_rows(part.keys)
     known = store.find_encoder(part.encoder.spec.fingerprint(part.role))
     missing = distinct
     if known is not None:
         missing = distinct[known.index().missing(part.keys[distinct], dtype)]
     tokens, requests = _counted(part, missing)
+    seconds = size = None
+    if timed and len(missing) and not getattr(part.encoder, "served", False):
+        seconds, dim = _timed(part, missing)
+        size = len(missing) * (dim * np.dtype(dtype).itemsize + 16 + 4 * (dtype == "int8"))
     price = getattr(part.encoder, "price", 0.0)
     return PlannedRows(
         what=part.what,
@@ -92,7 +105,25 @@ def _planned(store: Store, part: Part, dtype: str) -> PlannedRows:
         tokens=tokens,
         requests=requests,
         cost=None if tokens is None or not price else tokens * price / 1e6,
+        seconds=seconds,
+        bytes=size,
     )
+
+
+def _timed(part: Part, missing: IntArray) -> tuple[float, int]:
+    """Seconds that all the missing texts take here, and the dimensions of a vector.
+
+    By a sample of any length, after some texts that warm the model up.
+    """
+    rows = missing[alignment_order(part.keys[missing], 1, _TIMED)]
+    texts = part.rendered(rows)
+    (_, first), *_rest = part.encoder.encode(texts[:_WARM], part.role)
+    start, done = time.perf_counter(), 0
+    for at, _ in part.encoder.encode(texts, part.role):
+        done += len(at)
+        if time.perf_counter() - start > _MOST_SECONDS:
+            break
+    return (time.perf_counter() - start) / done * len(missing), first.shape[1]
 
 
 def _counted(part: Part, missing: IntArray) -> tuple[int | None, int | None]:

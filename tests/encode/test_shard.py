@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -100,3 +103,34 @@ def test_finishing_nothing_is_an_error_and_makes_no_store(case):
     refused = run(embed.main, case / "beir", *MODELS, "--store", case / "none", "--finish")
     assert refused.exit_code == 1
     assert not (case / "none").exists()
+
+
+def test_a_plan_tells_time_and_bytes_stores_nothing_and_writes_jobs_that_run(
+    case, monkeypatch
+) -> None:
+    words = [str(w) for w in (case / "beir", *MODELS, "--store", case / "store")]
+    monkeypatch.setattr("sys.argv", ["era-embed", *words, "--plan", "jobs", "--shards=4"])
+    planned = run(embed.main, *words, "--plan", case / "jobs", "--shards", "4", "--json")
+    parts = json.loads(done(planned).stdout)["parts"]
+    documents = next(part for part in parts if part["what"] == "documents")
+    assert documents["bytes"] == documents["missing"] * (16 * 2 + 16)
+    assert documents["seconds"] > 0
+    assert not (case / "store").exists()
+    script = (case / "jobs" / "slurm.sh").read_text(encoding="utf-8")
+    assert "#SBATCH --array=1-4\n" in script
+    assert script.splitlines()[-1] == (
+        f"{shlex.join(['era-embed', *words])} --shard $SLURM_ARRAY_TASK_ID/4"
+    )
+    job = json.loads((case / "jobs" / "kubernetes.json").read_bytes())
+    assert job["spec"]["completions"] == 4
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    shell = container["command"]
+    # The shell takes it apart again as it was given.
+    seen = subprocess.run(
+        [*shell[:2], shell[2].replace("era-embed", "printf '%s\\n'", 1)],
+        env={"JOB_COMPLETION_INDEX": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert seen == [*words, "--shard", "3/4"]
