@@ -1,16 +1,18 @@
-"""How far one machine goes: ``python -m benchmarks.scale [embed] [shards] [fit] [search]``.
+"""How far one machine goes: ``python -m benchmarks.scale [embed] [shards] [kills] [fit] [search]``.
 
 Embedding short synthetic texts by a static model: texts a second, peak memory, a second run over
-what is stored, two shares side by side. Fitting and measuring on the documents of msmarco-instruct
-among windows of other collections. Searching ten million vectors. Every run is a process of its
-own, so that peaks do not mix.
+what is stored, two shares side by side, shares that are killed. Fitting and measuring on the
+documents of msmarco-instruct among windows of other collections. Searching ten million vectors.
+Every run is a process of its own, so that peaks do not mix.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -156,6 +158,32 @@ def shards(size: int, folder: Path) -> list[Bar]:
     ]
 
 
+def kills(times: int, folder: Path, texts: int = 60_000) -> list[Bar]:
+    """Two shares, one killed at some moment and run again: is the store that of one run?"""
+    model = demo_models_dir() / SMALL_NAME
+    if not model.is_dir():
+        return [skipped("killed shares", "no demo models; run bin/demo once")]
+    rng = np.random.default_rng(0)
+    collection = synthetic_collection(folder / "killed", texts)
+    whole = folder / "whole"
+    usual = run_command(embed_words(collection, whole, model)).seconds
+    lost = 0
+    for number in range(times):
+        store = folder / f"killed-{number}"
+        words = embed_words(collection, store, model)
+        one, other = (start_command([*words, "--shard", f"{n}/2"]) for n in (1, 2))
+        time.sleep(float(rng.uniform(0.3, 1.3)) * usual)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+        os.waitpid(one, 0)
+        end_command(other)
+        run_command([*words, "--shard", "1/2"])
+        run_command([*words, "--finish"])
+        lost += not diff(Store.open(whole), Store.open(store)).same
+        shutil.rmtree(store)
+    return [Bar(f"{times} shares killed", "0 lost", f"{lost} lost", lost == 0)]
+
+
 def million(folder: Path) -> Path:
     """The documents of msmarco-instruct among a million windows of 60 words of the others."""
     source = COLLECTIONS / "msmarco-instruct"
@@ -187,7 +215,7 @@ def fitting(folder: Path) -> list[Bar]:
     store, adapter = folder / "million-store", folder / "adapter"
     words = embed_words(million(folder), store, models / SMALL_NAME)
     words[words.index("--query-model") + 1] = str(models / LARGE_NAME)
-    run_command(words)
+    run_command([*words, "--name", "million"])
     fit = run_command(
         [command("era-fit"), str(store), "million", "--out", str(adapter), "--labels", "20"]
     )
@@ -223,6 +251,7 @@ def main(parts: tuple[str, ...], sizes: str, vectors: int, as_json: bool) -> Non
         known = {
             "embed": lambda: embedding(numbers, folder),
             "shards": lambda: shards(numbers[-1], folder),
+            "kills": lambda: kills(50, folder),
             "fit": lambda: fitting(folder),
             "search": lambda: searching(vectors),
         }
