@@ -33,13 +33,19 @@ _GAP = 1 << 15
 class _KeptFile:
     """A temporary file without a name, which goes with the last use of it."""
 
+    descriptor = -1
+
     def __init__(self, head: bytes) -> None:
         with tempfile.TemporaryFile() as file:
             self.descriptor = os.dup(file.fileno())
         self.append(head)
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a temporary file cannot be copied")
 
     def append(self, data: bytes) -> None:
         view = memoryview(data)

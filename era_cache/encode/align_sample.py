@@ -13,6 +13,7 @@ docs/fitting.md has the measurements.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from era_cache.errors import InputError
 from era_cache.store.store import Store
 from era_cache.types import Array, FloatArray, IntArray, Keys, Role
 
+if TYPE_CHECKING:
+    from era_cache.rank.corpus import Corpus
+
 __all__ = [
     "free_queries",
     "judged_since",
@@ -32,6 +36,8 @@ __all__ = [
 ]
 
 _DEPTH = 50
+_BLOCK_BYTES = 1 << 28
+"""Scores held at a time: so many that documents are read in long stretches."""
 _MOST_QUERIES = 20_000
 """Queries that are searched; more would tell the same."""
 
@@ -59,7 +65,7 @@ def weighted_order(doc_keys: Keys, seed: int, weights: FloatArray) -> IntArray:
     return rows[np.argsort(-np.log1p(-uniform) / weights[rows], kind="stable")]
 
 
-def retrieval_weights(queries: FloatArray, documents: FloatArray, seed: int) -> FloatArray:
+def retrieval_weights(queries: FloatArray, documents: Corpus, seed: int) -> FloatArray:
     """How likely each document is to be drawn, from what queries retrieve.
 
     With s the share of what one half of the queries retrieves that the other half retrieves, too,
@@ -69,7 +75,7 @@ def retrieval_weights(queries: FloatArray, documents: FloatArray, seed: int) -> 
 
     Args:
         queries: (q, d) float32, by the small model.
-        documents: (n, d) float32, by the small model.
+        documents: (n, d) unit rows, by the small model; gone through in blocks.
         seed: of the halves.
 
     Returns:
@@ -79,14 +85,12 @@ def retrieval_weights(queries: FloatArray, documents: FloatArray, seed: int) -> 
 
     from era_cache.rank.search import search
 
-    def unit(vectors: FloatArray) -> torch.Tensor:
-        return torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1)
-
     order = np.random.default_rng(seed).permutation(len(queries))[:_MOST_QUERIES]
     if len(order) < 2:
         return np.ones(len(documents))
     depth = min(_DEPTH, len(documents))
-    found = search(unit(queries[order]), unit(documents), depth).doc_rows
+    asked = torch.nn.functional.normalize(torch.from_numpy(queries[order]), dim=1)
+    found = search(asked, documents, depth, block_bytes=_BLOCK_BYTES).doc_rows
     credit = np.tile(1.0 / np.arange(1, depth + 1), len(found))
     popularity = np.bincount(found.reshape(-1), credit, minlength=len(documents))
     half = len(order) // 2

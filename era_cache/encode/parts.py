@@ -7,7 +7,7 @@ other; the sample of documents comes last, since it may depend on what was encod
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,11 @@ from era_cache.encode.encoder import Encoder
 from era_cache.store.encoder_record import render
 from era_cache.store.store import Store
 from era_cache.types import Array, FloatArray, IntArray, Keys, Role
+
+if TYPE_CHECKING:
+    import torch
+
+    from era_cache.rank.corpus import Corpus
 
 __all__ = ["LOG", "Asked", "Part"]
 
@@ -125,9 +130,8 @@ class Asked(NamedTuple):
             there = self._known(1, Role.DOCUMENT, keys)
             asked = query_keys[self._known(1, Role.QUERY, query_keys)]
             weights = np.full(len(keys), 1e-6)  # what has no usable vector comes last
-            weights[there] = retrieval_weights(
-                self._small(Role.QUERY, asked), self._small(Role.DOCUMENT, keys[there]), seed
-            )
+            found = self._small(Role.QUERY, asked)
+            weights[there] = retrieval_weights(found, self._documents(keys[there]), seed)
             order = weighted_order(keys, seed, weights)
         if keep:
             order = np.concatenate([order[known[order]], order[~known[order]]])
@@ -139,6 +143,22 @@ class Asked(NamedTuple):
         if encoder is None:
             return np.zeros(len(keys), dtype=bool)
         return np.asarray(encoder.index().positions(keys) >= 0)
+
+    def _documents(self, keys: Keys) -> Corpus:
+        """Small vectors of documents, read in blocks as they are searched."""
+        import torch
+
+        from era_cache.rank.corpus import ReadRows
+
+        encoder = self.store.find_encoder(self.encoders[1].spec.fingerprint(Role.DOCUMENT))
+        if encoder is None:
+            return torch.zeros(0, 1)
+        index = encoder.index()
+
+        def read(start: int, end: int) -> torch.Tensor:
+            return torch.from_numpy(encoder.vectors(keys[start:end], index=index))
+
+        return ReadRows(read, (len(keys), encoder.spec.dim))
 
     def _small(self, role: Role, keys: Keys) -> FloatArray:
         encoder = self.store.find_encoder(self.encoders[1].spec.fingerprint(role))

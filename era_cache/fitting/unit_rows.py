@@ -41,7 +41,13 @@ def read_unit(
 
 
 def read_corpus(
-    encoder: StoredEncoder, keys: Keys, device: str, *, check: bool, index: KeyIndex | None = None
+    encoder: StoredEncoder,
+    keys: Keys,
+    device: str,
+    *,
+    check: bool,
+    index: KeyIndex | None = None,
+    large_bytes: int = _LARGE_BYTES,
 ) -> Corpus:
     """The documents of a collection as unit rows; many in half precision stay in it until used.
 
@@ -51,6 +57,7 @@ def read_corpus(
         device: torch device name.
         check: compare the digests of all segments first, where no index is given.
         index: of the encoder.
+        large_bytes: what they may take in float32; unpacking them takes longer for single queries.
 
     Raises:
         StoreError: rows are missing.
@@ -58,7 +65,7 @@ def read_corpus(
     """
     import torch
 
-    if 4 * len(keys) * encoder.spec.dim < _LARGE_BYTES:
+    if 4 * len(keys) * encoder.spec.dim < large_bytes:
         return read_unit(encoder, keys, device, check=check, index=index)
     index = index or encoder.index(check=check)
     half = encoder.half_vectors(keys, index)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from era_cache.errors import InputError
-from era_cache.rank.corpus import HalfRows, products
+from era_cache.rank.corpus import UnitRows, products
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_embeddings, check_request
 from era_cache.types import Array, FloatArray, IntArray
@@ -61,7 +61,7 @@ class ApproximateIndex:
             raise InputError(f"Index {kind!r} is unknown; known are exact, {', '.join(KINDS)}.")
         if not len(corpus):
             raise InputError("An index needs at least one document.")
-        if not isinstance(corpus, HalfRows):
+        if not isinstance(corpus, UnitRows):
             check_embeddings("corpus", corpus)
         n, dim = corpus.shape
         self.kind, self._n, self._corpus = kind, n, corpus

@@ -1,26 +1,68 @@
 """Documents of a large corpus, kept as they are stored and unpacked when they are used.
 
-In: vectors in half precision. Out: what stands where a (n, d) float32 tensor of unit rows stands:
-its length, its shape, slices and rows, each as a tensor of unit rows. The numbers are those that
-unpacking all of it would give.
+In: vectors in half precision, or what reads them. Out: what stands where a (n, d) float32 tensor of
+unit rows stands: its length, its shape, slices and rows, each as a tensor of unit rows. The numbers
+are those that unpacking all of it would give.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Corpus", "HalfRows", "enough_rows", "products", "whole"]
+__all__ = ["Corpus", "HalfRows", "ReadRows", "UnitRows", "enough_rows", "products", "whole"]
 
-Corpus: TypeAlias = "torch.Tensor | HalfRows"
+Corpus: TypeAlias = "torch.Tensor | UnitRows"
 _BLOCK_ROWS = 1 << 16
 _EPS = 1e-12
 _FEWEST_ROWS = 16
 
 
-class HalfRows:
+class UnitRows:
+    """n documents that are given out as unit rows in float32, some at a time.
+
+    Args:
+        shape: rows and dimensions.
+        device: where they are given out.
+    """
+
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        self.shape, self.device = shape, device
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class ReadRows(UnitRows):
+    """Documents that are read whenever some are used, one stretch after the other.
+
+    Args:
+        read: gives the rows from a first to a last one, (m, d) float32 of any length.
+        shape: rows and dimensions.
+    """
+
+    def __init__(self, read: Callable[[int, int], torch.Tensor], shape: tuple[int, int]) -> None:
+        import torch
+
+        super().__init__(shape, torch.device("cpu"))
+        self._read = read
+
+    def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            raise TypeError("only stretches of rows are read")
+        start, end, _ = rows.indices(len(self))
+        return torch.nn.functional.normalize(self._read(start, end), dim=1, eps=_EPS)
+
+
+class HalfRows(UnitRows):
     """n rows in half precision that are given out as unit rows in float32.
 
     Args:
@@ -30,25 +72,13 @@ class HalfRows:
     def __init__(self, values: torch.Tensor) -> None:
         import torch
 
+        super().__init__((values.shape[0], values.shape[1]), values.device)
         self.values = values
         norms = [
             torch.linalg.vector_norm(part.float(), dim=1) for part in values.split(_BLOCK_ROWS)
         ]
         self.norms = torch.cat(norms) if norms else values.new_zeros(0, dtype=torch.float32)
         """(n,) float32, lengths of the rows as they are kept."""
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and dimensions."""
-        return self.values.shape[0], self.values.shape[1]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the rows lie."""
-        return self.values.device
 
     def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:
         if isinstance(rows, int | slice):
@@ -71,7 +101,8 @@ def products(queries: torch.Tensor, corpus: Corpus, rows: torch.Tensor) -> torch
     if isinstance(corpus, HalfRows):
         found = torch.bmm(selected(corpus.values, rows).float(), queries[:, :, None]).squeeze(2)
         return found.div_(corpus.norms[rows].clamp(min=_EPS))
-    return torch.bmm(selected(corpus, rows), queries[:, :, None]).squeeze(2)
+    documents = corpus[rows] if isinstance(corpus, UnitRows) else selected(corpus, rows)
+    return torch.bmm(documents, queries[:, :, None]).squeeze(2)
 
 
 def enough_rows(queries: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from era_cache.rank.corpus import HalfRows
+from era_cache.rank.corpus import UnitRows
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def check_inputs(
     queries: torch.Tensor, corpus: Corpus, k: int, exclude: torch.Tensor | None
 ) -> None:
     """Refuse what would give a wrong ranking without a word. Raises ``ValueError``."""
-    if not isinstance(corpus, HalfRows):  # which was checked when it was read
+    if not isinstance(corpus, UnitRows):  # which was checked when it was read
         check_embeddings("corpus", corpus)
     n_docs, dimensions = corpus.shape
     check_request(queries, k, exclude, (n_docs, dimensions))

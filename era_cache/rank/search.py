@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from era_cache.rank.corpus import HalfRows, enough_rows
+from era_cache.rank.corpus import UnitRows, enough_rows
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_inputs
 from era_cache.rank.ties import packed, score_of, tie_tables, unpacked
@@ -103,7 +103,7 @@ def _bestpacked(
 
     best = torch.empty((len(queries), 0), dtype=torch.int64, device=corpus.device)
     factors = enough_rows(queries)
-    unit = isinstance(corpus, HalfRows)  # no product of unit rows is too large
+    unit = isinstance(corpus, UnitRows)  # no product of unit rows is too large
     n_columns = max(1, min(len(corpus), block_bytes // 4 // len(factors)))
     with torch.no_grad():
         # One buffer for all blocks: the pages of fresh memory cost time for each.

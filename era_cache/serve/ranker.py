@@ -14,6 +14,7 @@ import numpy as np
 from era_cache.errors import FormatError, StoreError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_folder import load_adapter
+from era_cache.fitting.unit_rows import read_corpus
 from era_cache.rank.fuse import FirstStage, fused_rankings
 from era_cache.rank.measures import Ranking
 from era_cache.rank.search import search
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["Ranker"]
+
+_LARGE_BYTES = 2 << 30
+"""Documents that would take more than this in float32 stay in half precision."""
 
 
 class Ranker:
@@ -57,7 +61,14 @@ class Ranker:
         self._indexes = {view: side.index(check=check) for view, side in self._sides.items()}
         document_index = encoders.document.index(check=check)
         try:
-            self.corpus = self._unit_rows(encoders.document, collection.doc_keys, document_index)
+            self.corpus = read_corpus(
+                encoders.document,
+                collection.doc_keys,
+                device,
+                check=False,
+                index=document_index,
+                large_bytes=_LARGE_BYTES,
+            )
         except StoreError as error:
             older = f" Or search an older version: --collection {collection.name}-VERSION."
             raise StoreError(f"{error}{older if source.since else ''}") from error

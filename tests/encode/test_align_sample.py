@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hash_encoder import HashEncoder
 from planted import planted_texts, qrels_of
 
@@ -49,7 +50,8 @@ def test_weights_follow_the_formula() -> None:
     documents[:100, 0] += 1
     documents[100:, 1] += 1
     queries = documents[:4] + generator.normal(0, 0.02, (4, 8)).astype(np.float32)
-    weights = retrieval_weights(queries, documents, seed=0)
+    rows = torch.nn.functional.normalize(torch.from_numpy(documents), dim=1)
+    weights = retrieval_weights(queries, rows, seed=0)
 
     def unit(rows: np.ndarray) -> np.ndarray:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -69,7 +71,8 @@ def test_weights_follow_the_formula() -> None:
 
 def test_a_single_query_chooses_nothing() -> None:
     documents = np.eye(4, dtype=np.float32)
-    np.testing.assert_array_equal(retrieval_weights(documents[:1], documents, seed=0), 1)
+    rows = torch.from_numpy(documents)
+    np.testing.assert_array_equal(retrieval_weights(documents[:1], rows, seed=0), 1)
 
 
 # In a store

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import normal
 
-from era_cache.rank.corpus import HalfRows, products
+from era_cache.rank.corpus import HalfRows, ReadRows, products
 from era_cache.rank.measures import Ranking
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
@@ -273,3 +273,23 @@ def test_rows_in_half_precision_are_found_as_their_unit_rows_are() -> None:
     torch.testing.assert_close(
         products(queries[:2], rows, some), products(queries[:2], dense, some)
     )
+
+
+def test_rows_that_are_read_stretch_by_stretch_are_searched_as_a_tensor_is() -> None:
+    values = 2 * normal(900, 8, seed=6)
+    read: list[tuple[int, int]] = []
+
+    def stretch(start: int, end: int) -> torch.Tensor:
+        read.append((start, end))
+        return values[start:end]
+
+    rows = ReadRows(stretch, (900, 8))
+    queries = torch.nn.functional.normalize(normal(20, 8, seed=7), dim=1)
+    dense = torch.nn.functional.normalize(values, dim=1)
+    one = search(queries, rows, 30, block_bytes=4 * 20 * 128)
+    other = search(queries, dense, 30, block_bytes=4 * 20 * 128)
+    np.testing.assert_array_equal(one.doc_rows, other.doc_rows)
+    assert {row for start, end in read for row in range(start, end)} == set(range(900))
+    assert max(end - start for start, end in read) < 900
+    with pytest.raises(TypeError, match="stretches"):
+        rows[torch.tensor([1])]
