@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from era_cache.cli.common import (
     all_of,
     note,
 )
+from era_cache.cli.progress import progress
 
 if TYPE_CHECKING:
     from era_cache.collection.assemble import ReaderSettings
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 
+_LARGE_BYTES = 100_000_000
 how_to_read = all_of(
     click.option(
         "--reader",
@@ -144,6 +147,7 @@ def _settings(options: dict[str, Any]) -> ReaderSettings:
 
 def read_texts(collection: Path | Given, options: dict[str, Any]) -> TextCollection:
     """Read a collection, and tell what was left out. Raises ``InputError``."""
+    _mention_size(collection if isinstance(collection, Path) else Path(collection.what))
     if isinstance(collection, Path) and options.get("plain_role"):
         from era_cache.collection.plain_texts import read_plain_texts
         from era_cache.types import Role
@@ -169,6 +173,16 @@ def read_texts(collection: Path | Given, options: dict[str, Any]) -> TextCollect
     if not texts.ignore_identical_ids:
         _mention_own_documents(texts)
     return texts
+
+
+def _mention_size(path: Path) -> None:
+    """Say that a large collection is being read, which takes some seconds."""
+    with contextlib.suppress(OSError):
+        files = path.glob("*.jsonl*") if path.is_dir() else [path]
+        size = sum(one.stat().st_size for one in files)
+        if size > _LARGE_BYTES:
+            with progress() as bars:
+                bars(f"reading {path.name} ({size / 1e6:,.0f} MB)", 0, 0)
 
 
 def _mention_own_documents(texts: TextCollection) -> None:
