@@ -328,7 +328,7 @@ def _encoders(
     from era_cache.types import Role
 
     budget = Budget(options["max_cost"])
-    store = Store.open(store_path) if store_path.exists() else None
+    store = Store.if_there(store_path)
 
     def opened(model: str, side: str, role: Role) -> Encoder:
         settings = EncoderSettings(

@@ -127,7 +127,7 @@ def planned(
     from era_cache.encode.plan import plan_embedding
     from era_cache.store.store import Store
 
-    there = Store.open(store_path) if store_path.exists() else None
+    there = Store.if_there(store_path)
     parts = plan_embedding(
         there, texts, encoders=encoders, config=config, large_corpus=whole, log=log, timed=timed
     )

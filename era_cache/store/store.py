@@ -66,6 +66,19 @@ class Store:
         return cls(path)
 
     @classmethod
+    def if_there(cls, path: Path) -> Store | None:
+        """Open a store; None where there is none, or another process just begins it.
+
+        Raises ``StoreError`` where the folder holds something else, ``FormatError`` as ``open``.
+        """
+        if (path / "store.json").exists():
+            return cls.open(path)
+        if path.is_dir():
+            with os_errors("creating the store", path):
+                refuse_strangers(path, [entry.name for entry in path.iterdir()])
+        return None
+
+    @classmethod
     def create(cls, path: Path | str) -> Store:
         """Open a store, making it first where there is nothing yet.
 
@@ -73,11 +86,8 @@ class Store:
             StoreError: the folder holds something else, or cannot be written.
         """
         path = Path(path)
-        if not (path / "store.json").exists():
-            with os_errors("creating the store", path):
-                make_folder(path, may_be_link=True)
-                names = [entry.name for entry in path.iterdir()]
-            refuse_strangers(path, names)
+        if cls.if_there(path) is None:
+            make_folder(path, may_be_link=True)
             write_record(path / "store.json", StoreRecord())
         store = cls.open(path)
         for folder in STORE_FOLDERS:
@@ -176,9 +186,7 @@ class Store:
 
         Of several versions of a name, the one embedded last here: see ``conflict``.
 
-        Raises:
-            StoreError: there is none of that name.
-            FormatError: its file is damaged.
+        Raises ``StoreError`` where there is none of that name, ``FormatError``.
         """
         known = list(self.collection_paths())
         paths = [p for n, version, p in known if name in (n, f"{n}-{version}")]
@@ -203,8 +211,7 @@ class Store:
             collection: as stored.
             sides: ``query``, ``small_query``, ``document`` and ``align`` to fingerprints.
 
-        Raises:
-            StoreError: it cannot be written.
+        Raises ``StoreError`` where it cannot be written.
         """
         folder = self.path / "pairs"
         make_folder(folder)
@@ -300,9 +307,7 @@ class Store:
             dtype: ``float32``, ``float16`` or ``int8``, in which rows are stored.
             provenance: JSON kept with the rows: who made them, with what.
 
-        Raises:
-            EncoderError: the store has this encoder with another dimension.
-            StoreError: the store cannot be written.
+        Raises as ``add_encoder``.
         """
         return SegmentWriter(self.add_encoder(spec, role, dim), dict(provenance or {}), dtype=dtype)
 
@@ -331,9 +336,7 @@ class Store:
         Returns:
             How many rows were stored; one that is there as exactly stays as it is.
 
-        Raises:
-            EncoderError: a row is not finite or all zero; nothing is stored.
-            StoreError: the store cannot be written.
+        Raises ``EncoderError`` for a row that is not finite or all zero, ``StoreError``.
         """
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise ValueError(f"{len(texts)} texts, but vectors of shape {vectors.shape}")

@@ -609,3 +609,18 @@ def test_the_pair_that_was_recorded_last_is_the_newest_whatever_clocks_say(
         store.add_pair(collection, sides)
         assert store.pairs(collection)[0] == sides
     assert len(store.pairs(collection)) == 2
+
+
+def test_a_store_that_another_process_just_begins_is_none_yet(tmp_path):
+    assert Store.if_there(tmp_path / "s") is None
+    (tmp_path / "s").mkdir()
+    assert Store.if_there(tmp_path / "s") is None
+    (tmp_path / "s" / ".tmp-store.json").touch()
+    (tmp_path / "s" / "encoders").mkdir()
+    assert Store.if_there(tmp_path / "s") is None
+    Store.create(tmp_path / "s")
+    assert Store.if_there(tmp_path / "s") is not None
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(StoreError, match="holds other files"):
+        Store.if_there(tmp_path / "other")
