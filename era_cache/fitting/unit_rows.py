@@ -47,7 +47,7 @@ def read_corpus(
     *,
     check: bool,
     index: KeyIndex | None = None,
-    large_bytes: int = _LARGE_BYTES,
+    large_bytes: int | None = None,
 ) -> Corpus:
     """The documents of a collection as unit rows; many in half precision stay in it until used.
 
@@ -57,7 +57,8 @@ def read_corpus(
         device: torch device name.
         check: compare the digests of all segments first, where no index is given.
         index: of the encoder.
-        large_bytes: what they may take in float32; unpacking them takes longer for single queries.
+        large_bytes: what they may take in float32, None for 128 MiB; unpacking them takes longer
+            for single queries.
 
     Raises:
         StoreError: rows are missing.
@@ -65,7 +66,8 @@ def read_corpus(
     """
     import torch
 
-    if 4 * len(keys) * encoder.spec.dim < large_bytes:
+    most = _LARGE_BYTES if large_bytes is None else large_bytes
+    if 4 * len(keys) * encoder.spec.dim < most:
         return read_unit(encoder, keys, device, check=check, index=index)
     index = index or encoder.index(check=check)
     half = encoder.half_vectors(keys, index)
