@@ -168,10 +168,6 @@ class _Group:
             len(part.data.corpus) > self._config.pool_documents for part in self._parts
         )
         mapped = [unit(x @ first.start.T) for x in self._inputs]
-        for part, vectors in zip(self._parts, mapped, strict=True):
-            if part.pool is not None:
-                part.pool.look(vectors, np.arange(len(vectors)))
-        self._pooled_judges = any(part.pool is not None for part in self._parts)
         self._tasks = self._make_tasks(mapped)
         pulls = [
             pull_of(part.labels.queries.qrels, len(part.labels.queries.ids), part.data.corpus)
@@ -251,8 +247,6 @@ class _Group:
                     best[number] = point
             values = ", ".join(f"{point.mean:.4f}" for point in best[:4])
             self._tell(f"strength {strength:g}: best held-out {PRIMARY} so far {values}")
-            if self._pooled_judges and all(point.strength != strength for point in best):
-                break  # a weaker pull has not been better after one that was worse
         return [
             self._finish(stack, number, mine[number], best[number], tried[number], refit)
             for number in range(len(self._requests))
@@ -295,9 +289,7 @@ class _Group:
         folds = max(len(part.labels.folds) for part in request.parts)
         if refit and folds > 1 and point.strength is not None:
             final = self._stack([Member(request.start, every, request.config.temperature)])
-            # The mean of models that were trained among pooled documents is near already.
-            steps = self._config.iterations // (2 if self._pooled_judges else 1)
-            path = final.path([point.strength], max(1, steps), begin=parameters[None])
+            path = final.path([point.strength], self._config.iterations, begin=parameters[None])
             parameters = next(path)[0]
         trained = stack.maps(parameters[None])[0]
         adapter = self._shape.adapter(request.views, trained, request.start)

@@ -241,7 +241,7 @@ class Judge:
         best = values
         tried: list[tuple[FloatArray, ...]] = []
         kept = 0
-        self._narrow(mapped)
+        self._look_around(mapped)
         if self._documents is not None:
             table = chosen = self._documents
             first = True
@@ -273,10 +273,22 @@ class Judge:
             best = self.values(mapped)  # among what they find here, not only what was near before
         return tuple(v - a - b for v, a, b in zip(best, owed, more, strict=True)), best
 
-    def _narrow(self, mapped: Sequence[torch.Tensor]) -> None:
-        for part, vectors in zip(self._parts, self.corrected(mapped), strict=True):
-            if part.pool is not None:
-                part.pool.narrow(vectors, part.labels.judges)
+    def _look_around(self, mapped: Sequence[torch.Tensor]) -> None:
+        """Let pools take up what queries find at the far ends of the settings.
+
+        Else a step that moves queries far would be judged among documents found elsewhere.
+        """
+        if all(part.pool is None for part in self._parts):
+            return
+        kept = self._documents
+        if kept is not None:
+            self._documents = kept._replace(step=0.0)
+            self.values(mapped)
+            self._documents = kept
+        for contrast in (True, False) if self._config.memory_steps else ():
+            self._memory_step = (max(self._config.memory_steps), contrast)
+            self.values(mapped)
+        self._memory_step = None
 
     def options(self) -> dict[str, float | int | str]:
         """What was chosen, for the record."""

@@ -25,8 +25,6 @@ __all__ = ["JudgingPool"]
 
 _KEPT = 100
 """Documents that a look adds to a query's own."""
-_NEAREST = 128
-"""Documents of a query that is moved a little only."""
 
 
 class JudgingPool:
@@ -56,7 +54,6 @@ class JudgingPool:
         # Each row rises, filled up by -1 in front.
         self._docs = torch.from_numpy(np.sort(table, axis=1)).to(data.corpus.device)
         self._ties = tie_tables(data.tie_ranks, len(data.corpus), data.corpus.device)
-        self._near: tuple[IntArray, torch.Tensor] | None = None
 
     def look(self, mapped: torch.Tensor, rows: IntArray) -> None:
         """Add what some queries find where they are.
@@ -67,7 +64,6 @@ class JudgingPool:
         """
         import torch
 
-        self._near = None
         depth = min(_KEPT, len(self._data.corpus))
         found = torch.from_numpy(self._index.search(mapped, depth).doc_rows).to(self._docs.device)
         at = torch.from_numpy(rows).to(self._docs.device)
@@ -79,27 +75,12 @@ class JudgingPool:
         most = int((joined >= 0).sum(dim=1).max())
         self._docs = joined[:, joined.shape[1] - most :].contiguous()
 
-    def narrow(self, mapped: torch.Tensor, rows: IntArray) -> None:
-        """Judge some queries by fewer documents until the next look: the nearest to where they are.
-
-        For settings that move a query a little.
-        """
-        import torch
-
-        at = torch.from_numpy(rows).to(mapped.device)
-        docs = self._docs[at]
-        scores = scores_of(mapped, self._data.corpus, docs)
-        nearest = scores.topk(min(_NEAREST, docs.shape[1]), dim=1).indices
-        self._near = rows, docs.gather(1, nearest)
-
     def best(self, mapped: torch.Tensor, rows: IntArray, depth: int) -> Ranking:
         """The best of each query's own documents, as ``search.search`` gives them."""
         import torch
 
         at = torch.from_numpy(rows).to(mapped.device)
         docs = self._docs[at]
-        if self._near is not None and np.array_equal(self._near[0], rows):
-            docs = self._near[1]
         scores = scores_of(mapped, self._data.corpus, docs)
         if self._queries.exclude is not None:
             scores.masked_fill_(docs == self._queries.exclude[at][:, None], float("-inf"))

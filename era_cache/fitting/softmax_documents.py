@@ -56,11 +56,11 @@ def task_of(
     if len(corpus) > config.pool_documents:
         asked = np.arange(len(mapped)) if known is None else known
         theirs, depth = mapped[torch.from_numpy(asked).to(mapped.device)], config.mined_per_query
-        found = (
-            search(theirs, corpus, min(depth, len(corpus)))
-            if pool is None
-            else pool.best(theirs, asked, depth)
-        )
+        if pool is None:
+            found = search(theirs, corpus, min(depth, len(corpus)))
+        else:
+            pool.look(theirs, asked)
+            found = pool.best(theirs, asked, depth)
         most = config.pool_documents if pool is None else min(_POOL, config.pool_documents)
         rows = pool_rows(found.doc_rows, qrels, len(corpus), most=most, seed=config.seed)
         place = np.full(len(corpus), -1, dtype=np.int64)
