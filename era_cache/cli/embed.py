@@ -44,6 +44,7 @@ from era_cache.cli.service_options import (
 )
 from era_cache.cli.share_options import (
     by_workers,
+    check_share_options,
     compacted,
     in_shares,
     shard_of,
@@ -225,7 +226,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
           --query-model intfloat/e5-large-v2 --doc-model intfloat/e5-small-v2
     """
     check_bm25_options(options)
-    shard_of(options)
+    check_share_options(options)
     given = each_collection(collection, options)
     log = read_log(options)
     encoders: tuple[Encoder, Encoder] | None = None
@@ -236,14 +237,13 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
         if encoders is None:
             encoders = _encoders(options, texts, store_path)
             mention_prompts(texts.instructions, *encoders)
-        done = _embed(store_path, texts, log, encoders, options, as_json)
-        found.append(done)
+        found.append(_embed(store_path, texts, log, encoders, options, as_json))
     if options["plan_folder"]:
         write_job_files(options)
     if as_json:
-        last = bill(*encoders) if encoders else {}
         shown = found[0] if len(found) == 1 else {"collections": found}
-        echo_json({"store": str(store_path), **shown, "served": last})
+        served = {"served": bill(*encoders) if encoders else {}}
+        echo_json({"store": str(store_path), **shown, **served})
     elif encoders:
         mention_bill(*encoders)
 
@@ -263,16 +263,15 @@ def _embed(
     from era_cache.encode.shard import check_complete
     from era_cache.store.store import Store
 
-    large, small = encoders
-    config = _config(options)
-    whole = options["large_corpus"]
+    config, whole = _config(options), options["large_corpus"]
     if options["dry_run"] or options["plan_folder"]:
-        how = {"whole": whole, "quiet": as_json, "timed": options["plan_folder"] is not None}
-        return planned(store_path, texts, log, encoders, config, **how)
+        how = {"quiet": as_json, "timed": options["plan_folder"] is not None}
+        return planned(store_path, texts, log, encoders, config, whole=whole, **how)
     store = Store.open(store_path) if options["finish"] else Store.create(store_path)
 
+    both = dict(zip(("large", "small"), encoders, strict=True))
+
     def encode(config: EmbedConfig) -> tuple[Collection, list[EncodedRows]]:
-        both = {"large": large, "small": small}
         with progress() as bars:
             return embed_collection(
                 store, texts, **both, config=config, large_corpus=whole, log=log, progress=bars

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from era_cache.config import EmbedConfig
     from era_cache.encode.embed import EncodedRows
     from era_cache.encode.encoder import Encoder, EncoderSettings
+    from era_cache.encode.ray_pool import Workers
     from era_cache.encode.shard import Lack
     from era_cache.store.store import Store
 
 __all__ = [
     "by_workers",
+    "check_share_options",
     "compacted",
     "in_shares",
     "shard_of",
@@ -93,7 +95,38 @@ def shard_of(options: dict[str, Any]) -> tuple[int, int]:
             raise click.UsageError(
                 f"--{name} needs all documents: give it without --shard, once all shares are done."
             )
+    if options["plan_folder"]:
+        raise click.UsageError("--plan writes jobs for all shares: leave --shard out.")
     return parse_shard(options["shard"])
+
+
+def workers_of(options: dict[str, Any]) -> Workers | None:
+    """The workers of the engine, None for this process. Raises ``InputError``, ``UsageError``."""
+    if options["engine"] == "local":
+        if options["address"]:
+            raise click.UsageError("--address is of a Ray cluster: add --engine ray.")
+        return None
+    from era_cache.encode.ray_pool import Workers, import_ray
+
+    fewest, _, most = options["workers"].partition(":")
+    if not (fewest.isdecimal() and (most or fewest).isdecimal()) or not (
+        1 <= int(fewest) <= int(most or fewest) <= _MOST_WORKERS
+    ):
+        raise click.UsageError(f"--workers {options['workers']}: expected MIN:MAX, such as 2:8.")
+    import_ray()
+    return Workers(
+        int(fewest),
+        int(most or fewest),
+        options["worker_cpus"],
+        options["worker_gpus"],
+        options["address"],
+    )
+
+
+def check_share_options(options: dict[str, Any]) -> None:
+    """Refuse early what would fail once a large collection is read."""
+    shard_of(options)
+    workers_of(options)
 
 
 def write_job_files(options: dict[str, Any]) -> None:
@@ -129,25 +162,11 @@ def by_workers(
     model: str, encoder: Encoder, settings: EncoderSettings, options: dict[str, Any]
 ) -> Encoder:
     """The encoder as the engine runs it. Raises ``InputError``, ``UsageError``."""
-    if options["engine"] == "local":
-        if options["address"]:
-            raise click.UsageError("--address is of a Ray cluster: add --engine ray.")
+    workers = workers_of(options)
+    if workers is None:
         return encoder
-    from era_cache.encode.ray_pool import Workers
     from era_cache.encode.ray_workers import RayEncoder
 
-    fewest, _, most = options["workers"].partition(":")
-    if not (fewest.isdecimal() and (most or fewest).isdecimal()) or not (
-        1 <= int(fewest) <= int(most or fewest) <= _MOST_WORKERS
-    ):
-        raise click.UsageError(f"--workers {options['workers']}: expected MIN:MAX, such as 2:8.")
-    workers = Workers(
-        int(fewest),
-        int(most or fewest),
-        options["worker_cpus"],
-        options["worker_gpus"],
-        options["address"],
-    )
     return RayEncoder(model, encoder, settings, workers)
 
 
@@ -187,10 +206,9 @@ def in_shares(
     return stored, [*reports, *(one for one in more if one.encoded)], []
 
 
-def compacted(store: Store) -> int:
-    """Merge what many processes wrote; gives how many segments there are fewer."""
+def compacted(store: Store) -> None:
+    """Merge what many processes wrote."""
     from era_cache.store.compact import compact
 
     with progress() as bars:
-        done = compact(store, progress=bars)
-    return sum(one.segments_before - one.segments_after for one in done)
+        compact(store, progress=bars)

@@ -82,8 +82,7 @@ class Store:
     def create(cls, path: Path | str) -> Store:
         """Open a store, making it first where there is nothing yet.
 
-        Raises:
-            StoreError: the folder holds something else, or cannot be written.
+        Raises ``StoreError`` where the folder holds something else, or cannot be written.
         """
         path = Path(path)
         if cls.if_there(path) is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,9 @@ from hypothesis import strategies as st
 
 from era_cache.collection import packed, text_rows
 from era_cache.collection.beir import read_beir
-from era_cache.collection.lines import Problems, lines_of
+from era_cache.collection.lines import Block, Lines, Problems, lines_of
 from era_cache.collection.packed import PackedStrings, RowIndex, StringPacker, taken
-from era_cache.errors import StoreError
+from era_cache.errors import InputError, StoreError
 
 TEXTS = st.lists(st.text(max_size=12).filter(lambda text: text.isprintable()), max_size=40)
 
@@ -105,6 +107,52 @@ def test_blocks_and_single_lines_are_read_alike(tmp_path, template, monkeypatch)
     assert read() == at_once
     assert at_once[0][0] == "7"
     assert at_once[2] == {"d6"}
+
+
+WHOLE = (
+    b'{"_id":"a","title":"T","text":"hello w\\u00e9"}\n{"_id":7,"text":"x\\ny"}',
+    b'{"id":"b","text":"caf\xc3\xa9","more":[1,{"x":"y"}]}',
+)
+PIECES = (b'"', b"\\", b"u", b"d8", b"{", b"}", b":", b",", b"1", b".", b"e", b"null", b"\xff")
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        b'{"_id":"a","text":"x","z":"\xff"}',
+        b'{"_id":"a",\n"text":"a"} {"_id":"b","text":"b"}',
+        b'{"_id":"a","text":"\\ud800"}',
+        b'{"_id":1.0,"text":"a"}',
+        b'{"_id":null,"id":"b","text":"a"}',
+        b"",
+    ],
+)
+def test_blocks_take_nothing_that_single_lines_refuse(known, monkeypatch):
+    """Also of mangled lines: ids, texts or the same error, whichever way they are read."""
+    path = Path("corpus.jsonl")
+    rng = random.Random(len(known))
+
+    def outcome(data, *, at_once):
+        lines = lines_of(path)
+        block = Block(path, 1, data.count(b"\n") + 1, data)
+        with monkeypatch.context() as patch:
+            patch.setattr(Lines, "blocks", lambda _: iter([block]))
+            if not at_once:
+                patch.setattr(text_rows, "_sound_rows", lambda _: None)
+            try:
+                found = text_rows.documents_of(path, lines, "{title} {text}", Problems(skip=False))
+            except InputError as error:
+                return str(error)
+        return list(found.ids), list(found.texts), found.empty
+
+    for _ in range(1 if known else 3000):
+        mangled = bytearray(known or rng.choice(WHOLE))
+        for _ in range(0 if known else rng.randint(1, 3)):
+            at = rng.randrange(len(mangled))
+            mangled[at : at + rng.randint(0, 1)] = rng.choice(PIECES)
+        data = bytes(mangled)
+        if all(line.strip() for line in data.split(b"\n")):
+            assert outcome(data, at_once=True) == outcome(data, at_once=False), data
 
 
 def test_a_duplicate_far_away_is_told_by_its_line_or_left_out(tmp_path):

@@ -93,9 +93,9 @@ def test_the_last_share_finishes_and_finish_refuses_before(case):
     assert all(len(one.segment_paths()) == 1 for one in Store.open(case / "store").encoders())
 
 
-@pytest.mark.parametrize("option", ["--finish", "--bm25"])
+@pytest.mark.parametrize("option", [["--finish"], ["--bm25"], ["--plan", "jobs"]])
 def test_what_needs_all_documents_goes_with_no_share(case, option):
-    words = [case / "beir", *MODELS, "--store", case / "store", "--shard", "1/2", option]
+    words = [case / "beir", *MODELS, "--store", case / "store", "--shard", "1/2", *option]
     assert run(embed.main, *words).exit_code == 2
 
 
