@@ -1,14 +1,16 @@
-"""How far one machine goes: ``python -m benchmarks.scale [embed] [shards] [kills] [fit] [search]``.
+"""How far one machine goes: ``python -m benchmarks.scale [PART ...]``.
 
-Embedding short synthetic texts by a static model: texts a second, peak memory, a second run over
-what is stored, two shares side by side, shares that are killed. Fitting and measuring on the
-documents of msmarco-instruct among windows of other collections. Searching ten million vectors.
-Every run is a process of its own, so that peaks do not mix.
+Parts: embed, shards, kills, fit, search, bucket. Embedding short synthetic texts by a static model:
+texts a second, peak memory, a second run over what is stored, two shares side by side, shares that
+are killed. Fitting and measuring on the documents of msmarco-instruct among windows of other
+collections. Searching ten million vectors. A store in a bucket against one in a folder. Every run
+is a process of its own, so that peaks do not mix.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +29,7 @@ from demo_models import LARGE_NAME, SMALL_NAME, demo_models_dir
 from benchmarks.common import Bar, finish, skipped
 from benchmarks.fit_data import COLLECTIONS
 from benchmarks.fit_labels import windows
+from benchmarks.scale_bucket import bucket_bars
 from benchmarks.scale_search import search_in_process
 from era_cache.store.contents import diff
 from era_cache.store.store import Store
@@ -228,6 +231,26 @@ def fitting(folder: Path) -> list[Bar]:
     ]
 
 
+def bucket(size: int, folder: Path) -> list[Bar]:
+    """Reading and fitting from a bucket; a query is the beginning of the document it looks for."""
+    model = demo_models_dir() / SMALL_NAME
+    if not model.is_dir():
+        return [skipped("bucket", "no demo models; run bin/demo once")]
+    collection = synthetic_collection(folder / "texts", size)
+    with (collection / "corpus.jsonl").open(encoding="utf-8") as file:
+        texts = [json.loads(line)["text"].split()[:4] for line in itertools.islice(file, _QUERIES)]
+    (collection / "queries.jsonl").write_text(
+        "".join(f'{{"_id": "q{n}", "text": "{" ".join(t)}"}}\n' for n, t in enumerate(texts))
+    )
+    (collection / "qrels").mkdir()
+    (collection / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\td{n}\t1\n" for n in range(_QUERIES))
+    )
+    store = folder / "bucket-store"
+    run_command([*embed_words(collection, store, model), "--large-query-template", "find: {text}"])
+    return bucket_bars(store, folder, lambda w: run_command([command("era-fit"), *w]).seconds)
+
+
 def searching(count: int) -> list[Bar]:
     """Search of many vectors in half precision, against faiss fed the same blocks."""
     return [
@@ -254,6 +277,7 @@ def main(parts: tuple[str, ...], sizes: str, vectors: int, as_json: bool) -> Non
             "kills": lambda: kills(50, folder),
             "fit": lambda: fitting(folder),
             "search": lambda: searching(vectors),
+            "bucket": lambda: bucket(numbers[0], folder),
         }
         bars = [bar for part in parts or known for bar in known[part]()]
     finish(bars, as_json=as_json)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from era_cache.serve.export.load import load_sentence_transformer
     from era_cache.serve.query_encoder import QueryEncoder
     from era_cache.serve.searcher import Searcher
+    from era_cache.store.open_store import open_store
     from era_cache.store.store import Store
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "fit",
     "load_adapter",
     "load_sentence_transformer",
+    "open_store",
 ]
 
 _HOME = {
@@ -37,6 +39,7 @@ _HOME = {
     "fit": "api",
     "load_adapter": "fitting.adapter_folder",
     "load_sentence_transformer": "serve.export.load",
+    "open_store": "store.open_store",
 }
 """Where each public name is defined; imported on first use: importing the package costs nothing."""
 

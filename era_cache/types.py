@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "FloatArray", "IntArray", "Keys", "Progress", "Qrels", "Role", "silent"]
+__all__ = [
+    "Array",
+    "FloatArray",
+    "IntArray",
+    "Keys",
+    "Progress",
+    "Qrels",
+    "Role",
+    "Where",
+    "silent",
+]
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
+Where = Path | str
+"""Where a store lies: a folder, or a URL."""
 Keys = NDArray[np.uint8]
 """Row keys, shape (n, 16) uint8: the 128-bit digest of (role, instruction, text)."""
 

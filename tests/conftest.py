@@ -15,6 +15,7 @@ from command_case import built_real, case
 from demo_models import build_large, build_small, demo_models_dir
 from hash_encoder import HashEncoder
 from hypothesis import settings
+from s3_server import s3, way
 
 from era_cache.cli import fit
 from era_cache.collection.beir import read_beir
@@ -23,7 +24,14 @@ from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.store.store import Store
 
-__all__ = ["built_real", "case", "chromium", "watch"]  # fixtures of other files, for every test
+__all__ = [
+    "built_real",
+    "case",
+    "chromium",
+    "s3",
+    "watch",
+    "way",
+]  # fixtures of other files, for every test
 
 # The same examples on each run, and no failure because a machine is busy.
 settings.register_profile("era", deadline=None, derandomize=True)

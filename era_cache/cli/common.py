@@ -31,7 +31,9 @@ __all__ = [
     "EraGroup",
     "OutFile",
     "OutFolder",
+    "OutStore",
     "PathArgument",
+    "StorePlace",
     "all_of",
     "check_option",
     "count",
@@ -188,6 +190,17 @@ class EraForms(EraCommand):
 PathArgument = click.Path(path_type=Path)
 
 
+class StorePlace(click.Path):
+    """A store: a path, or a URL, which stays a string."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Take URLs as they are."""
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
 class OutFolder(click.Path):
     """A folder that a command will write; that it can is found out before any work."""
 
@@ -199,6 +212,14 @@ class OutFolder(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         check_writable(path)
         return path
+
+
+class OutStore(OutFolder):
+    """A store that a command will write: a folder, or a URL, which stays a string."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Check it."""
+        return value if "://" in str(value) else super().convert(value, param, ctx)
 
 
 class OutFile(OutFolder):

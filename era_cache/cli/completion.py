@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from era_cache.cli.stores import opened_store
 from era_cache.config import FitConfig
 
 __all__ = ["candidates", "collections", "encoders", "settings"]
@@ -47,15 +48,13 @@ def _store(context: click.Context) -> Path:
 
 
 def _collections(context: click.Context) -> Iterable[str]:
-    from era_cache.store.store import Store
 
-    return Store.open(_store(context)).collection_names()
+    return opened_store(_store(context)).collection_names()
 
 
 def _encoders(context: click.Context) -> Iterable[str]:
-    from era_cache.store.store import Store
 
-    return (one.spec.name for one in Store.open(_store(context)).encoders())
+    return (one.spec.name for one in opened_store(_store(context)).encoders())
 
 
 def _candidates(context: click.Context) -> Iterable[str]:

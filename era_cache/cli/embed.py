@@ -12,7 +12,7 @@ import click
 from era_cache.cli.common import (
     Command,
     EraForms,
-    OutFolder,
+    OutStore,
     PathArgument,
     all_of,
     count,
@@ -51,6 +51,7 @@ from era_cache.cli.share_options import (
     share_options,
     write_job_files,
 )
+from era_cache.cli.stores import found_store, made_store, opened_store
 from era_cache.cli.text_options import (
     collection_options,
     each_collection,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from era_cache.encode.embed import EncodedRows
     from era_cache.encode.encoder import Encoder
     from era_cache.encode.shard import Lack
+    from era_cache.types import Where
 
 __all__ = ["main"]
 
@@ -124,9 +126,9 @@ class EmbedForms(EraForms):
 @click.option(
     "--store",
     "store_path",
-    type=OutFolder(),
+    type=OutStore(),
     required=True,
-    help="Folder of the store; made if missing.",
+    help="Folder or URL (s3://bucket/store) of the store; made if missing.",
 )
 @click.option(
     "--align-documents",
@@ -209,7 +211,7 @@ class EmbedForms(EraForms):
 @quiet_option
 @json_option
 @version_option
-def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> None:
+def main(collection: Path, store_path: Where, as_json: bool, **options: Any) -> None:
     """Encode COLLECTION into a store.
 
     It is a folder in BEIR layout, hub:OWNER/NAME, mair:TASK, mteb:TASK, irds:ID, a zip file, and
@@ -249,7 +251,7 @@ def main(collection: Path, store_path: Path, as_json: bool, **options: Any) -> N
 
 
 def _embed(
-    store_path: Path,
+    store_path: Where,
     texts: TextCollection,
     log: TextCollection | None,
     encoders: tuple[Encoder, Encoder],
@@ -261,13 +263,12 @@ def _embed(
     from era_cache.encode.bm25 import embed_bm25
     from era_cache.encode.embed import embed_collection, left_to_encode
     from era_cache.encode.shard import check_complete
-    from era_cache.store.store import Store
 
     config, whole = _config(options), options["large_corpus"]
     if options["dry_run"] or options["plan_folder"]:
         how = {"quiet": as_json, "timed": options["plan_folder"] is not None}
         return planned(store_path, texts, log, encoders, config, whole=whole, **how)
-    store = Store.open(store_path) if options["finish"] else Store.create(store_path)
+    store = opened_store(store_path) if options["finish"] else made_store(store_path)
 
     both = dict(zip(("large", "small"), encoders, strict=True))
 
@@ -319,15 +320,14 @@ def _config(options: dict[str, Any]) -> EmbedConfig:
 
 
 def _encoders(
-    options: dict[str, Any], texts: TextCollection, store_path: Path
+    options: dict[str, Any], texts: TextCollection, store_path: Where
 ) -> tuple[Encoder, Encoder]:
     from era_cache.encode.encoder import EncoderSettings
     from era_cache.encode.service import Budget
-    from era_cache.store.store import Store
     from era_cache.types import Role
 
     budget = Budget(options["max_cost"])
-    store = Store.if_there(store_path)
+    store = found_store(store_path)
 
     def opened(model: str, side: str, role: Role) -> Encoder:
         settings = EncoderSettings(

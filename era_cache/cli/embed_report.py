@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from era_cache.encode.embed import EncodedRows
     from era_cache.encode.encoder import Encoder, EncoderSettings
     from era_cache.store.store import Store
-    from era_cache.types import Role
+    from era_cache.types import Role, Where
 
 __all__ = [
     "LANGUAGE",
@@ -154,7 +153,7 @@ def _shell(text: str) -> str:
 
 
 def render(
-    store_path: Path, stored: Collection, reports: list[EncodedRows], *, finished: bool
+    store_path: Where, stored: Collection, reports: list[EncodedRows], *, finished: bool
 ) -> None:
     """Print what became of each part; what is next is only said of what is finished."""
     rows = [

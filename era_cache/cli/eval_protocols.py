@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,6 +36,10 @@ from era_cache.cli.fit_options import (
     split_of,
 )
 from era_cache.cli.progress import tell
+from era_cache.cli.stores import opened_store
+
+if TYPE_CHECKING:
+    from era_cache.types import Where
 
 __all__ = ["PROTOCOL_COMMANDS"]
 
@@ -76,7 +79,9 @@ def _command(protocol: str) -> click.Command:
     """Make the command of a protocol."""
     first, second, example = _WHAT[protocol]
 
-    def body(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    def body(
+        store_path: Where, collections: tuple[str, ...], as_json: bool, **options: Any
+    ) -> None:
         _run(protocol, store_path, collections, as_json, options)
 
     body.__doc__ = f"""{first}
@@ -117,7 +122,7 @@ def _command(protocol: str) -> click.Command:
 
 def _run(
     protocol: str,
-    store_path: Path,
+    store_path: Where,
     collections: tuple[str, ...],
     as_json: bool,
     options: dict[str, Any],
@@ -128,9 +133,8 @@ def _run(
     from era_cache.evaluate.results import MadeBy
     from era_cache.fitting.settings import recipe_record
     from era_cache.report import render_text
-    from era_cache.store.store import Store
 
-    store = Store.open(store_path)
+    store = opened_store(store_path)
     only, holdout = options["only_domain"], options["holdout_domain"]
     names = named_collections(store, collections, only, holdout, everything=True)
     plan = Plan(

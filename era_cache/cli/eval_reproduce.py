@@ -11,6 +11,7 @@ import click
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
+    StorePlace,
     echo_json,
     echo_table,
     finite,
@@ -24,7 +25,7 @@ __all__ = ["reproduce"]
 
 @click.command(cls=EraCommand)
 @click.argument("file", type=PathArgument)
-@click.option("--store", type=PathArgument, help="Where the store is now, if it was moved.")
+@click.option("--store", type=StorePlace(), help="Where the store is now, if it was moved.")
 @click.option("--adapter", type=PathArgument, help="Where the adapter is now, if it was moved.")
 @click.option(
     "--tolerance",

@@ -14,6 +14,7 @@ from era_cache.cli import completion
 from era_cache.cli.common import (
     EraForms,
     PathArgument,
+    StorePlace,
     check_option,
     device_option,
     echo_json,
@@ -35,11 +36,13 @@ from era_cache.cli.eval_report import report
 from era_cache.cli.eval_reproduce import reproduce
 from era_cache.cli.fit_options import named_runs
 from era_cache.cli.progress import quiet_option, tell
+from era_cache.cli.stores import opened_store
 from era_cache.disk.files import check_writable
 
 if TYPE_CHECKING:
     from era_cache.evaluate.results import Head
     from era_cache.report.records import Report
+    from era_cache.types import Where
 
 __all__ = ["main"]
 
@@ -61,7 +64,7 @@ class EvalForms(EraForms):
     "`domain-specific` and `leave-one-domain-out` fit and measure many adapters. A store that is "
     "named like them is given as ./report.",
 )
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.argument("store_path", metavar="STORE", type=StorePlace())
 @click.argument("adapter", type=PathArgument)
 @click.option(
     "--collection",
@@ -113,7 +116,7 @@ class EvalForms(EraForms):
 @quiet_option
 @json_option
 @version_option
-def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None:
+def main(store_path: Where, adapter: Path, as_json: bool, **options: Any) -> None:
     """Measure every candidate of ADAPTER on its test queries, from the vectors in STORE.
 
     Prints a table and writes report.html, table.md, table.tex (one table; details.tex has all),
@@ -130,13 +133,12 @@ def main(store_path: Path, adapter: Path, as_json: bool, **options: Any) -> None
     from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
     from era_cache.evaluate.results_folder import ResultsFolder
     from era_cache.fitting.threads import use_free_threads
-    from era_cache.store.store import Store
 
     use_free_threads()
 
     tell("measuring on the test queries …")
     evaluation = evaluate_folder(
-        Store.open(store_path),
+        opened_store(store_path),
         adapter,
         Measuring(
             collections=options["collections"],

@@ -12,6 +12,7 @@ from era_cache.cli.common import (
     EraCommand,
     OutFolder,
     PathArgument,
+    StorePlace,
     device_option,
     echo_json,
     json_option,
@@ -42,7 +43,7 @@ __all__ = ["main"]
     "--instruction", default="", show_default=False, help="For prompts that have a place for it."
 )
 @click.option("--whole", is_flag=True, help="Of onnx: export the query encoders, too.")
-@click.option("--store", type=PathArgument, help="Whose vectors are exported.")
+@click.option("--store", type=StorePlace(), help="Whose vectors are exported.")
 @click.option(
     "--collection",
     shell_complete=completion.collections,

@@ -42,6 +42,7 @@ from era_cache.cli.fit_options import (
 )
 from era_cache.cli.fit_sweep import sweep
 from era_cache.cli.progress import tell
+from era_cache.cli.stores import opened_store
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.disk.files import check_writable
 from era_cache.errors import InputError
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from era_cache.fitting.first_stage import FirstStages
     from era_cache.fitting.fit_from_store import FitReport
     from era_cache.store.store import Store
+    from era_cache.types import Where
 
 __all__ = ["main"]
 
@@ -140,7 +142,7 @@ class FitForms(EraForms):
 @overwrite_option
 @json_option
 @version_option
-def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def main(store_path: Where, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Fit an adapter for one COLLECTION, or one for several, from the vectors in STORE.
 
     Aligns the two spaces without labels, trains the candidates with the labels of the training
@@ -157,9 +159,8 @@ def main(store_path: Path, collections: tuple[str, ...], as_json: bool, **option
     # Where the new adapter is written before it moves.
     check_writable(Path(os.path.realpath(options["out"])).parent)
     from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
-    from era_cache.store.store import Store
 
-    store = Store.open(store_path)
+    store = opened_store(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
     source = click.get_current_context().get_parameter_source("labels")
     if source is click.core.ParameterSource.DEFAULT:
@@ -269,7 +270,7 @@ def _summary(report: FitReport) -> dict[str, Any]:
     }
 
 
-def _render(store_path: Path, out: Path, report: FitReport) -> None:
+def _render(store_path: Where, out: Path, report: FitReport) -> None:
     result, queries = report.result, report.queries()
     labels = (
         f"{queries['train']} training, {queries['validation']} validation and {queries['test']} "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,9 +25,11 @@ from era_cache.cli.fit_options import (
     recipe_of,
     split_of,
 )
+from era_cache.cli.stores import opened_store
 
 if TYPE_CHECKING:
     from era_cache.store.store import Store
+    from era_cache.types import Where
 
 __all__ = ["align"]
 
@@ -59,7 +60,7 @@ def _counts(_ctx: click.Context, _param: click.Parameter, value: str) -> list[in
 @click.option("--out", type=OutFolder(), help="Folder for align.csv, align.json and align.html.")
 @json_option
 @version_option
-def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def align(store_path: Where, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Compare alignment methods, and numbers of documents, without labels.
 
     A fifth of the documents that both encoders have is held out; shown is how many of these find
@@ -77,9 +78,8 @@ def align(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     from era_cache.fitting.sources import provenance
     from era_cache.report.row_tables import write_tables
     from era_cache.report.worth_chart import draw_worth
-    from era_cache.store.store import Store
 
-    store = Store.open(store_path)
+    store = opened_store(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
     split, recipe = split_of(options), recipe_of(options["settings"], options["seed"])
     reading = reading_of(options)

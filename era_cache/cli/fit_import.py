@@ -10,6 +10,7 @@ import click
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
+    StorePlace,
     all_of,
     echo_json,
     json_option,
@@ -17,6 +18,7 @@ from era_cache.cli.common import (
     say,
     version_option,
 )
+from era_cache.cli.stores import opened_store
 
 __all__ = ["import_weights"]
 
@@ -42,7 +44,7 @@ _prompts = all_of(
 @click.option(
     "--store",
     "store_path",
-    type=PathArgument,
+    type=StorePlace(),
     help="Store with collections that it is to be measured on (--collection).",
 )
 @click.option(
@@ -72,7 +74,6 @@ def import_weights(file: Path, out: Path, as_json: bool, **options: Any) -> None
     from era_cache.encode.encoder import EncoderSettings, open_encoder
     from era_cache.fitting.fit_from_store import fitted_on_record
     from era_cache.fitting.published_weights import import_weights as write
-    from era_cache.store.store import Store
 
     if bool(options["collections"]) != (options["store_path"] is not None):
         raise click.UsageError("--store and --collection go together.")
@@ -85,7 +86,7 @@ def import_weights(file: Path, out: Path, as_json: bool, **options: Any) -> None
         models[side] = open_encoder(model, settings)
     split, fitted = SplitConfig("paper-exact", labels=0.4), []
     for name in options["collections"]:
-        collection = Store.open(options["store_path"]).collection(name)
+        collection = opened_store(options["store_path"]).collection(name)
         fitted.append(fitted_on_record(collection, make_split(collection, split)))
     adapter = write(
         file,

@@ -11,7 +11,7 @@ import click
 
 from era_cache.cli import completion
 from era_cache.cli.common import (
-    PathArgument,
+    StorePlace,
     all_of,
     check_option,
     count,
@@ -62,7 +62,7 @@ def shares(_ctx: click.Context, _param: click.Parameter, value: str | None) -> l
 
 
 data_options = all_of(
-    click.argument("store_path", metavar="STORE", type=PathArgument),
+    click.argument("store_path", metavar="STORE", type=StorePlace()),
     click.argument(
         "collections",
         metavar="COLLECTION…",

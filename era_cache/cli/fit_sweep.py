@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,8 +29,12 @@ from era_cache.cli.fit_options import (
     split_of,
 )
 from era_cache.cli.progress import tell
+from era_cache.cli.stores import opened_store
 from era_cache.disk.shown import as_percent
 from era_cache.fitting.candidates import TRAINED
+
+if TYPE_CHECKING:
+    from era_cache.types import Where
 
 __all__ = ["sweep"]
 
@@ -77,7 +80,7 @@ _FIXED = ("job", "candidate", "labels", "split_seed", "held_out", "round", "chos
 )
 @json_option
 @version_option
-def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def sweep(store_path: Where, collections: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Fit many settings of the recipe together and rank them by held-out nDCG@10.
 
     Test queries are not read. Writes sweep.csv, sweep.json and sweep.html, and prints the command
@@ -95,10 +98,9 @@ def sweep(store_path: Path, collections: tuple[str, ...], as_json: bool, **optio
     from era_cache.fitting.sources import provenance
     from era_cache.fitting.sweep_from_store import SweepPlan, sweep_rows
     from era_cache.report.row_tables import write_tables
-    from era_cache.store.store import Store
 
     settings = _drawn(grid(options["grid"]), options["most"], options["seed"] or 0)
-    store = Store.open(store_path)
+    store = opened_store(store_path)
     names = named_collections(store, collections, options["only_domain"], options["holdout_domain"])
     recipe = recipe_of(options["settings"], options["seed"])
     plan = SweepPlan(
@@ -157,7 +159,7 @@ def _text(column: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _command(store: Path, names: list[str], row: dict[str, Any], options: dict[str, Any]) -> str:
+def _command(store: Where, names: list[str], row: dict[str, Any], options: dict[str, Any]) -> str:
     """The command that fits a row in full."""
     given = str(store)
     if given in ("sweep", "align") or given.startswith("-"):

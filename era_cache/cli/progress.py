@@ -19,7 +19,7 @@ from era_cache.cli.common import all_of, note
 if TYPE_CHECKING:
     from era_cache.types import Progress
 
-__all__ = ["progress", "quiet_option", "tell"]
+__all__ = ["progress", "quiet_option", "shown", "tell"]
 
 _QUIET = "era_cache.quiet"
 _PATIENCE, _OFTEN = 2.0, 10.0
@@ -90,15 +90,30 @@ def progress(unit: str = "text") -> Iterator[Progress]:
     Args:
         unit: what is counted; ``B`` for bytes.
     """
-    if _is_quiet():
-        yield lambda _what, _done, _total: None
-        return
-    on_terminal = sys.stderr.isatty()
-    bars = _Objects(unit) if _is_json() else _Bars(unit) if on_terminal else _Lines()
+    bars = shown(unit)
     try:
         yield bars
     finally:
         bars.close()
+
+
+def shown(unit: str) -> _Lines | _Objects | _Bars | _Silence:
+    """What ``progress`` gives, for steps whose end nobody tells."""
+    if _is_quiet():
+        return _Silence()
+    if _is_json():
+        return _Objects(unit)
+    return _Bars(unit) if sys.stderr.isatty() else _Lines()
+
+
+class _Silence:
+    """For --quiet."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """There is nothing to end."""
 
 
 class _Lines:

@@ -13,6 +13,7 @@ from era_cache.cli import completion
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
+    StorePlace,
     check_option,
     device_option,
     note,
@@ -22,6 +23,7 @@ from era_cache.cli.common import (
 from era_cache.cli.progress import quiet_option, tell
 from era_cache.cli.search_prompt import converse, print_answer
 from era_cache.cli.serve_options import listening, require_server, run_server
+from era_cache.cli.stores import opened_store
 from era_cache.cli.text_options import how_to_read, read_texts
 from era_cache.errors import InputError
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from era_cache.serve.http.app import App
     from era_cache.serve.source import Source
     from era_cache.serve.texts import Texts
+    from era_cache.types import Where
 
 __all__ = ["main", "opened_lookup"]
 
@@ -39,7 +42,7 @@ MOST_DEPTH = 1000
 
 
 @click.command(cls=EraCommand)
-@click.argument("store_path", metavar="STORE", type=PathArgument)
+@click.argument("store_path", metavar="STORE", type=StorePlace())
 @click.argument("adapter", type=PathArgument)
 @click.argument("query", metavar="[QUERY]…", nargs=-1)
 @click.option("--id", "query_id", help="Search for a query of the collection; needs no model.")
@@ -86,7 +89,7 @@ MOST_DEPTH = 1000
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result of one query as JSON.")
 @version_option
-def main(store_path: Path, adapter: Path, query: tuple[str, ...], **options: Any) -> None:
+def main(store_path: Where, adapter: Path, query: tuple[str, ...], **options: Any) -> None:
     """Search STORE for QUERY with the candidates of ADAPTER, side by side.
 
     Without QUERY and --id it asks for queries until an empty line. A query that the collection
@@ -111,12 +114,11 @@ def main(store_path: Path, adapter: Path, query: tuple[str, ...], **options: Any
         converse(lookup, options)
 
 
-def _lookup(store_path: Path, adapter: Path, options: dict[str, Any]) -> tuple[Lookup, list[str]]:
+def _lookup(store_path: Where, adapter: Path, options: dict[str, Any]) -> tuple[Lookup, list[str]]:
     """What is searched, and the candidates that are shown at first."""
     from era_cache.serve.source import default_candidates, open_source
-    from era_cache.store.store import Store
 
-    source = open_source(Store.open(store_path), adapter, options["collection"])
+    source = open_source(opened_store(store_path), adapter, options["collection"])
     if options["instruction"] and not source.takes_instruction:
         raise InputError(
             "--instruction: neither prompt has a place for one ({instruction}). Leave it out."
@@ -204,7 +206,7 @@ def _asked(lookup: Lookup, text: str, options: dict[str, Any]) -> Answer:
 
 
 def _page(
-    store_path: Path, adapter: Path, options: dict[str, Any], thread: ThreadPoolExecutor
+    store_path: Where, adapter: Path, options: dict[str, Any], thread: ThreadPoolExecutor
 ) -> App:
     from era_cache.serve.http.app import App
 

@@ -13,6 +13,7 @@ from era_cache.cli import completion
 from era_cache.cli.common import (
     EraCommand,
     PathArgument,
+    StorePlace,
     check_option,
     device_option,
     note,
@@ -22,6 +23,7 @@ from era_cache.cli.common import (
 from era_cache.cli.progress import quiet_option, tell
 from era_cache.cli.search import opened_lookup
 from era_cache.cli.serve_options import listening, require_server, run_server
+from era_cache.cli.stores import opened_store
 from era_cache.cli.text_options import how_to_read
 from era_cache.errors import InputError
 
@@ -35,7 +37,7 @@ __all__ = ["main"]
 
 @click.command(cls=EraCommand)
 @click.argument("adapters", metavar="[NAME=]ADAPTER…", nargs=-1, required=True)
-@click.option("--store", type=PathArgument, help="Search in it, too: /v1/search and the page.")
+@click.option("--store", type=StorePlace(), help="Search in it, too: /v1/search and the page.")
 @click.option(
     "--collection",
     shell_complete=completion.collections,
@@ -123,7 +125,6 @@ def _app(named: Mapping[str, Path], options: dict[str, Any], thread: ThreadPoolE
     from era_cache.serve.http.app import App
     from era_cache.serve.http.served import Opening, Served
     from era_cache.serve.source import default_candidates, open_source
-    from era_cache.store.store import Store
 
     use_free_threads()
     pool: dict[str, Encoder] = {}
@@ -131,7 +132,7 @@ def _app(named: Mapping[str, Path], options: dict[str, Any], thread: ThreadPoolE
     first = next(iter(named))
 
     def lookup(folder: Path, models: Mapping[str, Encoder]) -> Lookup:
-        source = open_source(Store.open(options["store"]), folder, options["collection"])
+        source = open_source(opened_store(options["store"]), folder, options["collection"])
         if not shown:  # the page was given out with these
             shown.extend(default_candidates(source))
         names = list(dict.fromkeys([*default_candidates(source), *source.candidates]))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from era_cache.cli.common import Command, all_of, count, echo_table, note, say
+from era_cache.cli.stores import found_store
 
 if TYPE_CHECKING:
     from era_cache.collection.records import TextCollection
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from era_cache.encode.encoder import Encoder
     from era_cache.encode.plan import PlannedRows
     from era_cache.encode.service import Budget, ServiceSettings
+    from era_cache.types import Where
 
 __all__ = [
     "bill",
@@ -113,7 +114,7 @@ def mention_bill(large: Encoder, small: Encoder) -> None:
 
 
 def planned(
-    store_path: Path,
+    store_path: Where,
     texts: TextCollection,
     log: TextCollection | None,
     encoders: tuple[Encoder, Encoder],
@@ -125,9 +126,8 @@ def planned(
 ) -> dict[str, Any]:
     """What a run would encode of a collection, printed unless ``quiet``."""
     from era_cache.encode.plan import plan_embedding
-    from era_cache.store.store import Store
 
-    there = Store.if_there(store_path)
+    there = found_store(store_path)
     parts = plan_embedding(
         there, texts, encoders=encoders, config=config, large_corpus=whole, log=log, timed=timed
     )

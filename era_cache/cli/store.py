@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,11 +18,15 @@ from era_cache.cli.common import (
 )
 from era_cache.cli.store_import import import_command
 from era_cache.cli.store_names import rename_command, rm_command
-from era_cache.cli.store_options import echo_rows, plain, store_argument
+from era_cache.cli.store_options import echo_rows, place_argument, plain
 from era_cache.cli.store_share import merge, pack, pull, push, unpack
 from era_cache.cli.store_trust import diff, verify
 from era_cache.cli.store_upkeep import compact_command, gc_command
 from era_cache.cli.store_vectors import export_command, probe_command
+from era_cache.cli.stores import opened_store
+
+if TYPE_CHECKING:
+    from era_cache.types import Where
 
 __all__ = ["main"]
 
@@ -38,9 +43,9 @@ def main() -> None:
 
 
 @main.command("ls")
-@store_argument
+@place_argument
 @json_option
-def ls(store_path: Path, as_json: bool) -> None:
+def ls(store_path: Where, as_json: bool) -> None:
     """List the encoders and collections of STORE.
 
     \b
@@ -48,9 +53,8 @@ def ls(store_path: Path, as_json: bool) -> None:
       era-store ls stores/mine
     """
     from era_cache.store.contents import list_collections, list_encoders
-    from era_cache.store.store import Store
 
-    store = Store.open(store_path)
+    store = opened_store(store_path)
     encoders, collections = list_encoders(store), list_collections(store)
     if as_json:
         echo_json(plain({"encoders": encoders, "collections": collections}))
@@ -61,7 +65,7 @@ def ls(store_path: Path, as_json: bool) -> None:
 
 
 @main.command("info")
-@store_argument
+@place_argument
 @click.argument("collection", required=False, shell_complete=completion.collections)
 @click.option(
     "--adapter",
@@ -73,7 +77,7 @@ def ls(store_path: Path, as_json: bool) -> None:
 )
 @json_option
 def info(
-    store_path: Path, collection: str | None, adapters: tuple[Path, ...], as_json: bool
+    store_path: Where, collection: str | None, adapters: tuple[Path, ...], as_json: bool
 ) -> None:
     """Show what is encoded of each collection, and what an adapter is still good for.
 
@@ -84,9 +88,8 @@ def info(
       era-store info stores/mine toy --adapter adapters/toy
     """
     from era_cache.store.contents import coverage
-    from era_cache.store.store import Store
 
-    store = Store.open(store_path)
+    store = opened_store(store_path)
     rows = coverage(store, collection)
     states = []
     if adapters:

@@ -9,17 +9,19 @@ import click
 
 from era_cache.cli.common import (
     PathArgument,
+    StorePlace,
     echo_table,
     say,
 )
 
-__all__ = ["ROLES", "echo_rows", "plain", "role_choice", "store_argument"]
+__all__ = ["ROLES", "echo_rows", "place_argument", "plain", "role_choice", "store_argument"]
 
 ROLES = click.Choice(["document", "query"])
 role_choice = click.option(
     "--role", type=ROLES, help="Role of ENCODER, where its name fits encoders of both roles."
 )
 store_argument = click.argument("store_path", metavar="STORE", type=PathArgument)
+place_argument = click.argument("store_path", metavar="STORE", type=StorePlace())
 
 
 def plain(value: Any) -> Any:

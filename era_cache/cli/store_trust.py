@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from era_cache.cli.common import (
     EraCommand,
-    PathArgument,
+    StorePlace,
     echo_json,
     echo_table,
     json_option,
     say,
 )
 from era_cache.cli.progress import progress, quiet_option
-from era_cache.cli.store_options import plain, store_argument
+from era_cache.cli.store_options import place_argument, plain
+from era_cache.cli.stores import opened_store
 from era_cache.disk.shown import printable
 
 if TYPE_CHECKING:
     from era_cache.store.contents import Difference, Sides
     from era_cache.store.verify.report import EncoderState, Report
+    from era_cache.types import Where
 
 __all__ = ["diff", "verify"]
 
@@ -31,7 +32,7 @@ _SHOWN = 20
 
 
 @click.command("verify", cls=EraCommand)
-@store_argument
+@place_argument
 @click.option(
     "--quarantine",
     is_flag=True,
@@ -40,7 +41,7 @@ _SHOWN = 20
 )
 @quiet_option
 @json_option
-def verify(store_path: Path, quarantine: bool, as_json: bool) -> None:
+def verify(store_path: Where, quarantine: bool, as_json: bool) -> None:
     """Read all of STORE and check everything in it.
 
     Checked are the SHA-256 of each segment, its structure and every value; keys, indexes and
@@ -51,18 +52,26 @@ def verify(store_path: Path, quarantine: bool, as_json: bool) -> None:
     Example:
       era-store verify stores/mine
     """
-    from era_cache.store.store import Store
+    from era_cache.store.bucket.bucket_store import BucketStore
     from era_cache.store.verify import verify as verify_store
 
+    store = opened_store(store_path)
+    if isinstance(store, BucketStore) and quarantine:
+        raise click.UsageError(
+            "--quarantine is for folders. Delete a damaged segment from the bucket: the next "
+            "era-embed encodes only its rows again."
+        )
     with progress("B") as bars:
-        report = verify_store(Store.open(store_path), quarantine=quarantine, progress=bars)
+        # Of a bucket, everything is brought to this machine first.
+        here = store.whole(progress=bars) if isinstance(store, BucketStore) else store
+        report = verify_store(here, quarantine=quarantine, progress=bars)
     if as_json:
         echo_json({**plain(report), "ok": report.ok})
     else:
         _echo_report(report)
     damage = report.of_level("damage")
     if damage:
-        listed = "\n".join(f"  {store_path / finding.path}" for finding in damage[:_SHOWN])
+        listed = "\n".join(f"  {store_path}/{finding.path}" for finding in damage[:_SHOWN])
         rest = f"\n  and {len(damage) - _SHOWN} more" if len(damage) > _SHOWN else ""
         left = sum(not finding.done for finding in damage)
         advice = "See above for what to do with each" if left else "Now run era-embed again"
@@ -117,11 +126,11 @@ def _row(state: EncoderState) -> list[str]:
 
 
 @click.command("diff", cls=EraCommand)
-@click.argument("path_a", metavar="A", type=PathArgument)
-@click.argument("path_b", metavar="B", type=PathArgument)
+@click.argument("path_a", metavar="A", type=StorePlace())
+@click.argument("path_b", metavar="B", type=StorePlace())
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where one has what the other lacks.")
 @json_option
-def diff(path_a: Path, path_b: Path, exit_code: bool, as_json: bool) -> None:
+def diff(path_a: Where, path_b: Where, exit_code: bool, as_json: bool) -> None:
     """Compare the rows, collections and pairs of the stores A and B.
 
     Rows are compared by key: the same rows in other segments are the same.
@@ -131,9 +140,8 @@ def diff(path_a: Path, path_b: Path, exit_code: bool, as_json: bool) -> None:
       era-store diff stores/mine stores/yours
     """
     from era_cache.store.contents import diff as diff_stores
-    from era_cache.store.store import Store
 
-    found = diff_stores(Store.open(path_a), Store.open(path_b))
+    found = diff_stores(opened_store(path_a), opened_store(path_b))
     if as_json:
         echo_json({**plain(found), "same": found.same})
     else:

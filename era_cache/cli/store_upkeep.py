@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +15,11 @@ from era_cache.cli.common import (
     say,
 )
 from era_cache.cli.progress import progress, quiet_option
-from era_cache.cli.store_options import plain, store_argument
+from era_cache.cli.store_options import place_argument, plain, store_argument
+from era_cache.cli.stores import opened_store
+
+if TYPE_CHECKING:
+    from era_cache.types import Where
 
 __all__ = ["compact_command", "gc_command"]
 
@@ -23,7 +27,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Change nothing, only tel
 
 
 @click.command("compact", cls=EraCommand)
-@store_argument
+@place_argument
 @click.option("--encoder", help="Name or start of a fingerprint.  [default: all]")
 @click.option(
     "--max-gib",
@@ -41,7 +45,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Change nothing, only tel
 @quiet_option
 @json_option
 def compact_command(
-    store_path: Path,
+    store_path: Where,
     encoder: str | None,
     max_gib: float,
     dtype: str | None,
@@ -58,11 +62,10 @@ def compact_command(
       era-store compact stores/mine
     """
     from era_cache.store.compact import compact
-    from era_cache.store.store import Store
 
     with progress("B") as bars:
         reports = compact(
-            Store.open(store_path),
+            opened_store(store_path),
             encoder=encoder,
             max_bytes=int(max_gib * (1 << 30)),
             dtype=dtype,
@@ -99,7 +102,7 @@ def compact_command(
 @DRY_RUN
 @json_option
 def gc_command(
-    store_path: Path,
+    store_path: Where,
     grace: float,
     old_versions: bool,
     unreferenced: bool,
@@ -117,10 +120,9 @@ def gc_command(
       era-store gc stores/mine --dry-run
     """
     from era_cache.store.clean import clean
-    from era_cache.store.store import Store
 
     found = clean(
-        Store.open(store_path),
+        opened_store(store_path),
         grace_seconds=grace * 3600,
         old_versions=old_versions,
         unreferenced=unreferenced,

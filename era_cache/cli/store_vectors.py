@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,14 +22,18 @@ from era_cache.cli.common import (
     seed_number,
 )
 from era_cache.cli.progress import progress, quiet_option
-from era_cache.cli.store_options import plain, role_choice, store_argument
+from era_cache.cli.store_options import place_argument, plain, role_choice
+from era_cache.cli.stores import opened_store
 from era_cache.cli.text_options import collection_options, read_texts
+
+if TYPE_CHECKING:
+    from era_cache.types import Where
 
 __all__ = ["export_command", "probe_command"]
 
 
 @click.command("export", cls=EraCommand)
-@store_argument
+@place_argument
 @click.argument("encoder", shell_complete=completion.encoders)
 @click.argument("collection", required=False, shell_complete=completion.collections)
 @click.option("--all", "everything", is_flag=True, help="Every row of ENCODER, named by its key.")
@@ -53,7 +57,7 @@ __all__ = ["export_command", "probe_command"]
 @quiet_option
 @json_option
 def export_command(
-    store_path: Path,
+    store_path: Where,
     encoder: str,
     collection: str | None,
     everything: bool,
@@ -72,10 +76,9 @@ def export_command(
     if (collection is None) != everything:
         raise click.UsageError("Give COLLECTION, or --all instead of it.")
     from era_cache.store.exchange.exporting import export_vectors
-    from era_cache.store.store import Store
     from era_cache.types import Role
 
-    store = Store.open(store_path)
+    store = opened_store(store_path)
     role = Role(options["role"]) if options["role"] else None
     with progress() as bars:
         report = export_vectors(
@@ -98,7 +101,7 @@ def export_command(
 
 
 @click.command("probe", cls=EraCommand)
-@store_argument
+@place_argument
 @click.argument("encoder", shell_complete=completion.encoders)
 @click.argument("collection", type=PathArgument)
 @click.option("--model", required=True, help="The model that ENCODER's vectors are said to be of.")
@@ -116,7 +119,7 @@ def export_command(
 @device_option
 @json_option
 def probe_command(
-    store_path: Path, encoder: str, collection: Path, as_json: bool, **options: Any
+    store_path: Where, encoder: str, collection: Path, as_json: bool, **options: Any
 ) -> None:
     """Encode a sample of texts again and compare with what STORE holds.
 
@@ -130,11 +133,10 @@ def probe_command(
     """
     from era_cache.encode.drift import probe_rows
     from era_cache.encode.encoder import encoder_as_recorded
-    from era_cache.store.store import Store
     from era_cache.types import Role
 
     role = Role(options["role"]) if options["role"] else None
-    stored = Store.open(store_path).encoder(encoder, role)
+    stored = opened_store(store_path).encoder(encoder, role)
     model = encoder_as_recorded(
         stored.spec, options["model"], revision=options["revision"], device=options["device"]
     )

@@ -63,7 +63,7 @@ def embed_bm25(
     queries = _sorted(collection.query_text_keys)
     settings = _settings(language)
     found = [
-        one for one in find_lists(store.path, BM25, collection.doc_keys) if one.settings == settings
+        one for one in find_lists(store, BM25, collection.doc_keys) if one.settings == settings
     ]
     known = [key_values(one.lists.query_keys) for one in found]
     missing = queries[~np.isin(key_values(queries), np.concatenate(known))] if known else queries
@@ -71,7 +71,7 @@ def embed_bm25(
         missing = missing[:0]  # queries alone: there is nothing to rank
     if len(missing):
         lists = _lists(texts, _sorted(collection.doc_keys), missing, language, progress)
-        write_lists(store.path, BM25, settings, lists)
+        write_lists(store, BM25, settings, lists)
     return EncodedRows(
         what="bm25 lists",
         encoder=BM25,

@@ -27,6 +27,7 @@ from era_cache.encode.ray_pool import Pool, Workers
 from era_cache.encode.service import ServiceSettings
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec
+from era_cache.store.open_store import is_url, open_store
 from era_cache.store.store import Store
 from era_cache.types import FloatArray, IntArray, Keys, Role
 
@@ -72,7 +73,7 @@ class _Worker:
                     f"{model}: a worker found other files or settings of the model than the "
                     "machine that began. Give all the same folder, or --…-revision."
                 )
-        self._store = Store.open(store)
+        self._store = open_store(store)
         self._encoder.provenance()  # loads the model
         self._job: Job | None = None
         self._chunks = 0
@@ -193,7 +194,7 @@ class RayEncoder:
 
     def _begun(self, store: Store) -> Pool:
         """Workers that hold this model; those of another one make room for them."""
-        place = store.path.resolve()
+        place = store.where if is_url(store.where) else str(store.path.resolve())
         if RayEncoder._running not in (None, (self, place)):
             RayEncoder._running[0].pool.stop()
             RayEncoder._running = None
@@ -201,7 +202,7 @@ class RayEncoder:
             self.pool = Pool(self._workers)
             expected = {role: self.spec.fingerprint(role) for role in Role}
             try:
-                self.pool.start(_Worker, str(place), self._model, self._settings, expected)
+                self.pool.start(_Worker, place, self._model, self._settings, expected)
             except BaseException:
                 self.pool.stop()
                 raise

@@ -15,6 +15,8 @@ from era_cache.evaluate.protocols import PROTOCOLS
 from era_cache.evaluate.results import Results
 from era_cache.fitting.settings import recorded_recipe
 from era_cache.rank.measures import Measure, parse_measure
+from era_cache.store.open_store import place_of
+from era_cache.types import Where
 
 __all__ = [
     "RecordedOptions",
@@ -29,7 +31,7 @@ class RecordedOptions(NamedTuple):
     ``collections`` are names with versions.
     """
 
-    store: Path
+    store: Where
     adapter: Path | None
     others: list[Path]
     runs: dict[str, Path]
@@ -44,7 +46,7 @@ class RecordedOptions(NamedTuple):
 
 
 def recorded_options(
-    file: Path, then: Results, store: Path | None, adapter: Path | None
+    file: Path, then: Results, store: Where | None, adapter: Path | None
 ) -> RecordedOptions:
     """Read the options of a head.
 
@@ -58,7 +60,7 @@ def recorded_options(
     try:
         device = options.get("device")
         return RecordedOptions(
-            store=store or Path(_text(options["store"])),
+            store=store or place_of(_text(options["store"])),
             adapter=(adapter or Path(_text(options["adapter"]))) if measured else None,
             others=[Path(_text(other)) for other in options.get("with", [])],
             runs={name: Path(_text(run)) for name, run in options.get("run", {}).items()},

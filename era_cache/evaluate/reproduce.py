@@ -31,7 +31,8 @@ from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.settings import recorded_recipe
 from era_cache.fitting.since_fit import recorded_split
 from era_cache.fitting.sources import Reading, fit_environment
-from era_cache.store.store import Store
+from era_cache.store.open_store import open_store
+from era_cache.types import Where
 
 __all__ = ["Again", "Difference", "reproduce"]
 
@@ -70,7 +71,7 @@ class Again(NamedTuple):
 def reproduce(
     path: Path,
     *,
-    store: Path | None = None,
+    store: Where | None = None,
     adapter: Path | None = None,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> Again:
@@ -106,12 +107,12 @@ def reproduce(
 def _measured_again(
     file: Path,
     then: Results,
-    store: Path | None,
+    store: Where | None,
     adapter: Path | None,
     tell: Callable[[str], None],
 ) -> Results:
     options = recorded_options(file, then, store, adapter)
-    opened = Store.open(options.store)
+    opened = open_store(options.store)
     if then.head.protocol == "adapter":
         return evaluate_folder(
             opened,
@@ -224,12 +225,12 @@ def _versions(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _fitted_again(folder: Path, store: Path | None, tell: Callable[[str], None]) -> Again:
+def _fitted_again(folder: Path, store: Where | None, tell: Callable[[str], None]) -> Again:
     """Fit an adapter folder again and compare what its candidates make of the same vectors."""
     if store is None:
         raise InputError(f"{folder}: an adapter does not say where its store is; give --store.")
     config, metrics = load_config(folder), load_metrics(folder)
-    opened = Store.open(store)
+    opened = open_store(store)
     fitted = config.fitted_on()
     names = [_version(one.collection.name, one.collection.digest) for one in fitted]
     fitted_names(folder, config)  # refuses what names none

@@ -89,7 +89,7 @@ def resolve_encoders(
         return recorded
     coverage = _Coverage(store)
     if not coverage.encoders:
-        raise StoreError(f"{store.path}: no vectors yet. Run era-embed first.")
+        raise StoreError(f"{store.label}: no vectors yet. Run era-embed first.")
     documents = _matching(coverage.of_role(Role.DOCUMENT), document)
     complete = [
         e for e in documents if coverage.count(e, collection.doc_keys) == len(collection.doc_keys)
@@ -130,21 +130,21 @@ def _recorded_pair(
     if len(named) > 1 and (query or document):
         listed = "; ".join(_sides_text(one) for one in found)
         raise StoreError(
-            f"{store.path}: {collection.name} was embedded for several pairs that match: {listed}. "
-            "Name both sides, by the start of a fingerprint where names are equal."
+            f"{store.label}: {collection.name} was embedded for several pairs that match: "
+            f"{listed}. Name both sides, by the start of a fingerprint where names are equal."
         )
     for encoders in found[:1]:
         missing = [side for side, encoder in encoders.items() if encoder is None]
         if missing:
             raise StoreError(
-                f"{store.path}: {collection.name} was last embedded for a pair of encoders, of "
+                f"{store.label}: {collection.name} was last embedded for a pair of encoders, of "
                 f"which nothing is stored for: {', '.join(missing)}. Run era-embed again to "
                 "complete it, or name another pair with --query-encoder and --doc-encoder."
             )
         pair = Encoders(**{side: e for side, e in encoders.items() if e is not None})
         if mixed_up({side: encoder.spec for side, encoder in pair._asdict().items()}):
             raise FormatError(
-                f"{store.path}: the record of the pair {pair.query.spec.label()} and "
+                f"{store.label}: the record of the pair {pair.query.spec.label()} and "
                 f"{pair.document.spec.label()} mixes up roles or models. Remove the folder 'pairs' "
                 "and run era-embed again."
             )
@@ -227,7 +227,7 @@ def _incomplete(
     ]
     asked = f" matches '{wanted}' and" if wanted else ""
     return (
-        f"{store.path}: no document encoder{asked} has every document of {collection.name} "
+        f"{store.label}: no document encoder{asked} has every document of {collection.name} "
         f"({'; '.join(have) or 'none at all'}). Run era-embed again: it encodes what is missing."
     )
 
@@ -238,7 +238,7 @@ def _unclear(
     if pairs:
         listed = "; ".join(_sides_text(pair._asdict()) for pair in pairs)
         return (
-            f"{store.path}: several encoder pairs are complete for {collection.name}: {listed}. "
+            f"{store.label}: several encoder pairs are complete for {collection.name}: {listed}. "
             "Choose with --query-encoder and --doc-encoder (a name or the start of a fingerprint)."
         )
     listed = "; ".join(
@@ -248,6 +248,6 @@ def _unclear(
         for e in coverage.encoders
     )
     return (
-        f"{store.path}: no encoder pair is complete for {collection.name} ({listed}). Queries are "
+        f"{store.label}: no encoder pair is complete for {collection.name} ({listed}). Queries are "
         "needed from both encoders, and documents of the large one for alignment; run era-embed."
     )

@@ -49,9 +49,9 @@ class FirstStages(NamedTuple):
         given = self.given.get(collection.name)
         if given is not None:
             return QueryLists(collection, self.name, [given], from_file=True)
-        found = find_lists(store.path, self.name, collection.doc_keys)
+        found = find_lists(store, self.name, collection.doc_keys)
         lists = QueryLists(collection, self.name, found, from_file=False)
-        if not found and has_other_lists(store.path, self.name):
+        if not found and has_other_lists(store, self.name):
             lists.problems.append(
                 f"{collection.name}: the {self.name} lists of the store are of other documents. "
                 f"Run era-embed with --{STORED} again to have them."

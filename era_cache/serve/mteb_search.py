@@ -17,6 +17,7 @@ from era_cache.fitting.candidates import unfused_name
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
 from era_cache.serve.query_encoder import QueryEncoder
+from era_cache.store.open_store import open_store
 from era_cache.store.store import Store
 from era_cache.types import Role
 
@@ -51,7 +52,7 @@ class StoredSearch:
         candidate: str | None = None,
         device: str | None = None,
     ) -> None:
-        self._store = store if isinstance(store, Store) else Store.open(Path(store))
+        self._store = store if isinstance(store, Store) else open_store(store)
         config = load_config(adapter)
         self.candidate = unfused_name(candidate or config.chosen)
         self._encoder = QueryEncoder(
@@ -75,15 +76,15 @@ class StoredSearch:
 
         side = self._store.find_encoder(self._document.fingerprint)
         if side is None:
-            raise StoreError(f"{self._store.path}: holds nothing of {self._document.name}.")
+            raise StoreError(f"{self._store.label}: holds nothing of {self._document.name}.")
         rows = list(corpus)
         texts = [f"{row.get('title') or ''} {row['text']}".strip() for row in rows]
         keys, index = row_keys(Role.DOCUMENT, texts), side.index()
         missing = int((index.positions(keys) < 0).sum())
         if missing:
             raise StoreError(
-                f"{self._store.path}: lacks {missing:,} of the task's {len(rows):,} documents. Run "
-                "era-embed on them first."
+                f"{self._store.label}: lacks {missing:,} of the task's {len(rows):,} documents. "
+                "Run era-embed on them first."
             )
         self._ids = [str(row["id"]) for row in rows]
         vectors = torch.from_numpy(side.vectors(keys, index=index))

@@ -21,6 +21,7 @@ from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.adapter_folder import load_adapter, load_config
 from era_cache.fitting.tensors import resolve_device
 from era_cache.serve.models import encode_queries, load_models, missing_models, specs_of_adapter
+from era_cache.store.open_store import open_store
 from era_cache.store.store import Store
 from era_cache.types import Array, FloatArray, Keys, Role
 
@@ -71,7 +72,7 @@ class QueryEncoder:
         self.device = resolve_device(device)
         self.adapter: Adapter = load_adapter(folder, self.candidate).to(self.device)
         if store is not None and not isinstance(store, Store):
-            store = Store.open(Path(store))
+            store = open_store(store)
         self._specs = specs_of_adapter(folder, config, store)
         given = {"large": query_model, "small": doc_model}
         self._given = {view: None if one is None else str(one) for view, one in given.items()}

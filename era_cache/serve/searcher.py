@@ -27,6 +27,7 @@ from era_cache.serve.query_encoder import QueryEncoder, instructions_of, texts_o
 from era_cache.serve.ranker import Ranker
 from era_cache.serve.source import Source, open_source
 from era_cache.serve.texts import Texts, matching_texts
+from era_cache.store.open_store import open_store
 from era_cache.store.store import Store
 from era_cache.types import Array, Role
 
@@ -79,7 +80,7 @@ class Searcher:
         remember: bool = False,
         device: str | None = None,
     ) -> None:
-        store = Store.open(Path(index)) if isinstance(index, str | Path) else index
+        store = open_store(index) if isinstance(index, str | Path) else index
         in_store = isinstance(store, Store)
         self.encoder = QueryEncoder(
             adapter,

@@ -189,5 +189,5 @@ def _drop_unreferenced(
         replaced.add(segment.path)
         if not dry_run:
             provenance = {**merged_provenance([segment]), "era-cache": __version__}
-            keep_rows(encoder.folder / "segments", encoder.spec, segment, kept, provenance)
+            keep_rows(encoder, segment, kept, provenance)
     return replaced

@@ -73,9 +73,7 @@ def compact(
         for batch in batches:
             if not dry_run:
                 provenance = {**merged_provenance(batch), "era-cache": __version__}
-                path = merge_segments(
-                    one.folder / "segments", one.spec, batch, provenance, _form(batch, dtype)
-                )
+                path = merge_segments(one, batch, provenance, _form(batch, dtype))
                 if path is not None:
                     with os_errors("reading", path), contextlib.suppress(FileNotFoundError):
                         written += path.stat().st_size

@@ -15,7 +15,7 @@ import numpy as np
 from era_cache.collection.records import Collection
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.lists import find_lists, lists_of
-from era_cache.store.names import LISTS_NAME, PAIR_NAME, list_names
+from era_cache.store.names import LISTS_NAME, PAIR_NAME
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 
@@ -122,10 +122,10 @@ def coverage(store: Store, name: str | None = None) -> list[CoverageRow]:
 
 def _lists(store: Store, collection: Collection, label: str) -> Iterator[CoverageRow]:
     """How many queries of a collection have a list, by the system that made it."""
-    matches = map(LISTS_NAME.fullmatch, list_names(store.path / "runs", LISTS_NAME))
+    matches = map(LISTS_NAME.fullmatch, store.names("runs", LISTS_NAME))
     everyone = np.arange(len(collection.query_ids), dtype=np.int64)
     for name in sorted({match[1] for match in matches if match is not None}):
-        found = find_lists(store.path, name, collection.doc_keys)
+        found = find_lists(store, name, collection.doc_keys)
         missing = lists_of(found, collection, everyone)[1] if found else everyone
         have = len(everyone) - len(missing)
         yield CoverageRow(label, name, "lists", "", have, len(everyone))
@@ -196,8 +196,8 @@ def diff(a: Store, b: Store) -> Difference:
         for fingerprint in dict.fromkeys([*in_a, *in_b])
     ]
     return Difference(
-        a=str(a.path),
-        b=str(b.path),
+        a=a.label,
+        b=b.label,
         encoders=encoders,
         collections=Sides.of(_collections(a), _collections(b)),
         pairs=Sides.of(_pairs(a), _pairs(b)),
@@ -210,11 +210,11 @@ def _collections(store: Store) -> Iterator[str]:
 
 
 def _pairs(store: Store) -> list[str]:
-    return [Path(name).stem for name in list_names(store.path / "pairs", PAIR_NAME)]
+    return [Path(name).stem for name in store.names("pairs", PAIR_NAME)]
 
 
 def _runs(store: Store) -> list[str]:
-    return [Path(name).stem for name in list_names(store.path / "runs", LISTS_NAME)]
+    return [Path(name).stem for name in store.names("runs", LISTS_NAME)]
 
 
 def _compare(a: StoredEncoder | None, b: StoredEncoder | None) -> EncoderDifference:

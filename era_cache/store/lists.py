@@ -21,7 +21,8 @@ from era_cache.disk.files import make_folder, remove_stale_temporaries, staged
 from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
 from era_cache.disk.json_files import canonical_json, loads_json
 from era_cache.errors import FormatError
-from era_cache.store.names import LISTS_NAME, list_names
+from era_cache.store.names import LISTS_NAME
+from era_cache.store.store_files import StoreFiles
 from era_cache.types import Array, FloatArray, IntArray, Keys
 
 __all__ = [
@@ -98,11 +99,11 @@ def _digest(meta: bytes, lists: Lists) -> str:
     return digest.hexdigest()
 
 
-def write_lists(store: Path, name: str, settings: Mapping[str, Any], lists: Lists) -> Path:
+def write_lists(store: StoreFiles, name: str, settings: Mapping[str, Any], lists: Lists) -> Path:
     """Add a file of lists to a store.
 
     Args:
-        store: its folder.
+        store: the store.
         name: of the system.
         settings: what decides the scores, besides the texts (JSON).
         lists: of all queries that are new.
@@ -110,7 +111,7 @@ def write_lists(store: Path, name: str, settings: Mapping[str, Any], lists: List
     Raises:
         StoreError: the store cannot be written.
     """
-    folder = store / "runs"
+    folder = store.path / "runs"
     make_folder(folder)
     remove_stale_temporaries(folder)
     corpus = corpus_digest(lists.doc_keys)
@@ -127,6 +128,7 @@ def write_lists(store: Path, name: str, settings: Mapping[str, Any], lists: List
         write_plain(temporary, lists._asdict(), attributes)
         read_lists(temporary)
         committed: Path = commit(f"{name}-{corpus[:12]}-{digest[:12]}.h5")
+    store.publish(committed)
     return committed
 
 
@@ -205,7 +207,7 @@ def _each_once(docs: IntArray, lengths: IntArray, n_docs: int) -> bool:
     return not np.any(pairs[1:] == pairs[:-1])
 
 
-def find_lists(store: Path, name: str, doc_keys: Keys) -> list[StoredLists]:
+def find_lists(store: StoreFiles, name: str, doc_keys: Keys) -> list[StoredLists]:
     """The files of a system's lists over some documents, the newest first, of one setting.
 
     Raises:
@@ -214,17 +216,17 @@ def find_lists(store: Path, name: str, doc_keys: Keys) -> list[StoredLists]:
     """
     wanted = corpus_digest(doc_keys)[:12]
     found = []
-    for file in list_names(store / "runs", LISTS_NAME):
+    for file in store.names("runs", LISTS_NAME):
         match = LISTS_NAME.fullmatch(file)
         if match and (match[1], match[2]) == (name, wanted):
-            found.append(read_lists(store / "runs" / file))
+            found.append(read_lists(store.file(f"runs/{file}")))
     found.sort(key=lambda one: one.created, reverse=True)
     return [one for one in found if one.settings == found[0].settings]
 
 
-def has_other_lists(store: Path, name: str) -> bool:
+def has_other_lists(store: StoreFiles, name: str) -> bool:
     """Whether a system's lists are there, of whatever documents."""
-    matches = map(LISTS_NAME.fullmatch, list_names(store / "runs", LISTS_NAME))
+    matches = map(LISTS_NAME.fullmatch, store.names("runs", LISTS_NAME))
     return any(match is not None and match[1] == name for match in matches)
 
 

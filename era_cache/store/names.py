@@ -134,6 +134,8 @@ class Entry(NamedTuple):
     form: str
     size: int
     """In bytes; -1 where the place does not say."""
+    stamp: str = ""
+    """Changes when the content does; empty where the place does not say."""
 
 
 def scan_folder(folder: Path) -> Iterable[Entry]:

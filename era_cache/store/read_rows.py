@@ -67,6 +67,7 @@ def read_rows(index: KeyIndex, positions: IntArray, out: Array) -> None:
 
 def _tasks(index: KeyIndex, positions: IntArray) -> Iterator[_Task]:
     for number, where, rows in by_segment(index.starts, positions):
+        index.segments[number].bring(rows)
         for start in range(0, len(rows), _TASK_ROWS):
             end = min(start + _TASK_ROWS, len(rows))
             if isinstance(where, slice):
@@ -103,7 +104,7 @@ def _pick_rows(task: _Task, size: int, out: FloatArray) -> None:
     """Read rows that lie far apart through a memory map, whose pages are given back."""
     plain = task.segment.plain
     with _opened(task.segment) as reader:
-        arrays = {name: reader.array(name) for name in plain.slots if name != "keys"}
+        arrays = {name: reader.array(name, brought=True) for name in plain.slots if name != "keys"}
     for begin in range(0, len(task.rows), size):
         rows = task.rows[begin : begin + size]
         scales = arrays["scales"][rows] if "scales" in arrays else None
@@ -178,8 +179,9 @@ def mapped_rows(index: KeyIndex, positions: IntArray) -> FloatArray | None:
     if positions[-1] >= index.starts[number + 1] or index.segments[number].dtype != "float32":
         return None
     segment = index.segments[number]
+    segment.bring(positions - index.starts[number])
     with _opened(segment) as reader:
-        mapped = reader.array("vectors", mode="c")
+        mapped = reader.array("vectors", mode="c", brought=True)
     start = int(positions[0] - index.starts[number])
     rows: FloatArray = np.asarray(mapped)[start : start + len(positions)]
     size = max(1, _BUFFER_BYTES // (4 * segment.dim))
@@ -199,6 +201,7 @@ def read_blocks(segment: Segment, block_bytes: int = 8 << 20) -> Iterator[tuple[
     size = min(segment.rows, max(1, block_bytes // row_bytes))
     buffer = StoredRows.empty(size, segment.dim, segment.dtype)
     keys = np.empty((size, 16), dtype=np.uint8)
+    segment.bring()
     with _opened(segment) as reader:
         for start in range(0, segment.rows, size):
             rows = slice(0, min(size, segment.rows - start))

@@ -29,6 +29,7 @@ __all__ = [
     "retire",
     "retired_files",
     "retired_path",
+    "write_retired",
 ]
 
 GRACE_SECONDS = 24 * 3600.0
@@ -52,13 +53,21 @@ def retire(paths: Iterable[Path], by: str | None, *, dropped: bool = False) -> N
     """
     for path in paths:
         kept = retired_path(path)
-        folder = kept.parent
-        make_folder(folder)
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record = _RetiredRecord(by=by, created=created, dropped=dropped)
-        write_record(folder / f"{path.stem}.json", record)
+        write_retired(kept.parent, path.stem, by, dropped=dropped)
         with os_errors("retiring", path), contextlib.suppress(FileNotFoundError):
             path.rename(kept)
+
+
+def write_retired(folder: Path, digest: str, by: str | None, *, dropped: bool) -> Path:
+    """Write the record of a segment that ``by`` has replaced: see ``retire``.
+
+    Raises ``StoreError``.
+    """
+    make_folder(folder)
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    path = folder / f"{digest}.json"
+    write_record(path, _RetiredRecord(by=by, created=created, dropped=dropped))
+    return path
 
 
 def retired_path(path: Path) -> Path:

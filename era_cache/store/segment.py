@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from era_cache.disk.files import os_errors, sha256_file
-from era_cache.disk.hdf5 import PlainFile, open_plain
+from era_cache.disk.hdf5 import Origin, PlainFile, open_plain
 from era_cache.disk.json_files import loads_json
 from era_cache.errors import FormatError, StoreError
 from era_cache.store.names import SEGMENT_NAME
 from era_cache.store.precision import DTYPES
 from era_cache.store.retired import retired_path
-from era_cache.types import Keys
+from era_cache.types import IntArray, Keys
 
 __all__ = [
     "Segment",
@@ -67,6 +67,25 @@ class Segment(NamedTuple):
     def dtype(self) -> str:
         """Stored form: one of ``DTYPES``."""
         return self.plain.slots["vectors"].dtype.name
+
+    def bring(self, rows: IntArray | None = None) -> None:
+        """Make sure that rows' values are on this machine, where the file is elsewhere.
+
+        Args:
+            rows: (n,) int64, ascending; None is the whole file.
+
+        Raises:
+            FormatError: what came is not the file's content.
+            StoreError: they cannot be had; caused by ``FileNotFoundError`` where it is gone.
+        """
+        if self.plain.origin is None:
+            return
+        with self.plain.opened() as reader:
+            if rows is None:
+                reader.bring_all()
+                return
+            for name in self.plain.slots.keys() - {"keys"}:
+                reader.bring(name, rows)
 
     def about(self) -> dict[str, Any] | None:
         """What made it: its provenance, which is JSON; None where that cannot be read."""
@@ -120,7 +139,9 @@ def segment_attributes(
     }
 
 
-def open_segment(path: Path, fingerprint: str, dim: int, *, check: bool = False) -> Segment:
+def open_segment(
+    path: Path, fingerprint: str, dim: int, *, check: bool = False, origin: Origin | None = None
+) -> Segment:
     """Check one segment's structure completely, its content's digest too where ``check``.
 
     Args:
@@ -128,12 +149,13 @@ def open_segment(path: Path, fingerprint: str, dim: int, *, check: bool = False)
         fingerprint: of the encoder whose folder it lies in.
         dim: values of a row.
         check: read all of it and compare its SHA-256 with its name.
+        origin: where its bytes come from; None where the file is whole, at its path.
 
     Raises:
         FormatError: damaged, hostile, newer, or another encoder's.
         StoreError: it cannot be opened; caused by ``FileNotFoundError`` where it is gone.
     """
-    plain = open_plain(path, _SEGMENT_FORMAT, _SEGMENT_VERSION)
+    plain = open_plain(path, _SEGMENT_FORMAT, _SEGMENT_VERSION, origin)
     attributes = plain.attributes
     _check_slots(path, plain)
     segment = Segment(path, plain, str(attributes.get("created_by", "")))
@@ -146,6 +168,7 @@ def open_segment(path: Path, fingerprint: str, dim: int, *, check: bool = False)
     if declared != (segment.rows, segment.dim, segment.dtype) or segment.dim != dim:
         raise FormatError(f"{path}: attributes {declared} do not match the arrays.")
     if check:
+        segment.bring()
         _verify_once(path)
     return segment
 

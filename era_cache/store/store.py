@@ -8,7 +8,7 @@ place.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,14 @@ from era_cache.disk.json_files import read_record, write_record
 from era_cache.errors import EncoderError, FingerprintError, StoreError
 from era_cache.store.encoder_record import EncoderSpec, write_encoder_record
 from era_cache.store.names import (
-    COLLECTION_NAME,
     ENCODER_NAME,
     PAIR_NAME,
     STORE_FOLDERS,
     encoder_folder_name,
-    list_names,
     refuse_strangers,
 )
-from era_cache.store.records import Side, StoredPair, StoreRecord, read_pair, read_stored_collection
+from era_cache.store.records import Side, StoredPair, StoreRecord, read_pair
+from era_cache.store.store_files import StoreFiles, looks_like_url
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.versions import conflict_of, next_generation, recency
 from era_cache.store.write_segments import SegmentWriter
@@ -40,14 +39,11 @@ if TYPE_CHECKING:
 __all__ = ["Store"]
 
 
-class Store:
+class Store(StoreFiles):
     """A folder of encoders and collections (docs/format.md).
 
     Open one with ``Store.open`` or ``Store.create``.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
@@ -57,6 +53,11 @@ class Store:
             StoreError: there is none.
             FormatError: it is of a newer version or damaged.
         """
+        if looks_like_url(str(path)):
+            raise StoreError(
+                f"{path}: a URL, where a folder is needed. era-store pull URL FOLDER brings a "
+                "store here; in Python, era_cache.open_store opens URLs, too."
+            )
         path = Path(path)
         if not (path / "store.json").is_file():
             raise StoreError(
@@ -94,15 +95,21 @@ class Store:
         remove_stale_temporaries(path)
         return store
 
+    def _stored_encoder(self, name: str) -> StoredEncoder | None:
+        # Without encoder.json a writer died before its first row, or is just starting.
+        there = (self.path / "encoders" / name / "encoder.json").is_file()
+        return self._made_encoder(name) if there else None
+
+    def _made_encoder(self, name: str) -> StoredEncoder:
+        return StoredEncoder(self.path / "encoders" / name)
+
     def encoders(self) -> list[StoredEncoder]:
         """All encoders in the store, by name. Raises ``FormatError`` where one is damaged."""
-        folder = self.path / "encoders"
         found: list[StoredEncoder] = []
-        for name in list_names(folder, ENCODER_NAME, folders=True):
-            # Without encoder.json a writer died before its first row, or is just starting.
-            if not (folder / name / "encoder.json").is_file():
+        for name in self.names("encoders", ENCODER_NAME, folders=True):
+            encoder = self._stored_encoder(name)
+            if encoder is None:
                 continue
-            encoder = StoredEncoder(folder / name)
             known = next((e for e in found if e.spec.fingerprint == encoder.spec.fingerprint), None)
             if known is not None and known.spec.dim == encoder.spec.dim:
                 known.others.append(encoder.folder)
@@ -133,13 +140,13 @@ class Store:
         if len(found) > 1:
             fitting = ", ".join(e.spec.label() for e in found)
             raise FingerprintError(
-                f"{self.path}: '{name}' fits several encoders: {fitting}. Give the start of a "
+                f"{self.label}: '{name}' fits several encoders: {fitting}. Give the start of a "
                 "fingerprint."
             )
         if not found:
             have = ", ".join(e.spec.label() for e in self.encoders()) or "none"
             raise FingerprintError(
-                f"{self.path}: no vectors of '{name[:24]}'; it holds {have}. "
+                f"{self.label}: no vectors of '{name[:24]}'; it holds {have}. "
                 "Encode with that model and template, or use the store it was fitted on."
             )
         return found[0]
@@ -159,7 +166,8 @@ class Store:
             make_folder(folder)
             remove_stale_temporaries(folder)
             write_encoder_record(folder, spec, role, dim)
-            known = StoredEncoder(folder)
+            self.publish(folder / "encoder.json")
+            known = self._made_encoder(name)
         if known.spec.dim != dim:
             raise EncoderError(
                 f"{spec.name} gave vectors of {dim} dimensions, but the store has {known.spec.dim} "
@@ -167,14 +175,6 @@ class Store:
                 "stored."
             )
         return known
-
-    def collection_paths(self) -> Iterator[tuple[str, str, Path]]:
-        """Yield (name, 12-digit version, path) of every stored collection."""
-        folder = self.path / "collections"
-        for name in list_names(folder, COLLECTION_NAME):
-            match = COLLECTION_NAME.fullmatch(name)
-            if match:
-                yield match[1], match[2], folder / name
 
     def collection_names(self) -> list[str]:
         """Names of the stored collections, each once, in order."""
@@ -191,8 +191,8 @@ class Store:
         paths = [p for n, version, p in known if name in (n, f"{n}-{version}")]
         if not paths:
             have = ", ".join(sorted({n for n, _, _ in known})) or "none"
-            raise StoreError(f"{self.path}: no collection '{name}'; it holds: {have}.")
-        return max(map(read_stored_collection, paths), key=recency)
+            raise StoreError(f"{self.label}: no collection '{name}'; it holds: {have}.")
+        return max(map(self.read_collection, paths), key=recency)
 
     def conflict(self, name: str) -> str:
         """What is doubtful about the newest version of a name, as a sentence; empty if nothing is.
@@ -201,7 +201,7 @@ class Store:
             FormatError: a version is damaged.
         """
         paths = [path for n, _, path in self.collection_paths() if n == name]
-        return conflict_of([read_stored_collection(path) for path in paths])
+        return conflict_of([self.read_collection(path) for path in paths])
 
     def add_pair(self, collection: Collection, sides: Mapping[Side, str]) -> None:
         """Record that a collection was embedded for a pair of encoders.
@@ -224,6 +224,7 @@ class Store:
             generation=min(1 + max((one.generation for one in known), default=0), LAST_GENERATION),
         )
         write_record(folder / pair.file_name(), pair)
+        self.publish(folder / pair.file_name())
 
     def pairs(self, collection: Collection) -> list[dict[Side, str]]:
         """The pairs that a collection was embedded for: side to fingerprint, the newest first.
@@ -237,8 +238,8 @@ class Store:
         return [pair.sides for pair in found]
 
     def _pairs(self, collection: Collection) -> list[StoredPair]:
-        folder = self.path / "pairs"
-        read = (read_pair(folder / name) for name in list_names(folder, PAIR_NAME))
+        names = self.names("pairs", PAIR_NAME)
+        read = (read_pair(self.file(f"pairs/{name}")) for name in names)
         return [pair for pair in read if pair.collection == collection.digest]
 
     def versions(self, name: str) -> list[str]:
@@ -250,8 +251,11 @@ class Store:
         folder = self.path / "collections"
         make_folder(folder)
         remove_stale_temporaries(folder)
-        known = [read_generation(p) for n, _, p in self.collection_paths() if n == texts.name]
-        return write_collection(folder, texts, lambda digest: next_generation(known, digest))
+        paths = [path for name, _, path in self.collection_paths() if name == texts.name]
+        known = [read_generation(self.file(f"collections/{path.name}")) for path in paths]
+        made = write_collection(folder, texts, lambda digest: next_generation(known, digest))
+        self.publish(folder / f"{made.name}-{made.version}.h5")
+        return made
 
     def vectors(
         self,

@@ -6,6 +6,7 @@ index of its rows, and rows by key as float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from era_cache.store.encoder_record import StoredSpec, read_encoder_record
 from era_cache.store.key_index import KeyIndex
 from era_cache.store.names import SEGMENT_NAME, list_names, list_sizes, list_steadily
 from era_cache.store.read_rows import mapped_rows, read_rows
-from era_cache.store.retired import retired_path
+from era_cache.store.retired import retire, retired_path
 from era_cache.store.segment import Segment, has_vanished, look_again, open_segment
 from era_cache.store.sorted_keys import is_worth_a_file, persist_index, unindexed_rows
 from era_cache.types import Array, FloatArray, Keys
@@ -35,6 +36,28 @@ class StoredEncoder:
         self.others: list[Path] = []
         """Folders of the same fingerprint under another name, as copying two stores can give."""
         self.spec: StoredSpec = read_encoder_record(folder / "encoder.json", folder.name)
+
+    @property
+    def place(self) -> str:
+        """How messages name the store."""
+        return str(self.folder.parent.parent)
+
+    @property
+    def indexed_in(self) -> Path:
+        """The folder whose ``index`` holds files of sorted keys."""
+        return self.folder
+
+    def publish(self, path: Path) -> None:
+        """Tell that a segment was sealed in this encoder's folder. Raises ``StoreError``."""
+
+    def retire(self, paths: Iterable[Path], by: str | None, *, dropped: bool = False) -> None:
+        """Set segments aside that another one has replaced; see ``retired.retire``."""
+        retire(paths, by, dropped=dropped)
+
+    def segment_sizes(self) -> list[tuple[Path, int]]:
+        """The committed segments with their sizes in bytes. Raises as ``segment_paths``."""
+        folders = (parent / "segments" for parent in (*self.others, self.folder))
+        return [one for folder in folders for one in list_sizes(folder, SEGMENT_NAME)]
 
     def segment_paths(self) -> list[Path]:
         """The committed segments, by name.
@@ -65,13 +88,17 @@ class StoredEncoder:
         return look_again(self.folder, lambda: self._segments(check))
 
     def _segments(self, check: bool) -> list[Segment]:
-        opened = [self._open(path) for path in self.segment_paths()]
+        opened = self._opened(self.segment_paths())
         if check:
             with ThreadPoolExecutor(4) as pool:
-                opened = list(pool.map(lambda s: self._open(s.path, check=True), opened))
+                opened = list(pool.map(lambda s: self.open_segment(s.path, check=True), opened))
         return sorted(opened, key=lambda segment: segment.preference)
 
-    def _open(self, path: Path, *, check: bool = False) -> Segment:
+    def _opened(self, paths: Sequence[Path]) -> list[Segment]:
+        return [self.open_segment(path) for path in paths]
+
+    def open_segment(self, path: Path, *, check: bool = False) -> Segment:
+        """Open one segment; see ``segment.open_segment``."""
         fingerprint, dim = self.spec.fingerprint, self.spec.dim
         try:
             return open_segment(path, fingerprint, dim, check=check)
@@ -91,7 +118,7 @@ class StoredEncoder:
         Raises:
             FormatError: a segment is damaged.
         """
-        return look_again(self.folder, lambda: KeyIndex(self._segments(check), self.folder))
+        return look_again(self.folder, lambda: KeyIndex(self._segments(check), self.indexed_in))
 
     def keep_index(self) -> None:
         """Write the key index down, once many rows have come that no index file covers.
@@ -99,16 +126,15 @@ class StoredEncoder:
         Raises:
             StoreError: it cannot be written.
         """
-        folders = (parent / "segments" for parent in (*self.others, self.folder))
-        size = sum(size for one in folders for _, size in list_sizes(one, SEGMENT_NAME))
+        size = sum(size for _, size in self.segment_sizes())
         if is_worth_a_file(size // (16 + self.spec.dim)):  # int8 rows are the smallest
             look_again(self.folder, self._keep_index)
 
     def _keep_index(self) -> None:
         segments = self._segments(check=False)
         total = sum(segment.rows for segment in segments)
-        if unindexed_rows(self.folder, segments) * 10 > total:
-            persist_index(self.folder, segments)
+        if unindexed_rows(self.indexed_in, segments) * 10 > total:
+            persist_index(self.indexed_in, segments)
 
     def vectors(
         self,
@@ -136,6 +162,11 @@ class StoredEncoder:
         """
         if out is not None and (out.shape != (len(keys), self.spec.dim) or out.dtype != np.float32):
             raise ValueError(f"out is {out.dtype} {out.shape}, not ({len(keys)}, {self.spec.dim})")
+        return self._looked_up(keys, out, index, check=check)
+
+    def _looked_up(
+        self, keys: Keys, out: Array | None, index: KeyIndex | None, *, check: bool = False
+    ) -> Array:
         # A given index may name segments that are gone for good: then this one's own.
         given = [index] if index is not None else []
         return look_again(
@@ -160,14 +191,14 @@ class StoredEncoder:
         if any(segment.dtype != "float16" for segment in index.segments):
             return None
         out = np.empty((len(keys), self.spec.dim), dtype=np.float16)
-        return look_again(self.folder, lambda: self._vectors(keys, out, index))
+        return self._looked_up(keys, out, index)
 
     def _vectors(self, keys: Keys, out: Array | None, index: KeyIndex) -> Array:
         positions = index.positions(keys)
         missing = int(np.count_nonzero(positions < 0))
         if missing:
             raise StoreError(
-                f"{self.folder.parent.parent}: {missing} of {len(keys)} rows are not encoded by "
+                f"{self.place}: {missing} of {len(keys)} rows are not encoded by "
                 f"{self.spec.label()}. Run era-embed again: it encodes only what is missing."
             )
         if out is None:

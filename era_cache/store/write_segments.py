@@ -19,18 +19,15 @@ from era_cache import __version__
 from era_cache.collection.keys import distinct_rows
 from era_cache.disk.files import make_folder, remove_stale_temporaries
 from era_cache.errors import FormatError, StoreError
-from era_cache.store.encoder_record import StoredSpec
 from era_cache.store.key_index import KeyIndex
-from era_cache.store.names import SEGMENT_NAME, list_sizes
 from era_cache.store.precision import StoredRows, check_vectors
 from era_cache.store.provenance import merged_provenance, written_order
 from era_cache.store.read_rows import read_blocks
-from era_cache.store.retired import purge, retire
+from era_cache.store.retired import purge
 from era_cache.store.seal import Plan, seal
 from era_cache.store.segment import (
     Segment,
     has_vanished,
-    open_segment,
     verify_digest,
 )
 from era_cache.store.stored_encoder import StoredEncoder
@@ -49,8 +46,7 @@ _purged: dict[Path, float] = {}
 
 
 def merge_segments(
-    folder: Path,
-    spec: StoredSpec,
+    encoder: StoredEncoder,
     segments: Sequence[Segment],
     provenance: dict[str, Any],
     dtype: str | None = None,
@@ -58,8 +54,7 @@ def merge_segments(
     """Write one segment that holds every row of others, and retire those.
 
     Args:
-        folder: where the new segment goes.
-        spec: of the encoder whose segments they are.
+        encoder: whose segments they are.
         segments: in the order their rows shall have; a repeated key is kept once.
         provenance: JSON that the new segment carries.
         dtype: stored form of the result; None is that of the most exact of them.
@@ -77,6 +72,7 @@ def merge_segments(
     preferred = sorted(segments, key=lambda s: s.preference)
     try:
         for segment in segments:
+            segment.bring()
             verify_digest(segment.path)  # damage must not get a new name
         index = KeyIndex(preferred)
     except StoreError:
@@ -99,21 +95,19 @@ def merge_segments(
 
     rows = sum(len(keys) for keys, _ in blocks()) if index.has_repeats() else int(index.starts[-1])
     # A name of its own, whoever else merges the same rows: see ``retire``.
-    path = seal(
-        folder, spec, Plan(rows, into, blocks), {**provenance, "writer": uuid.uuid4().hex[:12]}
-    )
-    retire([s.path for s in segments if s.path != path], by=path.stem)
+    provenance = {**provenance, "writer": uuid.uuid4().hex[:12]}
+    path = _sealed(encoder, Plan(rows, into, blocks), provenance)
+    encoder.retire([s.path for s in segments if s.path != path], by=path.stem)
     return path
 
 
 def keep_rows(
-    folder: Path, spec: StoredSpec, segment: Segment, kept: Array, provenance: dict[str, Any]
+    encoder: StoredEncoder, segment: Segment, kept: Array, provenance: dict[str, Any]
 ) -> Path | None:
     """Write a segment again with some of its rows only, and retire it.
 
     Args:
-        folder: where the new segment goes.
-        spec: of the encoder.
+        encoder: whose segment it is.
         segment: to be replaced.
         kept: (n,) bool, which rows stay; where none does, nothing is written.
         provenance: JSON that the new segment carries.
@@ -135,8 +129,15 @@ def keep_rows(
     path = None
     if kept.any():
         plan = Plan(int(kept.sum()), segment.dtype, blocks)
-        path = seal(folder, spec, plan, {**provenance, "writer": uuid.uuid4().hex[:12]})
-    retire([segment.path], by=path.stem if path else None, dropped=True)
+        path = _sealed(encoder, plan, {**provenance, "writer": uuid.uuid4().hex[:12]})
+    encoder.retire([segment.path], by=path.stem if path else None, dropped=True)
+    return path
+
+
+def _sealed(encoder: StoredEncoder, plan: Plan, provenance: dict[str, Any]) -> Path:
+    make_folder(encoder.folder / "segments")
+    path = seal(encoder.folder / "segments", encoder.spec, plan, provenance)
+    encoder.publish(path)
     return path
 
 
@@ -263,6 +264,7 @@ class SegmentWriter:
         plan = Plan(len(keys), stored.values.dtype.name, lambda: iter([(keys, stored)]))
         provenance = {**self._provenance, "sequence": len(self._written)}
         path = seal(self.folder, self.spec, plan, provenance)
+        self._encoder.publish(path)
         self._written.append(path)
         return path
 
@@ -272,7 +274,7 @@ class SegmentWriter:
         if len(paths) < 2:
             return
         try:
-            opened = [open_segment(path, self.spec.fingerprint, self.spec.dim) for path in paths]
+            opened = [self._encoder.open_segment(path) for path in paths]
         except StoreError:
             if all(path.exists() for path in paths):
                 raise
@@ -280,14 +282,14 @@ class SegmentWriter:
         small = sum(s.plain.slots["vectors"].nbytes for s in opened) <= self.merge_bytes
         if small and len({s.dtype for s in opened}) == 1:
             provenance = {**self._provenance, "merged": len(paths)}
-            merge_segments(self.folder, self.spec, opened, provenance)
+            merge_segments(self._encoder, opened, provenance)
 
     def _merge_small(self) -> None:
         """Merge segments of about one size, of whatever writer, once there are many of them."""
         try:
             while (batch := self._many_small()) is not None:
                 about = {**merged_provenance(batch), "era-cache": __version__}
-                if merge_segments(self.folder, self.spec, batch, about) is None:
+                if merge_segments(self._encoder, batch, about) is None:
                     return
         except FormatError:
             return  # damage is for verify and for checking readers to tell: what is new is stored
@@ -298,7 +300,7 @@ class SegmentWriter:
     def _many_small(self) -> list[Segment] | None:
         """Small segments of one form and about one size, in the order written; None if too few."""
         sizes: dict[int, list[Path]] = {}
-        for path, size in list_sizes(self.folder, SEGMENT_NAME):
+        for path, size in self._encoder.segment_sizes():
             if size < _SMALL_BYTES:
                 sizes.setdefault(size.bit_length() // 2, []).append(path)
         for _, paths in sorted(sizes.items()):
@@ -306,7 +308,7 @@ class SegmentWriter:
                 continue
             forms: dict[str, list[Segment]] = {}
             for path in paths:
-                segment = open_segment(path, self.spec.fingerprint, self.spec.dim)
+                segment = self._encoder.open_segment(path)
                 forms.setdefault(segment.dtype, []).append(segment)
             most = max(forms.values(), key=len)
             if len(most) >= _MANY:

@@ -94,7 +94,7 @@ def test_another_system_s_run_takes_its_place(case) -> None:
     # The same lists for all queries, as a TREC run under another name.
     store = Store.open(case / "store")
     collection = store.collection("beir")
-    found = find_lists(store.path, "bm25", collection.doc_keys)
+    found = find_lists(store, "bm25", collection.doc_keys)
     table, _ = lists_of(found, collection, np.arange(len(collection.query_ids)))
     lines = []
     for row, query in enumerate(collection.query_ids):
@@ -168,7 +168,7 @@ def test_lists_of_test_queries_take_no_part_in_fitting(case) -> None:
     embedded_in(case, "--bm25")
     store = Store.open(case / "store")
     collection = store.collection("beir")
-    (stored,) = find_lists(store.path, "bm25", collection.doc_keys)
+    (stored,) = find_lists(store, "bm25", collection.doc_keys)
     split = make_split(collection, SplitConfig(labels=0.4))
     tested = {bytes(key) for key in collection.query_text_keys[split.test]}
     lists = stored.lists

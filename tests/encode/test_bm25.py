@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def table_of(store: Store, collection, rows):
-    found = find_lists(store.path, "bm25", collection.doc_keys)
+    found = find_lists(store, "bm25", collection.doc_keys)
     return lists_of(found, collection, np.array(rows))
 
 
@@ -139,7 +139,7 @@ def test_a_collection_that_left_out_texts_is_ranked_by_its_own(store) -> None:
 def test_documents_without_words_give_empty_lists(store, docs) -> None:
     collection = store.add_collection(texts(docs))
     embed_bm25(store, texts(docs), collection)
-    found = find_lists(store.path, "bm25", collection.doc_keys)
+    found = find_lists(store, "bm25", collection.doc_keys)
     assert bool(found) == bool(docs)
     assert not len(docs) or not len(found[0].lists.list_docs)
 

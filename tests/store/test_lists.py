@@ -71,8 +71,8 @@ def test_lists_come_back_by_rows_and_equal_documents_share_a_score(store) -> Non
     collection = store.collection("planted")
     last = len(collection.doc_ids) - 1  # the same text as the one before
     lists = lists_for(collection, {3: [(7, 2.5), (last, 1.5)], 0: [], 5: [(1, 0.5)]}, floor=0.25)
-    write_lists(store.path, "bm25", {"k1": 1.5}, lists)
-    found = find_lists(store.path, "bm25", collection.doc_keys)
+    write_lists(store, "bm25", {"k1": 1.5}, lists)
+    found = find_lists(store, "bm25", collection.doc_keys)
     rows = np.array([5, 3, 9, 0])
     table, missing = lists_of(found, collection, rows)
     assert missing.tolist() == [2]  # query 9 has none
@@ -86,24 +86,24 @@ def test_lists_come_back_by_rows_and_equal_documents_share_a_score(store) -> Non
 def test_lists_that_come_later_join_those_of_the_same_settings(store) -> None:
     collection = store.collection("planted")
     for query, settings in ((0, {"k1": 9}), (1, {"k1": 1}), (2, {"k1": 1})):
-        write_lists(store.path, "bm25", settings, lists_for(collection, {query: [(query, 1.0)]}))
-    found = find_lists(store.path, "bm25", collection.doc_keys)
+        write_lists(store, "bm25", settings, lists_for(collection, {query: [(query, 1.0)]}))
+    found = find_lists(store, "bm25", collection.doc_keys)
     _, missing = lists_of(found, collection, np.arange(3))
     assert missing.tolist() == [0]  # what was made last counts, and never two settings at once
 
 
 def test_another_document_has_no_lists(store, tmp_path) -> None:
     collection = store.collection("planted")
-    write_lists(store.path, "bm25", {}, lists_for(collection, {0: [(0, 1.0)]}))
+    write_lists(store, "bm25", {}, lists_for(collection, {0: [(0, 1.0)]}))
     grown = store.add_collection(planted_texts(121)._replace(name="planted"))
-    assert find_lists(store.path, "bm25", collection.doc_keys)
-    assert not find_lists(store.path, "bm25", grown.doc_keys)
-    assert has_other_lists(store.path, "bm25")
-    assert not has_other_lists(store.path, "splade")
+    assert find_lists(store, "bm25", collection.doc_keys)
+    assert not find_lists(store, "bm25", grown.doc_keys)
+    assert has_other_lists(store, "bm25")
+    assert not has_other_lists(store, "splade")
 
 
 def test_lists_travel_with_the_store_and_are_verified(store, tmp_path) -> None:
-    write_lists(store.path, "bm25", {}, lists_for(store.collection("planted"), {0: [(0, 1.0)]}))
+    write_lists(store, "bm25", {}, lists_for(store.collection("planted"), {0: [(0, 1.0)]}))
     other = Store.create(tmp_path / "other")
     assert diff(store, other).runs.only_a
     merge(other.path, [store.path])
@@ -116,7 +116,7 @@ def test_lists_travel_with_the_store_and_are_verified(store, tmp_path) -> None:
     path.write_bytes(content)
     assert [finding.path for finding in verify(other).of_level("damage")] == [name]
     with pytest.raises(FormatError, match="damaged"):
-        find_lists(other.path, "bm25", store.collection("planted").doc_keys)
+        find_lists(other, "bm25", store.collection("planted").doc_keys)
     path.unlink()
     renamed = path.with_name(f"bm25-{'0' * 12}-{'0' * 12}.h5")
     renamed.write_bytes((store.path / name).read_bytes())
@@ -141,7 +141,7 @@ def test_lists_that_do_not_fit_together_are_refused(store, column, value) -> Non
     lists = lists_for(store.collection("planted"), {0: [(0, 2.0), (1, 1.0)]})
     wrong: IntArray | Array = np.array(value, dtype=getattr(lists, column).dtype)
     with pytest.raises(FormatError, match="do not fit together"):
-        write_lists(store.path, "bm25", {}, lists._replace(**{column: wrong}))
+        write_lists(store, "bm25", {}, lists._replace(**{column: wrong}))
     assert not list((store.path / "runs").iterdir())
 
 
@@ -149,13 +149,11 @@ def test_keys_out_of_order_are_refused(store) -> None:
     lists = lists_for(store.collection("planted"), {0: [(0, 2.0)]})
     for keys in (lists.doc_keys[::-1], np.repeat(lists.doc_keys[:1], 2, axis=0)):
         with pytest.raises(FormatError, match="do not fit together"):
-            write_lists(store.path, "bm25", {}, lists._replace(doc_keys=np.ascontiguousarray(keys)))
+            write_lists(store, "bm25", {}, lists._replace(doc_keys=np.ascontiguousarray(keys)))
 
 
 def test_a_newer_file_is_told(store, monkeypatch) -> None:
-    path = write_lists(
-        store.path, "bm25", {}, lists_for(store.collection("planted"), {0: [(0, 1.0)]})
-    )
+    path = write_lists(store, "bm25", {}, lists_for(store.collection("planted"), {0: [(0, 1.0)]}))
     monkeypatch.setattr("era_cache.store.lists.VERSION", 0)
     with pytest.raises(NewerError):
         read_lists(path)
@@ -183,13 +181,13 @@ def test_the_golden_file_of_version_1_is_read() -> None:
 
 def test_lists_of_documents_that_no_collection_has_are_cleaned_away(store) -> None:
     collection = store.collection("planted")
-    write_lists(store.path, "bm25", {}, lists_for(collection, {0: [(0, 1.0)]}))
+    write_lists(store, "bm25", {}, lists_for(collection, {0: [(0, 1.0)]}))
     grown = store.add_collection(planted_texts(121)._replace(name="planted"))
-    write_lists(store.path, "bm25", {}, lists_for(grown, {0: [(0, 1.0)]}))
+    write_lists(store, "bm25", {}, lists_for(grown, {0: [(0, 1.0)]}))
     asked = {"old_versions": True, "unreferenced": True, "grace_seconds": 0.0}
     assert clean(store, unreferenced=True, grace_seconds=0).unreferenced_lists == 0  # both stay
     assert clean(store, **asked, dry_run=True).unreferenced_lists == 1
-    assert find_lists(store.path, "bm25", collection.doc_keys)
+    assert find_lists(store, "bm25", collection.doc_keys)
     assert clean(store, **asked).unreferenced_lists == 1
-    assert not find_lists(store.path, "bm25", collection.doc_keys)
-    assert find_lists(store.path, "bm25", grown.doc_keys)
+    assert not find_lists(store, "bm25", collection.doc_keys)
+    assert find_lists(store, "bm25", grown.doc_keys)

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from pathlib import Path
 
 import fsspec
@@ -185,7 +184,7 @@ def test_what_is_no_part_of_a_store_stays_behind(source, into):
 def test_a_segment_that_was_merged_away_is_not_brought_back(source, into):
     merge(into, [source])
     encoder = Store.open(into).encoders()[0]
-    merge_segments(encoder.folder / "segments", encoder.spec, encoder.segments(), {})
+    merge_segments(encoder, encoder.segments(), {})
     report = merge(into, [source])
     assert report.files == []
     assert report.kinds["segment"] == KindCounts(0, 2, 3, 0)
@@ -212,8 +211,7 @@ def after_listing(monkeypatch):
 def test_a_source_that_is_compacted_meanwhile_loses_nothing(source, into, after_listing):
     rows = rows_of(source)
     encoder = Store.open(source).encoders()[0]
-    segments = encoder.folder / "segments"
-    after_listing(lambda: merge_segments(segments, encoder.spec, encoder.segments(), {}))
+    after_listing(lambda: merge_segments(encoder, encoder.segments(), {}))
     assert merge(into, [source]).kinds["segment"].copied == 5
     assert rows_of(into) == rows
 
@@ -737,32 +735,6 @@ def test_passwords_are_not_shown(tmp_path):
 
 
 # S3
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    """An S3 server on this machine: (fsspec's file system, URL of an empty bucket)."""
-    server = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    try:
-        s3fs.S3FileSystem.clear_instance_cache()
-        files = s3fs.S3FileSystem()
-        bucket = f"bucket-{uuid.uuid4()}"  # the server's memory is that of this process
-        files.mkdir(bucket)
-        yield files, f"s3://{bucket}/team/store"
-    finally:
-        s3fs.S3FileSystem.clear_instance_cache()
-        running.stop()
 
 
 def test_a_store_on_s3_is_checked_when_it_comes_back(source, into, s3):

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,10 +31,13 @@ from era_cache.disk.hdf5.messages import (
     link_info,
 )
 from era_cache.errors import FormatError
+from era_cache.types import Array
 
 __all__ = ["MAX_MEMBERS", "ArraySlot", "Attributes", "parse_plain"]
 
 Attributes = dict[str, int | str]
+_Read = Callable[[int, int], bytes]
+"""Gives (count, address) as ``os.pread`` does for one file."""
 MAX_MEMBERS = 32
 """Datasets in a file, and also attributes, at most."""
 _MAX_BYTES = 1 << 20
@@ -71,14 +73,29 @@ class ArraySlot(NamedTuple):
         """Size of the data in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def position(self, name: str, start: int, block: Array) -> int:
+        """Check rows of the dataset ``name`` and give the place of the first in the file.
+
+        Raises ``ValueError`` where ``block`` has another form, or ends behind the last row.
+        """
+        if block.dtype != self.dtype or block.shape[1:] != self.shape[1:] or not block.ndim:
+            raise ValueError(
+                f"'{name}' has dtype {self.dtype} and shape {self.shape}; "
+                f"given are {block.dtype} and {block.shape}"
+            )
+        if start < 0 or start + len(block) > self.shape[0]:
+            rows = f"{start} to {start + len(block)}"
+            raise ValueError(f"'{name}' has {self.shape[0]} rows, not {rows}")
+        return self.offset + start * (self.nbytes // max(1, self.shape[0]))
+
 
 class _Source:
     """Reads parts of one file, each once, and not more than a bound in all."""
 
-    def __init__(self, descriptor: int, end: int) -> None:
+    def __init__(self, read: _Read, end: int) -> None:
         self.end = end
         self.spans: list[tuple[int, int]] = []
-        self._descriptor, self._left = descriptor, _MAX_BYTES
+        self._read, self._left = read, _MAX_BYTES
 
     def read(self, address: int, size: int) -> bytes:
         """Give ``size`` bytes. Raises ``NotOursError`` where the file has not got them."""
@@ -87,7 +104,7 @@ class _Source:
         self._left -= size
         if self._left < 0:
             raise NotOursError(f"its structure is larger than {_MAX_BYTES} bytes")
-        data = os.pread(self._descriptor, size, address)
+        data = self._read(size, address)
         if len(data) != size:
             raise NotOursError(f"it ends before byte {address + size}")
         return data
@@ -109,12 +126,12 @@ def _check_block(data: bytes, signature: bytes, address: int) -> None:
         raise NotOursError(f"the checksum of the block at {address} does not match")
 
 
-def parse_plain(path: Path, descriptor: int, size: int) -> tuple[Attributes, dict[str, ArraySlot]]:
+def parse_plain(path: Path, read: _Read, size: int) -> tuple[Attributes, dict[str, ArraySlot]]:
     """Read the structure of a file and check all of it.
 
     Args:
         path: how to name the file in a message.
-        descriptor: a regular file, open for reading.
+        read: gives so many bytes from a place in the file, or fewer at its end.
         size: its size in bytes.
 
     Returns:
@@ -126,10 +143,10 @@ def parse_plain(path: Path, descriptor: int, size: int) -> tuple[Attributes, dic
         OSError: it cannot be read.
     """
     try:
-        start = os.pread(descriptor, _SUPERBLOCK_SIZE, 0)
+        start = read(_SUPERBLOCK_SIZE, 0)
         if not start.startswith(_SIGNATURE):
             raise FormatError(f"{path}: not an HDF5 file.")
-        source, root = _superblock(descriptor, start, size)
+        source, root = _superblock(read, start, size)
         attributes, links = _root_group(source, root)
         slots = {name: _dataset(source, name, links[name]) for name in sorted(links)}
         _check_overlaps(source, slots)
@@ -141,7 +158,7 @@ def parse_plain(path: Path, descriptor: int, size: int) -> tuple[Attributes, dic
     return attributes, slots
 
 
-def _superblock(descriptor: int, data: bytes, size: int) -> tuple[_Source, int]:
+def _superblock(read: _Read, data: bytes, size: int) -> tuple[_Source, int]:
     """Check the first block; give a source that ends where the file should, and the root."""
     version = data[len(_SIGNATURE) : len(_SIGNATURE) + 1]
     if version != b"\x03":
@@ -160,7 +177,7 @@ def _superblock(descriptor: int, data: bytes, size: int) -> tuple[_Source, int]:
         raise NotOursError(f"it is cut off: {size} of {end} bytes")
     if end < size:
         raise NotOursError(f"{size - end} bytes follow after its end")
-    source = _Source(descriptor, end)
+    source = _Source(read, end)
     source.spans.append((0, _SUPERBLOCK_SIZE))
     return source, root
 

@@ -35,7 +35,7 @@ from era_cache.serve.export.vectors import adapted_queries, document_rows, write
 from era_cache.serve.models import encode_queries, load_models, missing_models, specs_of_adapter
 from era_cache.serve.source import open_source
 from era_cache.store.encoder_record import StoredSpec, render
-from era_cache.store.store import Store
+from era_cache.store.open_store import open_store
 from era_cache.types import FloatArray, Progress, Role, silent
 
 __all__ = ["ExportReport", "export_adapter"]
@@ -168,7 +168,7 @@ class _Job:
             InputError: one was moved and not named, or is no sentence-transformers model.
             FingerprintError: one is another.
         """
-        store = None if self.options.store is None else Store.open(self.options.store)
+        store = None if self.options.store is None else open_store(self.options.store)
         self._specs = specs_of_adapter(self.folder, self.config, store)
         given = {"large": self.options.query_model, "small": self.options.doc_model}
         self._models = load_models(
@@ -238,7 +238,7 @@ class _Job:
         options = self.options
         if options.store is None:
             raise InputError(f"--to {kind} exports a store's vectors: give --store.")
-        source = open_source(Store.open(options.store), self.folder, options.collection)
+        source = open_source(open_store(options.store), self.folder, options.collection)
         dim = int(self.adapter.weight.shape[0])
         if options.role == Role.QUERY.value:
             ids = source.collection.query_ids

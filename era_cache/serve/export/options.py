@@ -6,7 +6,10 @@ In: nothing. Out: names and settings.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from era_cache.types import Where
 
 __all__ = ["KINDS", "MODEL_KINDS", "VECTOR_KINDS", "ExportOptions"]
 
@@ -42,7 +45,7 @@ class ExportOptions:
     """Written into prompts that have a place for one."""
     whole: bool = False
     """Of ``onnx``: the encoders, too."""
-    store: Path | None = None
+    store: Where | None = None
     """Of vectors."""
     collection: str | None = None
     """Of vectors: where the adapter was fitted on several."""

@@ -164,7 +164,7 @@ def _select(
     if collection is None:
         found = [positions for positions, _ in index.distinct_rows()]
         if not found:
-            raise StoreError(f"{store.path}: {encoder.spec.label()} has no rows.")
+            raise StoreError(f"{store.label}: {encoder.spec.label()} has no rows.")
         positions = np.concatenate(found)
         return _Selection(index, positions, None, 0)
     role = encoder.spec.role
@@ -175,8 +175,8 @@ def _select(
     missing = len(keys) - len(present)
     if missing and (not skip_missing or not len(present)):
         raise StoreError(
-            f"{store.path}: {missing} of the {len(keys)} texts of {collection.name} have no vector "
-            f"of {encoder.spec.label()}. Run era-embed or era-store import for them; "
+            f"{store.label}: {missing} of the {len(keys)} texts of {collection.name} have no "
+            f"vector of {encoder.spec.label()}. Run era-embed or era-store import for them; "
             "--skip-missing exports the others only."
         )
     return _Selection(index, positions[present], taken(ids, present), missing)

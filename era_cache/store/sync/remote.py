@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class RemotePlace:
             parent, _, name = str(entry["name"]).rstrip("/").rpartition("/")
             if parent.strip("/") == path.strip("/") and name:
                 size = entry.get("size")
-                yield Entry(name, _form(entry), -1 if size is None else int(size))
+                yield Entry(name, _form(entry), -1 if size is None else int(size), _stamp(entry))
 
     def listing(self) -> Listing:
         """What lies there."""
@@ -105,6 +105,33 @@ class RemotePlace:
                 if not chunk:
                     return
                 yield chunk
+
+    def ranges(self, name: str, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
+        """Read pieces of a file, many at the same time where the protocol can.
+
+        Raises ``StoreError``; caused by ``FileNotFoundError`` where it is gone.
+        """
+        with self._errors(f"reading '{name}'"):
+            paths = [f"{self._root}/{name}"] * len(starts)
+            found = self._fs.cat_ranges(paths, list(starts), list(ends))
+            for one in found:
+                if isinstance(one, BaseException):
+                    raise one
+            return [bytes(one) for one in found]
+
+    def size(self, name: str) -> int | None:
+        """Size of a file in bytes; None where it is not there. Raises ``StoreError``."""
+        with self._errors(f"looking for '{name}'"):
+            self._fs.invalidate_cache()
+            try:
+                return int(self._fs.info(f"{self._root}/{name}")["size"])
+            except FileNotFoundError:
+                return None
+
+    def remove(self, name: str) -> None:
+        """Delete a file; one that is gone is fine. Raises ``StoreError``."""
+        with self._errors(f"deleting '{name}'"), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._root}/{name}")
 
     def send(self, local: Path, name: str) -> int:
         """Put a file under its name, and compare the size that the other side reports.
@@ -160,6 +187,11 @@ class RemotePlace:
                 f"{self.label}: {doing} failed: {reason}. Check the URL, the credentials and the "
                 "connection. What was copied is kept; the same command goes on from there."
             ) from error
+
+
+def _stamp(entry: dict[str, Any]) -> str:
+    names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+    return "".join(f"{name}={entry[name]};" for name in names if entry.get(name))
 
 
 def _form(entry: dict[str, Any]) -> str:

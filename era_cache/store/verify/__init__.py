@@ -67,7 +67,7 @@ def verify(store: Store, *, quarantine: bool = False, progress: Progress = silen
             message = f"its collection {digest[:12]} is not stored here, or damaged"
             walk.add(Finding("warning", record, message))
     return Report(
-        store=str(store.path),
+        store=store.label,
         findings=walk.findings,
         encoders=encoders.states,
         collections=collections,
