@@ -50,8 +50,8 @@ lint: $(VENV)/project.stamp ## Format, lint, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/project.stamp ## Write docs/cli.md from the commands' --help
-	$(BIN)/python bin/make-cli-docs
+docs: $(VENV)/project.stamp ## The site, in docs/_build; every warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 check: test lint ## All that CI runs, but the demo
 

@@ -4,7 +4,6 @@ import importlib
 import re
 import shutil
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -67,26 +66,6 @@ def tracked_files():
         pytest.skip("not a git checkout")
     paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
     return [path for path in paths if path.is_file()]
-
-
-def test_command_page_is_what_the_help_texts_say():
-    command = [sys.executable, ROOT / "bin" / "make-cli-docs", "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_stale_command_page_is_noticed(tmp_path):
-    script, page = tmp_path / "bin" / "make-cli-docs", tmp_path / "docs" / "cli.md"
-    script.parent.mkdir()
-    page.parent.mkdir()
-    shutil.copy(ROOT / "bin" / "make-cli-docs", script)
-    page.write_text((ROOT / "docs" / "cli.md").read_text("utf-8") + "\n", "utf-8")
-    command = [sys.executable, script, "--check"]
-    stale = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert stale.returncode == 1
-    assert "docs/cli.md is stale" in stale.stderr
-    subprocess.run([sys.executable, script], capture_output=True, check=True)
-    assert page.read_bytes() == (ROOT / "docs" / "cli.md").read_bytes()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
