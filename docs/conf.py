@@ -22,6 +22,7 @@ extensions = [
     "sphinx_click",
     "commands",
     "error_messages",
+    "licences",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
