@@ -27,7 +27,8 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "ERA Cache"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 # No request leaves a reader's browser, and none is made while building.
 html_theme_options = {"navigation_with_keys": True}
 # Two hyphens begin an option.

@@ -48,7 +48,7 @@ def _raised(tree: ast.AST) -> Iterator[tuple[str, str]]:
             name = getattr(node.func, "id", None)
             if name in KINDS:
                 text = re.sub(r"\s+", " ", _text(node.args[0])).strip()
-                yield str(name), re.sub(r"(… ?)+…", "…", text).lstrip("…: ")
+                yield str(name), re.sub(r"(… ?)+…", "…", text).lstrip("…:,; ")
 
 
 def _text(node: ast.AST) -> str:
