@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from era_cache.collection.keys import alignment_order, distinct_rows, row_keys
+from era_cache.collection.keys import alignment_order, distinct_rows, key_order, row_keys
 from era_cache.errors import InputError
 from era_cache.types import Role
 
@@ -102,3 +102,37 @@ def test_another_seed_gives_another_sample_and_each_is_spread_evenly():
     # give 0 or 500.
     assert 200 < np.mean(overlaps) < 300
     assert len({tuple(sorted(sample)) for sample in samples}) == 20
+
+
+def test_equal_keys_are_ordered_by_the_rows_that_are_given():
+    high = np.array([5, 5, 1, 5], dtype=np.uint64)
+    low = np.array([2, 2, 9, 1], dtype=np.uint64)
+    assert key_order(high, low).tolist() == [2, 3, 0, 1]
+    assert key_order(high, low, np.array([8, 7, 6, 9])).tolist() == [2, 3, 1, 0]
+
+
+def test_keys_that_share_a_half_are_distinct():
+    halves = [(7, 1), (7, 2), (8, 2), (7, 2), (7, 1), (9, 1)]
+    keys = np.array(halves, dtype="<u8").view(np.uint8).reshape(-1, 16)
+    assert distinct_rows(keys).tolist() == [0, 1, 2, 5]
+
+
+def test_the_order_of_alignment_never_changes_between_versions():
+    """Stores of earlier versions hold the large model's vectors of the first ones."""
+    keys = row_keys(Role.DOCUMENT, [f"text {number}" for number in range(10)])
+    assert alignment_order(keys, 0).tolist() == [9, 6, 1, 5, 8, 4, 2, 3, 7, 0]
+    assert alignment_order(keys, 1).tolist() == [1, 5, 8, 9, 6, 3, 7, 0, 4, 2]
+
+
+@pytest.mark.parametrize("most", [1, 3, 50, 400, 624, 625, 5000])
+def test_few_of_many_documents_are_those_of_the_whole_order(most):
+    numbers = [number % 4500 for number in range(5000)]
+    keys = row_keys(Role.DOCUMENT, [f"text {number}" for number in numbers])
+    for seed in range(3):
+        whole = alignment_order(keys, seed)
+        assert alignment_order(keys, seed, most)[:most].tolist() == whole[:most].tolist()
+
+
+def test_few_of_many_copies_are_found_though_most_are_repeats():
+    keys = row_keys(Role.DOCUMENT, [f"text {number % 20}" for number in range(5000)])
+    assert alignment_order(keys, 0, 15)[:15].tolist() == alignment_order(keys, 0)[:15].tolist()

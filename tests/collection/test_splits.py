@@ -284,3 +284,19 @@ def test_the_time_of_a_split_grows_with_the_queries_only() -> None:
     split = make_split(collection, SplitConfig(rule="source"))
     assert time.monotonic() - start < 10  # a set made anew for each query takes minutes
     assert [len(part) for part in split[:3]] == [count // 10, count // 4, count // 4]
+
+
+def test_source_rule_without_labels_needs_a_test_split_only() -> None:
+    split = make_split(_distinct(40), SplitConfig(rule="source", labels=0.0))
+    assert [len(part) for part in split[:2]] == [0, 0]
+    assert split.test.tolist() == list(range(40))
+    assert split.config == SplitConfig(rule="source", labels=0.0)
+
+
+def test_source_rule_takes_one_query_where_a_share_is_less_than_one() -> None:
+    collection = _collection(
+        [f"text {r}" for r in range(9)], splits=("train", "test"), split_of=[0] * 5 + [1] * 4
+    )
+    split = make_split(collection, SplitConfig(rule="source", labels=0.01))
+    assert [len(part) for part in split[:3]] == [1, 1, 4]
+    assert split.config.rule == "source"

@@ -195,3 +195,17 @@ def test_moving_to_a_device_keeps_everything() -> None:
     assert [table.steps for table in moved.references] == [2, 1]
     views = {"small": normal(4, 3), "large": normal(4, 5)}
     assert torch.equal(FULL.to("cpu").apply(views), FULL.apply(views))
+
+
+def test_an_adapter_moves_with_and_without_bias_and_hidden_layer() -> None:
+    for bias in (None, normal(3, seed=1)):
+        for hidden in (None, HIDDEN):
+            adapter = Adapter(("large",), normal(3, 5), bias, hidden)
+            moved = adapter.to("cpu")
+            assert (moved.bias is None) == (bias is None)
+            assert (moved.hidden is None) == (hidden is None)
+
+
+def test_unit_works_on_the_last_axis() -> None:
+    assert unit(torch.tensor([3.0, 4.0])).tolist() == [pytest.approx(0.6), pytest.approx(0.8)]
+    assert unit(torch.ones(2, 3, 4)).norm(dim=-1).allclose(torch.ones(2, 3))

@@ -112,3 +112,16 @@ def test_no_query_gives_no_loss() -> None:
     found = corpus_softmax(empty, torch.eye(3), empty, torch.zeros(0))
     assert found.loss.shape == (0,)
     assert found.gradient.shape == (0, 3)
+
+
+def test_queries_whose_scores_lie_far_apart_do_not_drown_each_other() -> None:
+    """The largest score of all would leave nothing of a query whose own are far below it."""
+    corpus = unit(
+        torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [1.0, 0.2], [1.0, 0.3], [1, 0.4]])
+    )
+    mapped = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    temperature = torch.full((3,), 0.001)
+    found = _found(mapped, corpus, temperature)
+    exact = _naive(mapped.double(), corpus.double(), QRELS, temperature.double(), None, (0, 1, 2))
+    assert torch.isfinite(found.gradient).all()
+    torch.testing.assert_close(found.loss.double(), exact, rtol=1e-4, atol=1e-2)

@@ -20,7 +20,7 @@ from small_stores import DIM, SPEC, numbered, rows
 from era_cache.collection import stored
 from era_cache.collection.records import TextCollection
 from era_cache.disk.files import TEMPORARY_PREFIX, sha256_file
-from era_cache.disk.hdf5 import PlainWriter
+from era_cache.disk.hdf5 import PlainWriter, write_plain
 from era_cache.errors import EncoderError, EraError, FingerprintError, FormatError, StoreError
 from era_cache.store import read_rows as reading
 from era_cache.store import segment, stored_encoder
@@ -624,3 +624,29 @@ def test_a_store_that_another_process_just_begins_is_none_yet(tmp_path):
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(StoreError, match="holds other files"):
         Store.if_there(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"keys": (np.uint8, (0, 16)), "vectors": (np.float16, (0, 3))}, "keys"),
+        ({"keys": (np.int8, (2, 16))}, "keys"),
+        ({"keys": (np.uint8, (2, 15))}, "keys"),
+        ({"vectors": (np.float16, (2,))}, "vectors"),
+        ({"vectors": (np.int32, (2, 3))}, "vectors"),
+        ({"vectors": (np.float16, (3, 3))}, "2 keys, but vectors"),
+        ({"vectors": (np.int8, (2, 3)), "scales": (np.float64, (2,))}, "scales"),
+        ({"vectors": (np.int8, (2, 3)), "scales": (np.float32, (3,))}, "scales"),
+        ({"scales": (np.float32, (2,))}, "members"),
+    ],
+)
+def test_arrays_of_another_form_are_no_segment(tmp_path, changed, message):
+    forms = {"keys": (np.uint8, (2, 16)), "vectors": (np.float16, (2, 3)), **changed}
+    arrays = {name: np.ones(shape, dtype) for name, (dtype, shape) in forms.items()}
+    fingerprint, dtype = SPEC.fingerprint(Role.DOCUMENT), arrays["vectors"].dtype.name
+    count = len(arrays["keys"])
+    attributes = segment.segment_attributes(fingerprint, count, 3, dtype, "{}")
+    path = tmp_path / f"{'0' * 64}.h5"
+    write_plain(path, arrays, attributes)
+    with pytest.raises(FormatError, match=message):
+        segment.open_segment(path, fingerprint, 3)
