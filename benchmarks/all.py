@@ -44,7 +44,7 @@ RUNS = [
         "size",
         "scale",
         [],
-        ["embed", "search", "bucket", "--sizes", "50000,200000", "--vectors", "500000"],
+        ["embed", "search", "bucket", "--sizes", "400000,1000000", "--vectors", "2000000"],
     ),
     Run("a GPU", "gpu", [], ["--quick"]),
 ]

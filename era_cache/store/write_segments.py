@@ -75,8 +75,8 @@ def merge_segments(
             segment.bring()
             verify_digest(segment.path)  # damage must not get a new name
         index = KeyIndex(preferred)
-    except StoreError:
-        if all(segment.path.exists() for segment in segments):
+    except StoreError as error:
+        if not has_vanished(error) and all(segment.path.exists() for segment in segments):
             raise
         return None
     into = dtype or preferred[0].dtype

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,12 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr("era_cache.store.bucket.connection._FIRST_WAIT", 0.01)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     return tmp_path / "cache"
+
+
+def kept_in(cache: Path) -> Path:
+    """Where segments of the only store are kept."""
+    (folder,) = (cache / "stores").iterdir()
+    return folder / "segments"
 
 
 def texts(*numbers: int) -> list[str]:
@@ -91,11 +98,11 @@ def test_what_is_asked_for_is_a_part_of_what_lies_there(way, cache) -> None:
     put(create_store(url), *many)
     (name,) = segments(files, url)
     size = files.info(name)["size"]
-    (cache / "segments" / Path(name).name).unlink()
+    (kept_in(cache) / Path(name).name).unlink()
     road.bytes = 0
     np.testing.assert_array_equal(rows_of(url, 29_000, 5), vectors(29_000, 5))
     assert road.bytes < size / 2
-    kept = cache / "segments" / Path(name).name
+    kept = kept_in(cache) / Path(name).name
     assert kept.stat().st_size > size  # so that nobody takes it for the segment
     with pytest.raises(FormatError):
         open_segment(kept, SPEC.fingerprint(Role.DOCUMENT), DIM)
@@ -110,14 +117,14 @@ def test_a_flipped_bit_in_the_bucket_is_damage_once_all_of_a_segment_came(s3, ca
     files, url = s3
     put(create_store(url), *range(3000))
     (name,) = segments(files, url)
-    (cache / "segments" / Path(name).name).unlink()
+    (kept_in(cache) / Path(name).name).unlink()
     content = bytearray(files.cat_file(name))
     content[-5] ^= 1
     files.pipe_file(name, bytes(content))
     for _ in range(2):
         with pytest.raises(FormatError, match="SHA-256"):
             rows_of(url, *range(3000))
-    assert not list((cache / "segments").glob("*.h5"))
+    assert not list(kept_in(cache).glob("*.h5"))
     files.rm_file(name)
     assert put(create_store(url), *range(3000)) == 3000
     np.testing.assert_array_equal(rows_of(url, *range(3000)), vectors(*range(3000)))
@@ -136,7 +143,7 @@ def test_an_object_that_is_no_segment_gives_an_error_and_no_row(s3, cache, chang
     files, url = s3
     put(create_store(url), *range(3000))
     (name,) = segments(files, url)
-    (cache / "segments" / Path(name).name).unlink()
+    (kept_in(cache) / Path(name).name).unlink()
     files.pipe_file(name, change(files.cat_file(name)))
     with pytest.raises(FormatError):
         rows_of(url, 1)
@@ -147,7 +154,7 @@ def test_blocks_of_another_run_of_the_system_do_not_count(s3, cache, monkeypatch
     files, url = s3
     put(create_store(url), *range(30_000))
     (name,) = segments(files, url)
-    kept = cache / "segments" / Path(name).name
+    kept = kept_in(cache) / Path(name).name
     kept.unlink()
     rows_of(url, 5)
     # What a crash can leave: all marks, none of the blocks.
@@ -164,7 +171,7 @@ def test_a_kept_file_that_was_cut_off_is_fetched_again(s3, cache, left) -> None:
     files, url = s3
     put(create_store(url), *range(30_000))
     (name,) = segments(files, url)
-    kept = cache / "segments" / Path(name).name
+    kept = kept_in(cache) / Path(name).name
     kept.unlink()
     rows_of(url, 5)
     content = kept.read_bytes()
@@ -177,7 +184,7 @@ def test_many_readers_share_one_incomplete_file(s3, cache) -> None:
     put(create_store(url), *range(60_000))
     (name,) = segments(files, url)
     for _ in range(3):
-        (cache / "segments" / Path(name).name).unlink()
+        (kept_in(cache) / Path(name).name).unlink()
 
         def read(seed: int) -> None:
             chosen = np.random.default_rng(seed).integers(0, 60_000, 200).tolist()
@@ -187,7 +194,7 @@ def test_many_readers_share_one_incomplete_file(s3, cache) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(read, range(8)))
-        assert (cache / "segments" / Path(name).name).stat().st_size == files.info(name)["size"]
+        assert (kept_in(cache) / Path(name).name).stat().st_size == files.info(name)["size"]
 
 
 def test_the_cache_is_bounded_and_what_was_used_last_stays(s3, cache, monkeypatch) -> None:
@@ -195,20 +202,20 @@ def test_the_cache_is_bounded_and_what_was_used_last_stays(s3, cache, monkeypatc
     store = create_store(url)
     put(store, *range(3000))
     put(store, *range(3000, 6000))
-    kept = sorted((cache / "segments").iterdir())
+    kept = sorted(kept_in(cache).iterdir())
     assert len(kept) == 2
     for path in cache.rglob("*"):
         os.utime(path, (time.time() - 7200,) * 2)
     os.utime(kept[0], (time.time() - 3600,) * 2)
     monkeypatch.setenv("ERA_CACHE_GB", str(kept[0].stat().st_size * 1.1e-9))
     open_store(url)
-    assert list((cache / "segments").iterdir()) == kept[:1]
+    assert list(kept_in(cache).iterdir()) == kept[:1]
     monkeypatch.setenv("ERA_CACHE_GB", "0")
     open_store(url)
-    assert not list((cache / "segments").iterdir())
+    assert not list(kept_in(cache).iterdir())
     np.testing.assert_array_equal(rows_of(url, 1, 5999), vectors(1, 5999))
     # What was opened a moment ago is not taken away from its reader.
-    assert list((cache / "segments").iterdir())
+    assert list(kept_in(cache).iterdir())
     monkeypatch.setenv("ERA_CACHE_GB", "much")
     with pytest.raises(EraError, match="ERA_CACHE_GB"):
         open_store(url)
@@ -224,7 +231,7 @@ def test_views_go_with_their_programs_and_those_of_killed_ones_later(s3, cache) 
     assert not path.exists()
     left = cache / "views" / path.name.replace(f"-{os.getpid()}-", "-99999999-")
     left.mkdir()
-    Cache.of_user().new_view()
+    Cache.of_user("x").new_view()
     assert not left.exists()
 
 
@@ -232,7 +239,7 @@ def test_a_full_disk_serves_nothing_that_did_not_come(s3, cache, monkeypatch) ->
     files, url = s3
     put(create_store(url), *range(30_000))
     (name,) = segments(files, url)
-    (cache / "segments" / Path(name).name).unlink()
+    (kept_in(cache) / Path(name).name).unlink()
     real, left = os.pwrite, [2]
 
     def full(descriptor, data, offset):
@@ -267,7 +274,7 @@ def test_a_way_that_fails_now_and_then_changes_nothing(way, cache, monkeypatch) 
     road.fault = fault
     for number in range(6):
         put(create_store(url), *range(400 * number, 400 * (number + 1)))
-        for path in (cache / "segments").iterdir():
+        for path in kept_in(cache).iterdir():
             path.unlink()
         np.testing.assert_array_equal(
             rows_of(url, *range(0, 400 * (number + 1), 7)),
@@ -300,14 +307,14 @@ def test_a_reader_finds_what_was_merged_though_listings_lag(way, cache) -> None:
     store = create_store(url)
     for start in range(0, 300, 100):
         put(store, *range(start, start + 100))
-    for path in (cache / "segments").iterdir():
+    for path in kept_in(cache).iterdir():
         path.unlink()
     road.lag = 60.0
     rows_of(url, 1)  # these are the listings that stay
     compact(create_store(url))
     assert len(segments(files, url)) == 1
     road.asked.clear()
-    for path in (cache / "segments").iterdir():
+    for path in kept_in(cache).iterdir():
         path.unlink()
     np.testing.assert_array_equal(rows_of(url, 250, 1), vectors(250, 1))
 
@@ -320,10 +327,10 @@ def test_an_index_from_before_a_merge_goes_on_after_it(s3, cache) -> None:
     reader = open_store(url)
     (encoder,) = reader.encoders()
     index = encoder.index()
-    for path in (cache / "segments").iterdir():
+    for path in kept_in(cache).iterdir():
         path.unlink()
     compact(create_store(url))
-    for path in (cache / "segments").iterdir():
+    for path in kept_in(cache).iterdir():
         path.unlink()
     keys = row_keys(Role.DOCUMENT, texts(250, 1))
     np.testing.assert_array_equal(encoder.half_vectors(keys, index), vectors(250, 1))
@@ -475,4 +482,19 @@ def test_a_bucket_cannot_lead_out_of_the_view(s3, cache) -> None:
     assert len(again.encoders()) == 1
     with pytest.raises(FormatError, match="more than"):
         again.file(f"pairs/{'0' * 12}-{'1' * 12}.json")
-    assert {path.name for path in cache.iterdir()} == {"files", "indexes", "segments", "views"}
+    assert {path.name for path in cache.iterdir()} == {"stores", "views"}
+
+
+def test_a_stranger_s_store_does_not_change_what_is_read_of_yours(s3, cache) -> None:
+    """It has a segment of your segment's name and size, with other vectors."""
+    files, url = s3
+    put(create_store(url), *range(3000))
+    (name,) = segments(files, url)
+    files.copy(url[5:], f"{url[5:]}-2", recursive=True)
+    bad = bytearray(files.cat_file(name))
+    bad[-3000:] = bytes(3000)
+    files.pipe_file(name.replace("/store/", "/store-2/"), bytes(bad))
+    shutil.rmtree(cache)
+    hostile = rows_of(f"{url}-2", 1, 2999)
+    assert (hostile[1] != vectors(2999)).any()  # its own affair, until all of it has come
+    np.testing.assert_array_equal(rows_of(url, 1, 2999), vectors(1, 2999))

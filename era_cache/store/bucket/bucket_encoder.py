@@ -56,7 +56,7 @@ class BucketEncoder(StoredEncoder):
     @property
     def indexed_in(self) -> Path:
         """The folder whose ``index`` holds files of sorted keys."""
-        return self._cache.root / "indexes" / self.spec.fingerprint
+        return self._cache.indexes(self.spec.fingerprint)
 
     def _listed(self) -> dict[str, Path]:
         there: dict[str, tuple[str, int]] = {}

@@ -37,7 +37,9 @@ _LISTED_SECONDS = 5.0
 class BucketStore(Store):
     """A store at a URL. Open one with ``open_store`` or ``create_store``."""
 
-    def __init__(self, url: str, bucket: Bucket, cache: Cache) -> None:
+    def __init__(self, url: str, progress: Progress = silent) -> None:
+        bucket = Bucket(url, progress)
+        cache = Cache.of_user(bucket.label)
         super().__init__(cache.new_view())
         self.bucket, self._cache = bucket, cache
         self.where, self.label = url, bucket.label
@@ -59,7 +61,7 @@ class BucketStore(Store):
             InputError: the URL is of no known kind.
             StoreError: it cannot be reached, or something else lies there.
         """
-        store = cls(url, Bucket(url, progress), Cache.of_user())
+        store = cls(url, progress)
         names = store.bucket.entries("")
         if "store.json" not in names:
             refuse_strangers(store.label, names)
@@ -73,7 +75,7 @@ class BucketStore(Store):
         found = cls.at(url, progress)
         if found is not None:
             return found
-        store = cls(url, Bucket(url, progress), Cache.of_user())
+        store = cls(url, progress)
         write_record(store.path / "store.json", StoreRecord())
         store.publish(store.path / "store.json")
         return store
@@ -104,9 +106,9 @@ class BucketStore(Store):
         if entry is None or not entry.stamp:
             self.bucket.fetch(name, self.path, name)
             return path
-        told = f"{self.where}\n{name}\n{entry.size}\n{entry.stamp}"
+        told = f"{name}\n{entry.size}\n{entry.stamp}"
         kept = f"{hashlib.sha256(told.encode()).hexdigest()}{path.suffix}"
-        files = self._cache.root / "files"
+        files = self._cache.files
         if not (files / kept).is_file():
             self.bucket.fetch(name, files, kept, entry.size)
         with os_errors("reading", path):

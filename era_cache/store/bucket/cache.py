@@ -1,17 +1,19 @@
 """The cache on this machine: what was read of stores that lie elsewhere.
 
 In: names of contents. Out: paths. Everything in it can be deleted at any time; what was used last
-stays longest.
+stays longest. Each store has a folder of its own: the name of a segment says what it should hold,
+and a store from a stranger may hold something else under the name of yours.
 
-    segments/<digest>.h5   a segment, or the blocks of it that were read (``blocks``)
-    files/<digest>.<kind>  a small file, named by where it lies and which version of it that is
-    indexes/<fingerprint>  sorted keys of an encoder's segments
-    views/                 the folders that running programs see as stores
+    stores/<digest of the URL>/segments/<digest>.h5   a segment, or blocks of it (``blocks``)
+    stores/<digest of the URL>/files/<digest>.<kind>  a small file, named by path and version
+    stores/<digest of the URL>/indexes/<fingerprint>  sorted keys of an encoder's segments
+    views/                                            folders that running programs see as stores
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import time
@@ -38,17 +40,23 @@ class Cache:
 
     Args:
         root: the folder; made where it is missing.
-        most_bytes: that stay when a store is opened.
+        place: names the store; what was read of others is not looked at.
+        most_bytes: that stay, of all stores, when one is opened.
     """
 
-    def __init__(self, root: Path, most_bytes: int) -> None:
+    def __init__(self, root: Path, place: str, most_bytes: int) -> None:
         self.root, self.most_bytes = root, most_bytes
-        for name in ("segments", "files", "indexes", "views"):
-            make_folder(root / name, may_be_link=True)
+        self.own = root / "stores" / hashlib.sha256(place.encode()).hexdigest()[:32]
+        self.files = self.own / "files"
+        for folder in (self.own / "segments", self.files, self.own / "indexes", root / "views"):
+            make_folder(folder, may_be_link=True)
 
     @classmethod
-    def of_user(cls) -> Cache:
+    def of_user(cls, place: str) -> Cache:
         """The cache that ``ERA_CACHE_DIR`` and ``ERA_CACHE_GB`` name.
+
+        Args:
+            place: names the store.
 
         Raises:
             InputError: ``ERA_CACHE_GB`` is no size.
@@ -63,11 +71,15 @@ class Cache:
             size = -1.0
         if not 0 <= size < 1e9:
             raise InputError(f"ERA_CACHE_GB is '{given}'; it must be a number of GB, as 20.")
-        return cls(root.absolute(), int(size * 1e9))
+        return cls(root.absolute(), place, int(size * 1e9))
 
     def segment(self, name: str) -> Path:
         """Where a segment lies or will lie, by its file name."""
-        return self.root / "segments" / name
+        return self.own / "segments" / name
+
+    def indexes(self, fingerprint: str) -> Path:
+        """The folder whose ``index`` holds the sorted keys of an encoder."""
+        return self.own / "indexes" / fingerprint
 
     def adopt(self, segment: Path) -> None:
         """Keep a whole segment that was just written. Nothing happens where that fails."""
@@ -97,9 +109,8 @@ class Cache:
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         """Yield when each file was used last, its bytes on disk, and its path."""
-        for folder in ("segments", "files", "indexes"):
-            for path in (self.root / folder).rglob("*"):
-                with contextlib.suppress(OSError):
-                    status = path.lstat()
-                    if path.is_file():
-                        yield status.st_mtime, status.st_blocks * 512, path
+        for path in (self.root / "stores").rglob("*"):
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                if path.is_file():
+                    yield status.st_mtime, status.st_blocks * 512, path
