@@ -488,13 +488,13 @@ def test_a_bucket_cannot_lead_out_of_the_view(s3, cache) -> None:
 def test_a_stranger_s_store_does_not_change_what_is_read_of_yours(s3, cache) -> None:
     """It has a segment of your segment's name and size, with other vectors."""
     files, url = s3
-    put(create_store(url), *range(3000))
+    put(create_store(url), *range(30_000))
     (name,) = segments(files, url)
     files.copy(url[5:], f"{url[5:]}-2", recursive=True)
     bad = bytearray(files.cat_file(name))
     bad[-3000:] = bytes(3000)
     files.pipe_file(name.replace("/store/", "/store-2/"), bytes(bad))
     shutil.rmtree(cache)
-    hostile = rows_of(f"{url}-2", 1, 2999)
-    assert (hostile[1] != vectors(2999)).any()  # its own affair, until all of it has come
-    np.testing.assert_array_equal(rows_of(url, 1, 2999), vectors(1, 2999))
+    hostile = rows_of(f"{url}-2", 1, 29_999)
+    assert (hostile[1] != vectors(29_999)).any()  # its own affair, until all of it has come
+    np.testing.assert_array_equal(rows_of(url, 1, 29_999), vectors(1, 29_999))
