@@ -68,7 +68,9 @@ class RemotePlace:
         except ValueError as error:
             raise InputError(f"{self.label}: {error}. Check the part before '://'.") from error
         with self._errors("connecting"):
-            self._fs, root = fsspec.url_to_fs(url)
+            # Listings that another thread keeps may be older than what was just put.
+            options = {"use_listings_cache": False} if protocol in _PUT_OPTIONS else {}
+            self._fs, root = fsspec.url_to_fs(url, **options)
         self._root: str = root.rstrip("/")
         self._whole_puts = protocol in _WHOLE_PUTS
         self._put_options = _PUT_OPTIONS.get(protocol, {})
