@@ -56,4 +56,4 @@ docs: $(VENV)/project.stamp ## The site, in docs/_build; every warning is an err
 check: test lint ## All that CI runs, but the demo
 
 clean: ## Remove the environment and the demo's results
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) docs/_build
