@@ -80,7 +80,7 @@ def list_encoders(store: Store) -> list[EncoderRow]:
     for encoder in store.encoders():
         spec, segments = encoder.spec, encoder.segments()
         count = sum(segment.rows for segment in segments)
-        size = sum(segment.path.stat().st_size for segment in segments)
+        size = sum(segment.plain.size for segment in segments)
         names = spec.name, spec.role.value, spec.fingerprint[:12]
         rows.append(EncoderRow(*names, spec.dim, count, len(segments), size, spec.prompt()))
     return rows

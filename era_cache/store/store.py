@@ -176,10 +176,6 @@ class Store(StoreFiles):
             )
         return known
 
-    def collection_names(self) -> list[str]:
-        """Names of the stored collections, each once, in order."""
-        return sorted({name for name, _, _ in self.collection_paths()})
-
     def collection(self, name: str) -> Collection:
         """Read a collection by name, or by name and version (``toy-0123456789ab``).
 
@@ -241,10 +237,6 @@ class Store(StoreFiles):
         names = self.names("pairs", PAIR_NAME)
         read = (read_pair(self.file(f"pairs/{name}")) for name in names)
         return [pair for pair in read if pair.collection == collection.digest]
-
-    def versions(self, name: str) -> list[str]:
-        """The stored versions of a collection's name."""
-        return [version for n, version, _ in self.collection_paths() if n == name]
 
     def add_collection(self, texts: TextCollection) -> Collection:
         """Store a collection's ids, keys and judgements. Raises ``StoreError``."""

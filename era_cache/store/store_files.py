@@ -54,6 +54,14 @@ class StoreFiles:
             if match:
                 yield match[1], match[2], folder / name
 
+    def collection_names(self) -> list[str]:
+        """Names of the stored collections, each once, in order."""
+        return sorted({name for name, _, _ in self.collection_paths()})
+
+    def versions(self, name: str) -> list[str]:
+        """The stored versions of a collection's name."""
+        return [version for n, version, _ in self.collection_paths() if n == name]
+
     def read_collection(self, path: Path) -> Collection:
         """Read what ``collection_paths`` named. Raises as ``records.read_stored_collection``."""
         return read_stored_collection(self.file(f"collections/{path.name}"))

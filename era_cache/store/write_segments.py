@@ -76,9 +76,10 @@ def merge_segments(
             verify_digest(segment.path)  # damage must not get a new name
         index = KeyIndex(preferred)
     except StoreError as error:
-        if not has_vanished(error) and all(segment.path.exists() for segment in segments):
-            raise
-        return None
+        here = [segment.path for segment in segments if segment.plain.origin is None]
+        if has_vanished(error) or not all(path.exists() for path in here):
+            return None
+        raise
     into = dtype or preferred[0].dtype
     start_of = {s.path: int(index.starts[n]) for n, s in enumerate(preferred)}
 

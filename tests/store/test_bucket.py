@@ -51,6 +51,21 @@ def kept_in(cache: Path) -> Path:
     return folder / "segments"
 
 
+def part_of(kept: Path) -> Path:
+    """Where a segment lies of which some blocks are missing."""
+    return kept.parent.parent / "partial" / kept.name
+
+
+def partly_read(files, url: str, cache: Path) -> tuple[Path, int]:
+    """Put many rows and read one: the file of the blocks that came, and the segment's size."""
+    put(create_store(url), *range(30_000))
+    (name,) = segments(files, url)
+    kept = kept_in(cache) / Path(name).name
+    kept.unlink()
+    rows_of(url, 5)
+    return part_of(kept), files.info(name)["size"]
+
+
 def texts(*numbers: int) -> list[str]:
     return [f"text {number}" for number in numbers]
 
@@ -103,9 +118,10 @@ def test_what_is_asked_for_is_a_part_of_what_lies_there(way, cache) -> None:
     np.testing.assert_array_equal(rows_of(url, 29_000, 5), vectors(29_000, 5))
     assert road.bytes < size / 2
     kept = kept_in(cache) / Path(name).name
-    assert kept.stat().st_size > size  # so that nobody takes it for the segment
+    assert not kept.exists()
+    assert part_of(kept).stat().st_size > size  # so that nobody takes it for the segment
     with pytest.raises(FormatError):
-        open_segment(kept, SPEC.fingerprint(Role.DOCUMENT), DIM)
+        open_segment(part_of(kept), SPEC.fingerprint(Role.DOCUMENT), DIM)
     np.testing.assert_array_equal(rows_of(url, *many), vectors(*many))
     assert kept.stat().st_size == size
     road.asked.clear()
@@ -152,13 +168,8 @@ def test_an_object_that_is_no_segment_gives_an_error_and_no_row(s3, cache, chang
 def test_blocks_of_another_run_of_the_system_do_not_count(s3, cache, monkeypatch) -> None:
     """After a crash of the machine a mark may be there whose block is not."""
     files, url = s3
-    put(create_store(url), *range(30_000))
-    (name,) = segments(files, url)
-    kept = kept_in(cache) / Path(name).name
-    kept.unlink()
-    rows_of(url, 5)
+    kept, size = partly_read(files, url, cache)
     # What a crash can leave: all marks, none of the blocks.
-    size = files.info(name)["size"]
     tail = kept.read_bytes()[size:]
     marks = len(tail) - len(blocks._boot())
     kept.write_bytes(bytes(size) + b"\1" * marks + tail[marks:])
@@ -166,14 +177,18 @@ def test_blocks_of_another_run_of_the_system_do_not_count(s3, cache, monkeypatch
     np.testing.assert_array_equal(rows_of(url, 5, 29_999), vectors(5, 29_999))
 
 
+def test_a_kept_file_of_the_right_size_proves_nothing(s3, cache) -> None:
+    """A crash can cut a file off just where its segment ends."""
+    files, url = s3
+    kept, size = partly_read(files, url, cache)
+    os.truncate(kept, size)
+    np.testing.assert_array_equal(rows_of(url, 5, 29_999), vectors(5, 29_999))
+
+
 @pytest.mark.parametrize("left", [0, 1, 1000, -1, -3])
 def test_a_kept_file_that_was_cut_off_is_fetched_again(s3, cache, left) -> None:
     files, url = s3
-    put(create_store(url), *range(30_000))
-    (name,) = segments(files, url)
-    kept = kept_in(cache) / Path(name).name
-    kept.unlink()
-    rows_of(url, 5)
+    kept, _ = partly_read(files, url, cache)
     content = kept.read_bytes()
     kept.write_bytes(content[:left])
     np.testing.assert_array_equal(rows_of(url, 5, 29_999), vectors(5, 29_999))
@@ -215,7 +230,8 @@ def test_the_cache_is_bounded_and_what_was_used_last_stays(s3, cache, monkeypatc
     assert not list(kept_in(cache).iterdir())
     np.testing.assert_array_equal(rows_of(url, 1, 5999), vectors(1, 5999))
     # What was opened a moment ago is not taken away from its reader.
-    assert list(kept_in(cache).iterdir())
+    open_store(url)
+    assert [*kept_in(cache).iterdir(), *(kept_in(cache).parent / "partial").iterdir()]
     monkeypatch.setenv("ERA_CACHE_GB", "much")
     with pytest.raises(EraError, match="ERA_CACHE_GB"):
         open_store(url)

@@ -3,8 +3,8 @@
 In: ranges of bytes. Out: a file of which at least these are here. One file holds both the blocks
 and, behind the segment's end, a byte for each block that tells whether it has come, so that whoever
 opens it sees the two together. When all have come, their SHA-256 is compared with the segment's
-name and the file is cut down to the segment. A file that is longer than its segment says it is, so
-nobody can take an incomplete one for a segment.
+name, the file is cut down to the segment and moved from ``partial`` to where whole ones lie: a size
+alone proves nothing, since a crash of the machine can cut a file off anywhere.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import functools
 import hashlib
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ _REQUESTS = 4
 """Requests at a time; the answers of twice as many are held in memory."""
 _ATTEMPTS = 10
 _READ_BYTES = 4 << 20
+_MOVE_SECONDS = 0.02
 
 Fetch = Callable[[Sequence[int], Sequence[int]], list[bytes]]
 """Gives the bytes from each start to each end; raises ``StoreError``."""
@@ -54,7 +56,8 @@ class KeptSegment:
     """Where a segment's bytes come from (``hdf5.Origin``).
 
     Args:
-        path: of the file on this machine; it need not be there.
+        path: of the whole file on this machine; it need not be there. What is not whole lies in
+            the folder ``partial`` beside its own.
         size: of the segment in bytes.
         fetch: gives bytes of it.
         shown: how messages name it.
@@ -65,6 +68,7 @@ class KeptSegment:
         self, path: Path, size: int, fetch: Fetch, shown: str, progress: Progress = silent
     ) -> None:
         self.path, self.size = path, size
+        self._partial = path.parent.parent / "partial" / path.name
         self._fetch, self._shown, self._progress = fetch, shown, progress
         self._blocks = -(-size // BLOCK_BYTES)
         self._lock = threading.Lock()
@@ -76,30 +80,39 @@ class KeptSegment:
             yield self._open(stack), self.size
 
     def _open(self, stack: contextlib.ExitStack) -> int:
-        for _ in range(_ATTEMPTS):
-            attempt = contextlib.ExitStack()
-            try:
-                descriptor, size = attempt.enter_context(regular_file(self.path, os.O_RDWR))
-            except FileNotFoundError:
+        for number in range(_ATTEMPTS):
+            for path in (self.path, self._partial):
+                attempt = contextlib.ExitStack()
+                try:
+                    descriptor, size = attempt.enter_context(regular_file(path, os.O_RDWR))
+                except FileNotFoundError:
+                    continue
+                good = size == self.size
+                if path == self._partial:
+                    if good and number < _ATTEMPTS // 2:  # another program just moves it
+                        attempt.close()
+                        time.sleep(_MOVE_SECONDS)
+                        break
+                    good = self._marks(descriptor, size) is not None
+                with attempt:
+                    if good:
+                        stack.push(attempt.pop_all())
+                        os.utime(descriptor)
+                        return descriptor
+                # Of another run of the system, or cut off by a crash: nothing in it counts.
+                path.unlink(missing_ok=True)
+            else:
                 self._begin()
-                continue
-            with attempt:
-                if size == self.size or self._marks(descriptor, size) is not None:
-                    stack.push(attempt.pop_all())
-                    os.utime(descriptor)
-                    return descriptor
-            # Of another run of the system, or cut off by a crash: nothing in it counts.
-            self.path.unlink(missing_ok=True)
         raise StoreError(f"{self.path}: keeps changing. Delete the folder it lies in.")
 
     def _begin(self) -> None:
         """Make the file, all blocks of it missing, unless another program just does."""
-        with staged(self.path.parent, ".h5") as (temporary, _):
+        with staged(self._partial.parent, ".h5") as (temporary, _):
             with temporary.open("wb") as file:
                 file.seek(self.size)
                 file.write(bytes(self._blocks) + _boot())
             with contextlib.suppress(FileExistsError):
-                os.link(temporary, self.path)
+                os.link(temporary, self._partial)
 
     def _marks(self, descriptor: int, size: int) -> Array | None:
         """A byte for each block, 0 where it is missing; None where the file cannot be trusted."""
@@ -112,7 +125,7 @@ class KeptSegment:
         """Make sure that ranges are here: see ``hdf5.Origin``."""
         with self._lock, os_errors("keeping what was read of a bucket", self.path):
             size = os.fstat(descriptor).st_size
-            if size == self.size:  # whole
+            if size == self.size:  # it was whole, or is by now: cut down once its digest was right
                 return
             marks = self._marks(descriptor, size)
             if marks is None:
@@ -164,7 +177,7 @@ class KeptSegment:
         for start in range(0, self.size, _READ_BYTES):
             digest.update(os.pread(descriptor, min(_READ_BYTES, self.size - start), start))
         if digest.hexdigest() != self.path.stem:
-            self.path.unlink(missing_ok=True)
+            self._partial.unlink(missing_ok=True)
             raise FormatError(
                 f"{self._shown}: the content's SHA-256 is {digest.hexdigest()[:12]}…, which is not "
                 "its name; the segment is damaged. Delete it there: the next era-embed encodes "
@@ -172,6 +185,9 @@ class KeptSegment:
             )
         os.fsync(descriptor)
         os.ftruncate(descriptor, self.size)
+        with contextlib.suppress(FileNotFoundError):  # another thread has moved it
+            if self._partial.stat().st_ino == os.fstat(descriptor).st_ino:
+                self._partial.rename(self.path)
 
 
 def _spans(blocks: IntArray) -> Iterator[tuple[int, int]]:

@@ -4,7 +4,8 @@ In: names of contents. Out: paths. Everything in it can be deleted at any time; 
 stays longest. Each store has a folder of its own: the name of a segment says what it should hold,
 and a store from a stranger may hold something else under the name of yours.
 
-    stores/<digest of the URL>/segments/<digest>.h5   a segment, or blocks of it (``blocks``)
+    stores/<digest of the URL>/segments/<digest>.h5   a segment
+    stores/<digest of the URL>/partial/<digest>.h5    blocks of a segment (``blocks``)
     stores/<digest of the URL>/files/<digest>.<kind>  a small file, named by path and version
     stores/<digest of the URL>/indexes/<fingerprint>  sorted keys of an encoder's segments
     views/                                            folders that running programs see as stores
@@ -48,8 +49,9 @@ class Cache:
         self.root, self.most_bytes = root, most_bytes
         self.own = root / "stores" / hashlib.sha256(place.encode()).hexdigest()[:32]
         self.files = self.own / "files"
-        for folder in (self.own / "segments", self.files, self.own / "indexes", root / "views"):
-            make_folder(folder, may_be_link=True)
+        for name in ("segments", "partial", "files", "indexes"):
+            make_folder(self.own / name, may_be_link=True)
+        make_folder(root / "views", may_be_link=True)
 
     @classmethod
     def of_user(cls, place: str) -> Cache:
