@@ -2,8 +2,9 @@
 
     python -m benchmarks.evaluate [--quick] [--only agreement]
 
-Parts: ``agreement``, ``measures``, ``search``, ``report``, ``protocol`` and ``errors``; each can
-be run alone. ``agreement`` and ``protocol`` need the development collections with ready vectors.
+Parts: ``agreement``, ``measures``, ``products``, ``search``, ``report``, ``protocol`` and
+``errors``; each can be run alone. ``agreement`` and ``protocol`` need the development collections
+with ready vectors.
 All of it takes about fifteen minutes on two cores. Keep the machine idle: most bars are times.
 """
 
@@ -20,7 +21,7 @@ from benchmarks.common import Bar, finish
 from benchmarks.evaluate_errors import error_bars
 from benchmarks.evaluate_protocol import protocol_bars
 from benchmarks.evaluate_report import report_bars
-from benchmarks.evaluate_search import approximate_bars, exact_bars
+from benchmarks.evaluate_search import approximate_bars, exact_bars, product_bars
 from benchmarks.evaluate_trec import agreement_bars, measure_bars
 
 _SHARES = (0.05, 0.1, 0.2, 0.4)
@@ -33,6 +34,7 @@ Part = Callable[[Path, Tell], list[Bar]]
 FULL: dict[str, Part] = {
     "agreement": lambda _folder, tell: agreement_bars([], tell),
     "measures": lambda _folder, _tell: measure_bars(10_000, 1000, rounds=5),
+    "products": lambda _folder, _tell: product_bars(),
     "search": lambda _folder, tell: (
         exact_bars(tell, documents=1_000_000, queries=2000, rounds=3)
         + approximate_bars(tell, documents=200_000, queries=1000)
@@ -46,6 +48,7 @@ FULL: dict[str, Part] = {
 QUICK: dict[str, Part] = {
     "agreement": lambda _folder, tell: agreement_bars(_FEW, tell),
     "measures": lambda _folder, _tell: measure_bars(2000, 1000),
+    "products": lambda _folder, _tell: product_bars(),
     "search": lambda _folder, tell: (
         exact_bars(tell, documents=100_000, queries=500, rounds=3)
         + approximate_bars(tell, documents=10_000, queries=500)

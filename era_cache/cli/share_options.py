@@ -35,6 +35,7 @@ __all__ = [
 
 WHOLE = (1, 1)
 _MOST_WORKERS = 10_000
+_MANY_SEGMENTS = 8
 _share = click.FloatRange(min=0, max=1024)
 
 share_options = all_of(
@@ -207,8 +208,10 @@ def in_shares(
 
 
 def compacted(store: Store) -> None:
-    """Merge what many processes wrote."""
+    """Merge what many processes wrote; a few segments are read as fast as one."""
     from era_cache.store.compact import compact
 
     with progress() as bars:
-        compact(store, progress=bars)
+        for encoder in store.encoders():
+            if len(encoder.segment_sizes()) >= _MANY_SEGMENTS:
+                compact(store, encoder=encoder.spec.fingerprint, progress=bars)

@@ -18,6 +18,7 @@ from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.tensors import HeldOut, selected_queries
 from era_cache.rank.approximate import ApproximateIndex
 from era_cache.rank.corpus import whole
+from era_cache.rank.dots import dots
 from era_cache.rank.fuse import fused_rankings
 from era_cache.rank.measures import Measure, Ranking, evaluate, mean, parse_measure
 from era_cache.rank.search import search
@@ -181,7 +182,7 @@ def score_histogram(data: HeldOut, adapter: Adapter) -> Histogram:
         asked = mapped[begin : begin + _QUERIES]
         best = torch.full((len(asked),), _NOWHERE, device=corpus.device)
         for start in range(0, len(corpus), columns):
-            scores = (asked @ corpus[start : start + columns].T).clamp_(EDGES[0], EDGES[-1])
+            scores = dots(asked, corpus[start : start + columns]).clamp_(EDGES[0], EDGES[-1])
             end = start + scores.shape[1]
             here = (rows >= begin) & (rows < begin + len(asked)) & (docs >= start) & (docs < end)
             mine, theirs = rows[here] - begin, docs[here] - start

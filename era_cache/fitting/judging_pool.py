@@ -7,6 +7,7 @@ tried would take most of the time of a fit.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,8 @@ __all__ = ["JudgingPool"]
 
 _KEPT = 100
 """Documents that a look adds to a query's own."""
+_NEAR, _REMEMBERED = 0.98, 8
+"""A query this near to where one of so many last looks found it (cosine) is not looked at anew."""
 
 
 class JudgingPool:
@@ -54,6 +57,7 @@ class JudgingPool:
         # Each row rises, filled up by -1 in front.
         self._docs = torch.from_numpy(np.sort(table, axis=1)).to(data.corpus.device)
         self._ties = tie_tables(data.tie_ranks, len(data.corpus), data.corpus.device)
+        self._looked: deque[torch.Tensor] = deque(maxlen=_REMEMBERED)
 
     def look(self, mapped: torch.Tensor, rows: IntArray) -> None:
         """Add what some queries find where they are.
@@ -64,9 +68,12 @@ class JudgingPool:
         """
         import torch
 
+        at = torch.from_numpy(rows).to(self._docs.device)
+        mapped, at = self._moved(mapped, at)
+        if not len(at):
+            return
         depth = min(_KEPT, len(self._data.corpus))
         found = torch.from_numpy(self._index.search(mapped, depth).doc_rows).to(self._docs.device)
-        at = torch.from_numpy(rows).to(self._docs.device)
         theirs = self._docs[at]  # rising
         place = torch.searchsorted(theirs, found).clamp_(max=theirs.shape[1] - 1)
         wide = torch.full((len(self._docs), depth), -1, device=self._docs.device)
@@ -74,6 +81,19 @@ class JudgingPool:
         joined = torch.cat([self._docs, wide], dim=1).sort(dim=1).values
         most = int((joined >= 0).sum(dim=1).max())
         self._docs = joined[:, joined.shape[1] - most :].contiguous()
+
+    def _moved(self, mapped: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of some queries that no recent look found near where they are; it is noted."""
+        import torch
+
+        apart = mapped.new_ones(len(at), dtype=torch.bool)
+        for there in self._looked:
+            apart &= (there[at] * mapped).sum(dim=1) < _NEAR
+        mapped, at = mapped[apart], at[apart]
+        here = mapped.new_zeros(len(self._docs), mapped.shape[1])
+        here[at] = mapped
+        self._looked.append(here)
+        return mapped, at
 
     def best(self, mapped: torch.Tensor, rows: IntArray, depth: int) -> Ranking:
         """The best of each query's own documents, as ``search.search`` gives them."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from era_cache.rank.dots import BLOCK_BYTES, dots
 from era_cache.types import Qrels
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from era_cache.rank.corpus import Corpus
 
 __all__ = ["RankingLoss", "corpus_softmax", "pull_of"]
+
+_ROWS = 2048
+"""Queries whose scores are computed together."""
 
 
 class RankingLoss(NamedTuple):
@@ -75,7 +79,7 @@ def corpus_softmax(
         temperature: (n,) of the softmax.
         barred: (q, N) bool, documents that are no candidates for a query.
         rows: (n,) int64, the row of ``barred`` for each row of ``mapped``.
-        block_bytes: scores held at a time.
+        block_bytes: scores held at a time, at most 8 MiB of them on a processor.
 
     Returns:
         Losses and gradients, not averaged.
@@ -83,20 +87,31 @@ def corpus_softmax(
     import torch
 
     scaled = mapped / temperature[:, None]
-    expected = torch.empty_like(mapped)
+    expected = torch.zeros_like(mapped)
     normaliser = torch.empty_like(temperature)
-    step = max(1, min(len(mapped), block_bytes // 4 // max(1, len(corpus))))
-    buffer = torch.empty(step * len(corpus), device=mapped.device)
-    for begin in range(0, len(mapped), step):
-        part = scaled[begin : begin + step]
-        scores = buffer[: len(part) * len(corpus)].view(len(part), len(corpus))
-        torch.mm(part, corpus.T, out=scores)
-        if barred is not None and rows is not None:
-            scores.masked_fill_(barred[rows[begin : begin + step]], float("-inf"))
-        top = scores.amax(dim=1, keepdim=True)
-        total = scores.sub_(top).exp_().sum(dim=1, keepdim=True)
-        expected[begin : begin + step] = (scores @ corpus) / total
-        normaliser[begin : begin + step] = (total.log() + top).squeeze(1)
+    if corpus.device.type == "cpu":
+        block_bytes = min(block_bytes, BLOCK_BYTES)
+    for begin in range(0, len(mapped), _ROWS):
+        part = scaled[begin : begin + _ROWS]
+        at = None if barred is None or rows is None else rows[begin : begin + _ROWS]
+        # Of the documents so far: the largest score, and the sums of exp(score - largest). The
+        # lowest number, not minus infinity: all documents of a block may be barred.
+        top = part.new_full((len(part), 1), torch.finfo(part.dtype).min)
+        total = torch.zeros_like(top)
+        sums = expected[begin : begin + _ROWS]
+        step = max(1, block_bytes // 4 // len(part))
+        for start in range(0, len(corpus), step):
+            documents = corpus[start : start + step]
+            scores = dots(part, documents)
+            if barred is not None and at is not None:
+                scores.masked_fill_(barred[at, start : start + step], float("-inf"))
+            before, top = top, torch.maximum(top, scores.amax(dim=1, keepdim=True))
+            scores.sub_(top).exp_()
+            shrunk = (before - top).exp_()
+            total = total.mul_(shrunk).add_(scores.sum(dim=1, keepdim=True))
+            sums.mul_(shrunk).add_(dots(scores, documents.T))
+        sums.div_(total)
+        normaliser[begin : begin + _ROWS] = (total.log() + top).squeeze(1)
     wanted = (scaled * pull).sum(dim=1)
     found = (scaled * expected).sum(dim=1)
     return RankingLoss(

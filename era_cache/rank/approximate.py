@@ -39,8 +39,8 @@ _CODES_READ, _RANKED_ANEW, _FEWEST_RANKED = 3, 3, 256
 _FEWEST_CODED = 1000
 _TRAINED_ON, _ROUNDS = 1 << 16, 8
 _BLOCK_ROWS = 1 << 16
-_GATHERED = 1 << 22
-"""Values of documents that are ranked anew at a time."""
+_GATHERED = 1 << 20
+"""Values of documents that are ranked anew at a time: what a processor's cache holds."""
 
 
 class ApproximateIndex:

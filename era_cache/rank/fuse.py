@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from era_cache.rank.corpus import enough_rows, whole
+from era_cache.rank.dots import dots
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_inputs
 from era_cache.rank.search import best_packed_of
@@ -185,10 +186,8 @@ def _cosines(
     queries: torch.Tensor, corpus: torch.Tensor, exclude: torch.Tensor | None
 ) -> torch.Tensor:
     """Scores of all documents, (q, n), minus infinity where one is left out."""
-    import torch
-
     factors = enough_rows(queries)
-    scores = torch.mm(factors, corpus.T)[: len(queries)]
+    scores = dots(factors, corpus)[: len(queries)]
     if exclude is not None:
         _leave_out(scores, exclude)
     return scores

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from era_cache.rank.corpus import UnitRows, enough_rows
+from era_cache.rank.dots import BLOCK_BYTES, dots
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_inputs
 from era_cache.rank.ties import packed, score_of, tie_tables, unpacked
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["best_packed_of", "search"]
 
 _QUERIES_AT_A_TIME = 4096
-_CACHED_BYTES, _DEVICE_BYTES = 16 << 20, 256 << 20
+_DEVICE_BYTES, _FOUND_BYTES = 256 << 20, 256 << 20
+_MERGED = 64
+"""Keys of a query that may wait before they are merged with its best, or k of them."""
+_LOWEST = -(1 << 63)
 
 
 def search(
@@ -55,8 +59,8 @@ def search(
         tie_ranks: (n,) int64 permutation of 0..n-1; of equal scores the lower rank comes first.
             None is by row.
         block_bytes: Size of the score matrix held at a time; None is what a processor's cache holds
-            (16 MiB), on other devices 256 MiB. Memory beyond inputs and result stays around twice
-            that.
+            (8 MiB), on other devices 256 MiB. Memory beyond inputs and result stays around twice
+            that, and 256 MiB while what is found is sorted.
 
     Returns:
         (q, k) rows and scores, best first; -0.0 counts as and becomes 0.0.
@@ -67,7 +71,7 @@ def search(
     """
     check_inputs(queries, corpus, k, exclude)
     if block_bytes is None:
-        block_bytes = _CACHED_BYTES if corpus.device.type == "cpu" else _DEVICE_BYTES
+        block_bytes = BLOCK_BYTES if corpus.device.type == "cpu" else _DEVICE_BYTES
     if block_bytes < 1:
         raise ValueError(f"block_bytes must be at least 1, not {block_bytes}.")
     ties = tie_tables(tie_ranks, len(corpus), corpus.device)
@@ -77,7 +81,7 @@ def search(
     if not n_best:
         return Ranking(doc_rows, scores)
     # Scores, rows and keys of what is found take up to about 64 bytes each while they are sorted.
-    most = min(block_bytes // 4, block_bytes // (64 * n_best))
+    most = min(block_bytes // 4, max(block_bytes, _FOUND_BYTES) // (64 * n_best))
     for rows in _slices(len(queries), max(1, min(len(queries), _QUERIES_AT_A_TIME, most))):
         left_out = None if exclude is None else exclude[rows]
         keys = _bestpacked(queries[rows], corpus, n_best, left_out, ties.ranks, block_bytes)
@@ -98,36 +102,76 @@ def _bestpacked(
     ranks: torch.Tensor,
     block_bytes: int,
 ) -> torch.Tensor:
-    """Go through the corpus in blocks and keep the k best keys, (q, min(k, n)) int64 falling."""
+    """Go through the corpus in blocks and keep the k <= n best keys, (q, k) int64 falling."""
     import torch
 
-    best = torch.empty((len(queries), 0), dtype=torch.int64, device=corpus.device)
+    best: _Best | None = None
     factors = enough_rows(queries)
     unit = isinstance(corpus, UnitRows)  # no product of unit rows is too large
-    n_columns = max(1, min(len(corpus), block_bytes // 4 // len(factors)))
+    n_columns = min(len(corpus), max(k, block_bytes // 4 // len(factors)))
     with torch.no_grad():
-        # One buffer for all blocks: the pages of fresh memory cost time for each.
-        buffer = torch.empty(len(factors) * n_columns, dtype=torch.float32, device=corpus.device)
         for columns in _slices(len(corpus), n_columns):
-            part = corpus[columns]
-            products = buffer[: len(factors) * len(part)].view(len(factors), len(part))
-            torch.mm(factors, part.T, out=products)
-            scores = products[: len(queries)]
+            scores = dots(factors, corpus[columns])[: len(queries)]
             if exclude is not None:
                 _leave_out(scores, exclude - columns.start)
-            if best.shape[1] < k:
-                new = best_packed_of(scores, ranks[columns], k)
-            else:
-                if not unit:
-                    check_scores(scores.sum(dim=1))
-                new = _not_below(scores, best[:, -1], ranks[columns])
-            found = torch.cat([best, new], dim=1)
-            best = found.topk(min(k, found.shape[1]), dim=1).values
-    return best
+            if best is None:
+                best = _Best(best_packed_of(scores, ranks[columns], k))
+                continue
+            if not unit:
+                check_scores(scores.sum(dim=1))
+            best.add(*_not_below(scores, best.least(), ranks[columns]))
+    return queries.new_zeros(0, k, dtype=torch.int64) if best is None else best.merged()
 
 
-def _not_below(scores: torch.Tensor, least: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
-    """Keys of all scores that may be among the best, (q, m) int64, filled up by the lowest key.
+class _Best:
+    """The k best keys of each query so far, and behind them those that wait to be merged.
+
+    Most blocks find a few keys for a query, and a merge of all queries costs more than that.
+
+    Args:
+        keys: (q, k) int64 of the first block, in any order.
+    """
+
+    def __init__(self, keys: torch.Tensor) -> None:
+        self._k = keys.shape[1]
+        room = max(_MERGED, self._k)
+        self._table = keys.new_full((len(keys), self._k + room), _LOWEST)
+        self._table[:, : self._k] = keys.sort(dim=1, descending=True).values
+        self._waiting = keys.new_zeros(len(keys))
+
+    def least(self) -> torch.Tensor:
+        """(q,) int64, a key below which no other is among the best."""
+        return self._table[:, self._k - 1]
+
+    def add(self, rows: torch.Tensor, keys: torch.Tensor) -> None:
+        """Take up keys (m,) of queries (m,), which rise."""
+        import torch
+
+        counts = torch.bincount(rows, minlength=len(self._table))
+        room = self._table.shape[1] - self._k
+        if int((self._waiting + counts).max()) > room:
+            self.merged()
+            if (most := int(counts.max())) > room:
+                wider = self._table.new_full((len(self._table), most - room), _LOWEST)
+                self._table = torch.cat([self._table, wider], dim=1)
+        first = counts.cumsum(0) - counts
+        places = torch.arange(len(rows), device=rows.device) + (self._waiting - first)[rows]
+        self._table[rows, self._k + places] = keys
+        self._waiting += counts
+
+    def merged(self) -> torch.Tensor:
+        """The k best keys of all, (q, k) int64 falling."""
+        if int(self._waiting.max()):
+            self._table[:, : self._k] = self._table.topk(self._k, dim=1).values
+            self._table[:, self._k :] = _LOWEST
+            self._waiting.zero_()
+        return self._table[:, : self._k]
+
+
+def _not_below(
+    scores: torch.Tensor, least: torch.Tensor, ranks: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All scores that may be among the best: their queries (m,), which rise, and keys (m,) int64.
 
     Once some blocks are seen few scores are, and comparing all with one number takes a third of the
     time of topk.
@@ -137,17 +181,26 @@ def _not_below(scores: torch.Tensor, least: torch.Tensor, ranks: torch.Tensor) -
         least: (q,) int64, the key that a better one must exceed.
         ranks: (n,) int64 of the columns.
     """
+    limit = score_of(least)
+    asked = (scores.amax(dim=1) >= limit).nonzero().squeeze(1)
+    if 2 * len(asked) > len(scores):
+        rows, columns = _places(scores >= limit[:, None])
+        return rows, packed(scores[rows, columns], ranks[columns])
+    some = scores[asked]
+    rows, columns = _places(some >= limit[asked, None])
+    return asked[rows], packed(some[rows, columns], ranks[columns])
+
+
+def _places(marks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns of what is true, row by row; numpy takes a third of torch's time."""
     import torch
 
-    limit = score_of(least)
-    rows, columns = (scores >= limit[:, None]).nonzero(as_tuple=True)
-    counts = torch.bincount(rows, minlength=len(scores))
-    keys = torch.full(
-        (len(scores), int(counts.max())), torch.iinfo(torch.int64).min, device=scores.device
-    )
-    places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    keys[rows, places] = packed(scores[rows, columns], ranks[columns])
-    return keys
+    if marks.device.type != "cpu":
+        rows, columns = marks.nonzero(as_tuple=True)
+        return rows, columns
+    flat = torch.from_numpy(np.flatnonzero(marks.numpy()))
+    rows = flat.div(marks.shape[1], rounding_mode="floor")
+    return rows, flat - rows * marks.shape[1]
 
 
 def _leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:

@@ -13,7 +13,7 @@ import pytest
 from command_case import MODELS, case, done, embedded_in, run
 from hash_encoder import HashEncoder
 
-from era_cache.cli import embed
+from era_cache.cli import embed, share_options
 from era_cache.collection.keys import row_keys
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection, left_to_encode
@@ -74,6 +74,10 @@ def test_shares_in_any_order_make_the_store_of_one_run(toy_texts, tmp_path, rule
         assert (encoder.vectors(keys) == theirs).all()
 
 
+def segment_counts(case):
+    return {len(one.segment_paths()) for one in Store.open(case / "store").encoders()}
+
+
 def test_the_last_share_finishes_and_finish_refuses_before(case):
     def share(number):
         return embedded_in(case, "--shard", f"{number}/3", "--align-documents", 30)
@@ -90,7 +94,14 @@ def test_the_last_share_finishes_and_finish_refuses_before(case):
     again = embedded_in(case, "--finish", "--align-documents", 30)
     assert not any(part["encoded"] for part in again["parts"])
     assert again["missing"] == []
-    assert all(len(one.segment_paths()) == 1 for one in Store.open(case / "store").encoders())
+    assert segment_counts(case) == {3}  # a few are read as fast as one
+
+
+def test_the_last_of_many_shares_merges_their_segments(case, monkeypatch):
+    monkeypatch.setattr(share_options, "_MANY_SEGMENTS", 3)
+    for number in (1, 2, 3):
+        embedded_in(case, "--shard", f"{number}/3", "--align-documents", 30)
+    assert segment_counts(case) == {1}
 
 
 @pytest.mark.parametrize("option", [["--finish"], ["--bm25"], ["--plan", "jobs"]])

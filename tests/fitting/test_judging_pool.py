@@ -66,6 +66,26 @@ def test_looks_add_up_and_no_document_is_in_a_pool_twice(data, pool) -> None:
         assert len(there) == len(set(there)) > 150
 
 
+def test_a_query_that_hardly_moved_is_not_looked_at_anew(data, pool, monkeypatch) -> None:
+    rows, dim = np.arange(5), data.corpus.shape[1]
+    searched = []
+    search_index = pool._index.search
+    monkeypatch.setattr(
+        pool._index, "search", lambda q, k: searched.append(q) or search_index(q, k)
+    )
+    here, there = unit(normal(5, dim, seed=1)), unit(normal(5, dim, seed=2))
+    pool.look(here, rows)
+    pool.look(there, rows)
+    pool.look(unit(here + 0.01 * there), rows)  # near the look before the last
+    assert [len(some) for some in searched] == [5, 5]
+    moved = here.clone()
+    moved[[1, 4]] = unit(normal(2, dim, seed=3))
+    pool.look(moved, rows)
+    assert torch.equal(searched[-1], moved[[1, 4]])
+    exact = search(moved[[1, 4]], data.corpus, 10).doc_rows
+    assert (pool.best(moved[[1, 4]], rows[[1, 4]], 10).doc_rows == exact).mean() > 0.9
+
+
 def test_a_document_that_a_query_must_not_find_is_left_out(data) -> None:
     queries = parts_of(data, CONFIG)[0].labels.queries
     nearest = search(queries.views["small"], data.corpus, 1).doc_rows[:, 0]
