@@ -1,4 +1,4 @@
-"""Every claim that a machine can repeat: ``python -m benchmarks.all [--quick]``.
+"""Every claim that a machine can repeat: ``python -m benchmarks.all [--quick] [--reliability]``.
 
 Runs each benchmark in a process of its own, one after the other, and shows all bars together with
 the commit and the machine. What needs something that is not here (the development collections, a
@@ -19,7 +19,7 @@ import click
 
 from benchmarks.common import Bar, finish
 
-__all__ = ["RUNS", "Run", "main"]
+__all__ = ["RELIABILITY", "RUNS", "Run", "main"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,6 +48,16 @@ RUNS = [
     ),
     Run("a GPU", "gpu", [], ["--quick"]),
 ]
+
+_PARTS = ("kills", "race", "containers", "full", "flips")
+_ATTACKED = [word for part in _PARTS for word in ("--only", part)]
+_SERVED = ["--only", "exchange", "--only", "connections"]
+RELIABILITY = [
+    Run("store: " + ", ".join(_PARTS), "store", _ATTACKED, [*_ATTACKED, "--quick"]),
+    Run("damaged files", "fuzz", [], ["--quick"]),
+    Run("the endpoint", "serve", _SERVED, [*_SERVED, "--quick"]),
+]
+"""Nothing is lost and nothing wrong is served, whatever happens: docs/reliability.md."""
 
 
 def _bars(run: Run, arguments: list[str]) -> list[Bar]:
@@ -86,12 +96,17 @@ def _machine() -> dict[str, str]:
 
 @click.command()
 @click.option("--quick", is_flag=True, help="The core of each, in under ten minutes.")
+@click.option("--reliability", is_flag=True, help="Kills, races, damage, full disks, load alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the bars as JSON.")
-def main(quick: bool, as_json: bool) -> None:
+def main(quick: bool, reliability: bool, as_json: bool) -> None:
     """Repeat every claim that a machine can repeat."""
     for name, value in _machine().items():
         print(f"{name}: {value}", file=sys.stderr)
-    bars = [bar for run in RUNS for bar in _bars(run, run.quick if quick else run.full)]
+    bars = [
+        bar
+        for run in (RELIABILITY if reliability else RUNS)
+        for bar in _bars(run, run.quick if quick else run.full)
+    ]
     finish(bars, as_json=as_json)
 
 

@@ -32,9 +32,11 @@ _KILLS_PER_STORE = 25
 _LONGEST_SECONDS = 0.35
 
 
-def start_child(job: str, options: dict[str, Any]) -> subprocess.Popen[str]:
-    """Start a child that waits for a line on its stdin before it works."""
-    command = [sys.executable, "-m", "benchmarks.store_child", job, json.dumps(options)]
+def start_child(
+    job: str, options: dict[str, Any], inside: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Start a child, by a program if one is given; it waits for a line on its stdin."""
+    command = [*inside, sys.executable, "-m", "benchmarks.store_child", job, json.dumps(options)]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from era_cache.errors import EraError
 from era_cache.store.verify import verify
 from era_cache.types import Keys
 
-__all__ = ["race_bars", "run_race", "throughput"]
+__all__ = ["READERS", "WRITERS", "race_bar", "race_bars", "run_race", "throughput"]
 
 WRITERS = ("embed", "embed", "embed", "put", "put", "merge", "only_compact", "only_clean")
 READERS = 3
 
 
 def run_race(
-    folder: Path, seconds: float, writers: tuple[str, ...] = WRITERS, readers: int = READERS
+    folder: Path,
+    seconds: float,
+    writers: tuple[str, ...] = WRITERS,
+    readers: int = READERS,
+    inside: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Let processes loose on one store.
 
@@ -33,6 +38,7 @@ def run_race(
         seconds: how long.
         writers: the jobs of the writers.
         readers: how many processes read.
+        inside: a program that starts each.
 
     Returns:
         ``missing`` and ``wrong`` rows as readers saw them and as they are in the end, ``errors``,
@@ -50,7 +56,7 @@ def run_race(
             "seed": number,
             "seconds": seconds,
         }
-        children.append(start_child(job, options))
+        children.append(start_child(job, options, inside))
         if number == 0:
             # The first makes the store, for which the others would have to wait.
             begin(children[0])
@@ -108,10 +114,8 @@ def throughput(folder: Path, writers: int, seconds: float) -> float:
     return float(sum(result["rows"] / result["seconds"] for result in results))
 
 
-def race_bars(folder: Path, seconds: float, *, throughput_seconds: float, rounds: int) -> list[Bar]:
-    """The bars of a race of some seconds, and of throughput, the median of some rounds."""
-    (folder / "race").mkdir()
-    found = run_race(folder / "race", seconds)
+def race_bar(what: str, found: dict[str, Any]) -> Bar:
+    """The bar of what ``run_race`` found."""
     bad = found["missing"] + found["wrong"] + len(found["errors"])
     figure = (
         f"{found['missing']} missing, {found['wrong']} wrong, {len(found['errors'])} errors "
@@ -120,6 +124,13 @@ def race_bars(folder: Path, seconds: float, *, throughput_seconds: float, rounds
     )
     if found["errors"]:
         figure += f"; the first: {found['errors'][0]}"
+    return Bar(what, "wrong or missing rows: 0", figure, bad == 0)
+
+
+def race_bars(folder: Path, seconds: float, *, throughput_seconds: float, rounds: int) -> list[Bar]:
+    """The bars of a race of some seconds, and of throughput, the median of some rounds."""
+    (folder / "race").mkdir()
+    found = run_race(folder / "race", seconds)
     name = f"{len(WRITERS)} writers, {READERS} readers, {seconds:.0f} s"
     ratios = []
     for number in range(rounds):
@@ -128,7 +139,7 @@ def race_bars(folder: Path, seconds: float, *, throughput_seconds: float, rounds
         ratios.append(two / one)
     ratio = statistics.median(ratios)
     return [
-        Bar(name, "wrong or missing rows: 0", figure, bad == 0),
+        race_bar(name, found),
         Bar(
             "two writers against one",
             ">= 1.6x rows in a second",

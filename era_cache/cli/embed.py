@@ -63,9 +63,8 @@ from era_cache.config import EmbedConfig
 
 if TYPE_CHECKING:
     from era_cache.collection.records import Collection, TextCollection
-    from era_cache.encode.embed import EncodedRows
+    from era_cache.encode.embed import EncodedRows, Left
     from era_cache.encode.encoder import Encoder
-    from era_cache.encode.shard import Lack
     from era_cache.types import Where
 
 __all__ = ["main"]
@@ -278,15 +277,15 @@ def _embed(
                 store, texts, **both, config=config, large_corpus=whole, log=log, progress=bars
             )
 
-    def lacks(stored: Collection) -> list[Lack]:
+    def left_of(stored: Collection) -> Left:
         return left_to_encode(
             store, texts, stored, encoders=encoders, config=config, large_corpus=whole, log=log
         )
 
     if options["finish"]:
-        left = lacks(store.add_collection(texts))
-        check_complete(texts.name, left, skip_bad_rows=config.skip_bad_rows)
-    stored, reports, left = in_shares(store, config, encode, lacks)
+        lacks = left_of(store.add_collection(texts)).lacks
+        check_complete(texts.name, lacks, skip_bad_rows=config.skip_bad_rows)
+    stored, reports, left = in_shares(config, encode, left_of)
     if options["finish"] or options["engine"] != "local":
         compacted(store)
     if options["bm25"]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from era_cache.collection.records import Collection
     from era_cache.config import EmbedConfig
-    from era_cache.encode.embed import EncodedRows
+    from era_cache.encode.embed import EncodedRows, Left
     from era_cache.encode.encoder import Encoder, EncoderSettings
     from era_cache.encode.ray_pool import Workers
     from era_cache.encode.shard import Lack
@@ -35,7 +35,6 @@ __all__ = [
 
 WHOLE = (1, 1)
 _MOST_WORKERS = 10_000
-_MANY_SEGMENTS = 8
 _share = click.FloatRange(min=0, max=1024)
 
 share_options = all_of(
@@ -175,18 +174,16 @@ Encoded = tuple["Collection", "list[EncodedRows]"]
 
 
 def in_shares(
-    store: Store,
     config: EmbedConfig,
     encode: Callable[[EmbedConfig], Encoded],
-    lacks: Callable[[Collection], list[Lack]],
+    left_of: Callable[[Collection], Left],
 ) -> tuple[Collection, list[EncodedRows], list[Lack]]:
     """Encode a share, and finish the collection where it was the last one.
 
     Args:
-        store: where the vectors go.
         config: which share; of the whole collection, all of it is encoded.
         encode: encodes what a configuration asks for.
-        lacks: what no share has encoded yet.
+        left_of: what no share has encoded yet.
 
     Returns:
         The stored collection, reports, and what other shares still lack.
@@ -195,23 +192,25 @@ def in_shares(
     if config.shard == WHOLE:
         return stored, reports, []
     number, count = config.shard
-    if left := lacks(stored):
+    left = left_of(stored)
+    if left.lacks:
+        lacks = "; ".join(map(str, left.lacks))
         note(
-            f"Share {number} of {count} is done; others still lack {'; '.join(map(str, left))}. "
+            f"Share {number} of {count} is done; others still lack {lacks}. "
             "The one that ends last finishes the collection; era-embed --finish checks it."
         )
-        return stored, reports, left
+        return stored, reports, left.lacks
+    if not left.sample:
+        note(f"Share {number} of {count} is done, and all others are: the collection is complete.")
+        return stored, reports, []
     note(f"Share {number} of {count} is done, and all others are: finishing the collection.")
     stored, more = encode(replace(config, shard=WHOLE))
-    compacted(store)
     return stored, [*reports, *(one for one in more if one.encoded)], []
 
 
 def compacted(store: Store) -> None:
-    """Merge what many processes wrote; a few segments are read as fast as one."""
+    """Merge what many processes wrote."""
     from era_cache.store.compact import compact
 
     with progress() as bars:
-        for encoder in store.encoders():
-            if len(encoder.segment_sizes()) >= _MANY_SEGMENTS:
-                compact(store, encoder=encoder.spec.fingerprint, progress=bars)
+        compact(store, progress=bars)

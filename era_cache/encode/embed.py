@@ -24,7 +24,7 @@ from era_cache.store.records import ROLES
 from era_cache.store.store import Store
 from era_cache.types import Progress, Role, silent
 
-__all__ = ["EncodedRows", "embed_collection", "left_to_encode"]
+__all__ = ["EncodedRows", "Left", "embed_collection", "left_to_encode"]
 
 
 class EncodedRows(NamedTuple):
@@ -142,6 +142,17 @@ def embed_collection(
     return collection, [one.after(first) for first, one in zip(reports, second, strict=True)]
 
 
+class Left(NamedTuple):
+    """What is left of a collection when a share is done.
+
+    ``lacks`` is what no share has encoded yet; ``sample`` whether the documents for alignment
+    follow from what all shares encode, so that the last one draws them.
+    """
+
+    lacks: list[Lack]
+    sample: bool
+
+
 def left_to_encode(
     store: Store,
     texts: TextCollection,
@@ -151,8 +162,8 @@ def left_to_encode(
     config: EmbedConfig,
     large_corpus: bool = False,
     log: TextCollection | None = None,
-) -> list[Lack]:
-    """What of a collection no share has encoded yet; a sample that the last one draws aside.
+) -> Left:
+    """What of a collection is left when a share is done.
 
     Args:
         store: where the vectors are.
@@ -165,7 +176,7 @@ def left_to_encode(
     """
     config = replace(config, shard=(1, 2))  # of any share: all see the same parts
     asked = Asked(store, texts, collection, encoders, config, large_corpus, log)
-    return lacking(store, asked.parts(), config.dtype)
+    return Left(lacking(store, asked.parts(), config.dtype), not asked.drawn_by_key())
 
 
 def _register(store: Store, parts: Sequence[Part]) -> None:

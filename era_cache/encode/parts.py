@@ -90,7 +90,7 @@ class Asked(NamedTuple):
             asked = self.log.of(Role.QUERY).take(logged)
             log_keys = row_keys(Role.QUERY, asked.texts, asked.instructions)
             yield Part(LOG, small, Role.QUERY, log_keys, asked)
-        if self.config.shard != (1, 1) and not self._drawn_by_key(rule):
+        if self.config.shard != (1, 1) and not self.drawn_by_key(rule):
             return  # it depends on what all the others encode: whoever finishes draws it
         sample = self._sample(rule, np.concatenate([query_keys[own], log_keys]))
         yield Part(
@@ -102,8 +102,11 @@ class Asked(NamedTuple):
             sample,
         )
 
-    def _drawn_by_key(self, rule: str) -> bool:
-        """Whether the sample follows from the texts alone."""
+    def drawn_by_key(self, rule: str | None = None) -> bool:
+        """Whether the sample follows from the texts alone, so that each share encodes its part."""
+        if rule is None:
+            own, logged = free_queries(self.collection, self.log)
+            rule = rule_of(self.config.align_sample, self.collection, (len(own), len(logged)))
         if self.large_corpus or self.config.align_documents >= len(self.collection.doc_keys):
             return True
         drawn_again = not self.config.align_sample and judged_since(self.store, self.collection)

@@ -13,7 +13,7 @@ import pytest
 from command_case import MODELS, case, done, embedded_in, run
 from hash_encoder import HashEncoder
 
-from era_cache.cli import embed, share_options
+from era_cache.cli import embed
 from era_cache.collection.keys import row_keys
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection, left_to_encode
@@ -55,7 +55,7 @@ def test_shares_in_any_order_make_the_store_of_one_run(toy_texts, tmp_path, rule
         store = Store.create(tmp_path / name)
         one = replace(config, shard=shard)
         stored, _ = embed_collection(store, texts, large=large, small=small, config=one)
-        left = left_to_encode(store, texts, stored, encoders=(large, small), config=one)
+        left = left_to_encode(store, texts, stored, encoders=(large, small), config=one).lacks
         return store, left
 
     whole, _ = encode("whole", (1, 1))
@@ -78,11 +78,15 @@ def segment_counts(case):
     return {len(one.segment_paths()) for one in Store.open(case / "store").encoders()}
 
 
-def test_the_last_share_finishes_and_finish_refuses_before(case):
-    def share(number):
-        return embedded_in(case, "--shard", f"{number}/3", "--align-documents", 30)
+@pytest.mark.parametrize("rule", ["random", "retrieved"])
+def test_the_last_share_finishes_and_finish_refuses_before(case, rule):
+    (case / "log.txt").write_text("what they ask\nand what else\n")
+    sample = ["--align-documents", 30, "--align-sample", rule, "--query-log", case / "log.txt"]
 
-    words = [case / "beir", *MODELS, "--store", case / "store", "--align-documents", 30]
+    def share(number):
+        return embedded_in(case, "--shard", f"{number}/3", *sample)
+
+    words = [case / "beir", *MODELS, "--store", case / "store", *sample]
     first = share(1)
     assert first["missing"]
     refused = run(embed.main, *words, "--finish")
@@ -90,17 +94,12 @@ def test_the_last_share_finishes_and_finish_refuses_before(case):
     assert re.search(r"not complete: [0-9,]+ of .* documents by hash-16", refused.output)
     share(3)
     last = run(embed.main, *words, "--shard", "2/3")
-    assert "all others are: finishing" in done(last).output
-    again = embedded_in(case, "--finish", "--align-documents", 30)
+    ending = "finishing the collection" if rule == "retrieved" else "the collection is complete"
+    assert f"all others are: {ending}" in done(last).output
+    assert segment_counts(case) != {1}  # as one run may leave them
+    again = embedded_in(case, "--finish", *sample)
     assert not any(part["encoded"] for part in again["parts"])
     assert again["missing"] == []
-    assert segment_counts(case) == {3}  # a few are read as fast as one
-
-
-def test_the_last_of_many_shares_merges_their_segments(case, monkeypatch):
-    monkeypatch.setattr(share_options, "_MANY_SEGMENTS", 3)
-    for number in (1, 2, 3):
-        embedded_in(case, "--shard", f"{number}/3", "--align-documents", 30)
     assert segment_counts(case) == {1}
 
 

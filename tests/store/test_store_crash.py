@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.store_child import LARGE, SMALL, seeds
+from benchmarks.store_containers import INSIDE, namespaces_work
 from benchmarks.store_flips import run_flips
+from benchmarks.store_full import run_full
 from benchmarks.store_kills import begin, run_kills, start_child, stop_all
 from benchmarks.store_race import run_race
 from benchmarks.store_rows import (
@@ -105,6 +107,24 @@ def test_readers_keep_every_row_while_others_write_and_compact(tmp_path):
     assert (found["missing"], found["wrong"]) == (0, 0)
     assert found["committed"] > 1000
     assert found["rounds"] > 3
+
+
+@pytest.mark.skipif(not namespaces_work(), reason="no process spaces")
+def test_containers_whose_processes_have_equal_numbers_lose_nothing(tmp_path):
+    writers = ("embed", "put", "only_compact", "only_clean")
+    found = run_race(tmp_path, 3, writers=writers, readers=1, inside=INSIDE)
+    assert found["errors"] == []
+    assert (found["missing"], found["wrong"]) == (0, 0)
+    assert found["committed"] > 500
+
+
+def test_a_disk_that_is_full_somewhere_costs_what_was_being_written(tmp_path):
+    found = run_full(tmp_path, 12)
+    if found is None:
+        pytest.skip("nothing can be mounted")
+    assert found.pop("full") >= 3
+    assert found.pop("went through") >= 3
+    assert set(found.values()) == {0}
 
 
 def test_two_runs_of_the_same_embedding_give_one_whole_store(tmp_path):
