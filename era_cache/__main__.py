@@ -38,6 +38,7 @@ def main(name: str, arguments: tuple[str, ...]) -> None:
 
     Each tells its options with --help.
     """
+    sys.argv[:] = [f"era-{name}", *arguments]  # a command may write or run itself anew
     command(name).main(list(arguments), f"python -m era_cache {name}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,17 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from era_cache.cli.common import (
-    Command,
     EraForms,
     OutStore,
     PathArgument,
-    all_of,
     count,
-    device_option,
     echo_json,
     json_option,
     version_option,
 )
+from era_cache.cli.embed_devices import devices_of, encode_on_devices
 from era_cache.cli.embed_inspect import inspect
 from era_cache.cli.embed_onnx import onnx
 from era_cache.cli.embed_report import (
@@ -33,6 +30,7 @@ from era_cache.cli.embed_report import (
     mention_prompts,
     render,
 )
+from era_cache.cli.model_options import model_options
 from era_cache.cli.progress import progress, quiet_option
 from era_cache.cli.service_options import (
     bill,
@@ -40,7 +38,6 @@ from era_cache.cli.service_options import (
     planned,
     service_options,
     service_settings,
-    side_options,
 )
 from era_cache.cli.share_options import (
     by_workers,
@@ -70,37 +67,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DEFAULTS = EmbedConfig()
-OWN = "  [default: the model's own]"
-
-
-def model_options(side: str) -> Callable[[Command], Command]:
-    """The options of one of the two models."""
-    prompt = "Prompt of the {} model for {}; holds {{text}}, and {{instruction}} if wanted." + OWN
-    return all_of(
-        click.option(
-            f"--{side}-query-template", metavar="TEMPLATE", help=prompt.format(side, "queries")
-        ),
-        click.option(
-            f"--{side}-doc-template", metavar="TEMPLATE", help=prompt.format(side, "documents")
-        ),
-        click.option(
-            f"--{side}-max-seq-length",
-            type=count,
-            metavar="N",
-            help=f"Tokens of a text that the {side} model reads.{OWN}",
-        ),
-        click.option(
-            f"--{side}-truncate-dim",
-            type=count,
-            metavar="N",
-            help=f"Leading dimensions kept of the {side} model's vectors.  [default: all]",
-        ),
-        click.option(
-            f"--{side}-revision",
-            help=f"Commit or tag of the {side} model on the hub; of openai:… a word of your own.",
-        ),
-        side_options(side),
-    )
 
 
 class EmbedForms(EraForms):
@@ -206,7 +172,12 @@ class EmbedForms(EraForms):
 )
 @plain_options
 @collection_options
-@device_option
+@click.option(
+    "--device",
+    metavar="NAME[,NAME...]",
+    help="Torch device, such as cpu or cuda:0; several, or all, encode a share each, in a process "
+    "of their own.  [default: cuda where there is one]",
+)
 @quiet_option
 @json_option
 @version_option
@@ -228,6 +199,10 @@ def main(collection: Path, store_path: Where, as_json: bool, **options: Any) -> 
     """
     check_bm25_options(options)
     check_share_options(options)
+    if devices := devices_of(options):
+        options["device"] = devices[0]
+        if not (options["dry_run"] or options["plan_folder"]):
+            encode_on_devices(devices)
     given = each_collection(collection, options)
     log = read_log(options)
     encoders: tuple[Encoder, Encoder] | None = None
