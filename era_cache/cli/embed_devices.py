@@ -31,9 +31,9 @@ def devices_of(options: dict[str, Any]) -> list[str]:
     """
     given = options["device"] or ""
     if given == "all":
-        import torch
+        from era_cache.encode.load_model import cuda_devices
 
-        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        devices = cuda_devices()
         if not devices:
             raise InputError("--device all: torch sees no CUDA device here. Leave --device out.")
     elif "," in given:

@@ -15,7 +15,7 @@ from typing import Any
 from era_cache.encode.encoder import EncoderSettings
 from era_cache.errors import EncoderError
 
-__all__ = ["load_model", "quiet_libraries"]
+__all__ = ["cuda_devices", "load_model", "quiet_libraries"]
 
 
 def load_model(folder: Path, settings: EncoderSettings) -> Any:
@@ -67,3 +67,10 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["TRANSFORMERS_VERBOSITY"]
+
+
+def cuda_devices() -> list[str]:
+    """Names of the GPUs that torch sees."""
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
