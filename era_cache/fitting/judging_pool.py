@@ -90,9 +90,10 @@ class JudgingPool:
         for there in self._looked:
             apart &= (there[at] * mapped).sum(dim=1) < _NEAR
         mapped, at = mapped[apart], at[apart]
-        here = mapped.new_zeros(len(self._docs), mapped.shape[1])
-        here[at] = mapped
-        self._looked.append(here)
+        if len(at):
+            here = mapped.new_zeros(len(self._docs), mapped.shape[1])
+            here[at] = mapped
+            self._looked.append(here)
         return mapped, at
 
     def best(self, mapped: torch.Tensor, rows: IntArray, depth: int) -> Ranking:
