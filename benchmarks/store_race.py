@@ -18,7 +18,7 @@ from era_cache.errors import EraError
 from era_cache.store.verify import verify
 from era_cache.types import Keys
 
-__all__ = ["READERS", "WRITERS", "race_bar", "race_bars", "run_race", "throughput"]
+__all__ = ["READERS", "WRITERS", "race_bar", "race_bars", "run_race", "writer_bars"]
 
 WRITERS = ("embed", "embed", "embed", "put", "put", "merge", "only_compact", "only_clean")
 READERS = 3
@@ -127,19 +127,21 @@ def race_bar(what: str, found: dict[str, Any]) -> Bar:
     return Bar(what, "wrong or missing rows: 0", figure, bad == 0)
 
 
-def race_bars(folder: Path, seconds: float, *, throughput_seconds: float, rounds: int) -> list[Bar]:
-    """The bars of a race of some seconds, and of throughput, the median of some rounds."""
-    (folder / "race").mkdir()
-    found = run_race(folder / "race", seconds)
+def race_bars(folder: Path, seconds: float) -> list[Bar]:
+    """The bar of a race of some seconds."""
     name = f"{len(WRITERS)} writers, {READERS} readers, {seconds:.0f} s"
+    return [race_bar(name, run_race(folder, seconds))]
+
+
+def writer_bars(folder: Path, seconds: float, rounds: int) -> list[Bar]:
+    """How much faster two writers are than one, the median of some rounds."""
     ratios = []
     for number in range(rounds):
-        one = throughput(folder / f"one-{number}", 1, throughput_seconds)
-        two = throughput(folder / f"two-{number}", 2, throughput_seconds)
+        one = throughput(folder / f"one-{number}", 1, seconds)
+        two = throughput(folder / f"two-{number}", 2, seconds)
         ratios.append(two / one)
     ratio = statistics.median(ratios)
     return [
-        race_bar(name, found),
         Bar(
             "two writers against one",
             ">= 1.6x rows in a second",
