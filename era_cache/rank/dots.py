@@ -60,8 +60,13 @@ def _convolved(pixels: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _convolves() -> bool:
-    """Whether convolutions on the processor are oneDNN's, with kernels for it."""
+    """Whether convolutions on the processor are oneDNN's, with kernels for it, and in float32."""
     import torch
 
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return x86 and torch.backends.mkldnn.is_available()
+    if not (x86 and torch.backends.mkldnn.is_available()):
+        return False
+    # A setting of torch or of oneDNN may let convolutions round to bfloat16, which has no 2**-12.
+    row = torch.full((64, 64), 1 + 2**-12)
+    with torch.no_grad():
+        return abs(float(_convolved(row, row)[0, 0]) - 64 * (1 + 2**-12) ** 2) < 1e-3

@@ -69,3 +69,22 @@ def test_what_is_no_number_stays_none(way) -> None:
     assert found[3].isnan().all()
     assert not found[4, 5].isfinite()
     assert found[4, 6].isfinite()
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+def test_convolutions_that_round_are_not_used(monkeypatch) -> None:
+    exactly = module._convolved
+
+    def rounded(pixels, filters):
+        return exactly(pixels.bfloat16().float(), filters.bfloat16().float())
+
+    module._convolves.cache_clear()
+    before = module._convolves()
+    module._convolves.cache_clear()
+    monkeypatch.setattr(module, "_convolved", rounded)
+    assert not module._convolves()
+    left, right = normal(200, 64), normal(300, 64)
+    assert torch.equal(dots(left, right), left @ right.T)
+    module._convolves.cache_clear()
+    monkeypatch.undo()
+    assert module._convolves() == before
