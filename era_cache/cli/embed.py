@@ -201,7 +201,7 @@ def main(collection: Path, store_path: Where, as_json: bool, **options: Any) -> 
     check_share_options(options)
     if devices := devices_of(options):
         options["device"] = devices[0]
-        if not (options["dry_run"] or options["plan_folder"]):
+        if len(devices) > 1 and not (options["dry_run"] or options["plan_folder"]):
             encode_on_devices(devices)
     given = each_collection(collection, options)
     log = read_log(options)

@@ -43,19 +43,18 @@ def dots(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     fits = m * n * d > 0 and max(m * n, m * d, n * d) < _MOST
     if not fits or left.device.type != "cpu" or not _convolves():
         return torch.mm(left, right.T)
-    if m < _FEW <= n:
-        return _convolved(right, left).T.contiguous()
-    return _convolved(left, right)
+    found = _convolved(right, left).T if m < _FEW <= n else _convolved(left, right)
+    return found.contiguous()
 
 
 def _convolved(pixels: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-    """Rows as pixels of d channels, and as filters of one pixel: a view (pixels, filters)."""
+    """Rows as pixels of d channels, and as filters of one pixel: (pixels, filters)."""
     import torch
 
     (m, d), n = pixels.shape, len(filters)
     picture = pixels.reshape(1, m, 1, d).permute(0, 3, 1, 2)
     found = torch.nn.functional.conv2d(picture, filters.reshape(n, 1, 1, d).permute(0, 3, 1, 2))
-    return found.permute(0, 2, 3, 1).view(m, n)
+    return found.permute(0, 2, 3, 1).reshape(m, n)
 
 
 @functools.cache

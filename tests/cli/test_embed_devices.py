@@ -101,12 +101,13 @@ def test_all_devices_are_none_where_there_is_no_gpu(case) -> None:
     assert "no CUDA device" in result.output
 
 
-def test_all_devices_are_those_that_torch_sees(case, monkeypatch) -> None:
+@pytest.mark.parametrize(("count", "expected"), [(1, []), (3, [["cuda:0", "cuda:1", "cuda:2"]])])
+def test_all_devices_are_those_that_torch_sees(case, monkeypatch, count, expected) -> None:
     begun = []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(embed, "encode_on_devices", begun.append)
     done(run(embed.main, case / "beir", *MODELS, "--store", case / "store", "--device", "all"))
-    assert begun == [["cuda:0", "cuda:1"]]
+    assert begun == expected  # one device needs no other process
 
 
 def test_a_dry_run_begins_no_process(case, monkeypatch) -> None:
