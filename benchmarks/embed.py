@@ -23,14 +23,13 @@ from demo_models import LARGE_NAME, SMALL_NAME, demo_models_dir
 
 from benchmarks.common import Bar, finish, skipped
 from benchmarks.embed_mair import snapshot_of_all_tasks
+from benchmarks.embed_precision import precision_bars
 from benchmarks.embed_served import documents_alone, faulty_server, many_at_once
 from benchmarks.fit_data import COLLECTIONS
 from era_cache.collection.keys import row_keys
-from era_cache.collection.records import RoleTexts
 from era_cache.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.encode.encoder import EncoderSettings
-from era_cache.encode.precision_choice import choose_precision
 from era_cache.encode.sentence_transformers import SentenceTransformerEncoder
 from era_cache.store.encoder_record import EncoderSpec
 from era_cache.store.store import Store
@@ -135,28 +134,6 @@ def _embedded(store: Store, encoder: SentenceTransformerEncoder, texts: list[str
     embed_collection(store, collection, large=encoder, small=encoder, config=EmbedConfig())
 
 
-def _precision(folder: Path) -> Bar:
-    """How much faster the precision is that is taken, where the processor has units for one."""
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text().split() if cpu.is_file() else []
-    if not {"amx_bf16", "avx512_bf16"} & set(flags):
-        return skipped("--precision auto, MiniLM", "this processor has no units for bfloat16")
-    texts = _texts(300)
-    seconds = {}
-    given = RoleTexts([str(n) for n in range(len(texts))], texts, None)
-    settings = EncoderSettings(device="cpu")
-    choice = choose_precision(str(folder), settings, given, Role.DOCUMENT, None)
-    for name, encoder in (
-        ("auto", choice.encoder),
-        ("float32", SentenceTransformerEncoder(str(folder), settings)),
-    ):
-        list(encoder.encode(texts[:8], Role.DOCUMENT))
-        seconds[name] = _seconds(partial(list, encoder.encode(texts, Role.DOCUMENT)))
-    ratio = seconds["float32"] / seconds["auto"]
-    shown = f"{ratio:.2f} ({choice.precision}; {choice.reason})"
-    return Bar("--precision auto against float32, MiniLM", ">= 2.5", shown, ratio >= 2.5)
-
-
 def _long_text(folder: Path) -> Bar:
     encoder = SentenceTransformerEncoder(str(folder), EncoderSettings(device="cpu"))
     list(encoder.encode(["warm"], Role.DOCUMENT))
@@ -200,7 +177,7 @@ def main(quick: bool, as_json: bool) -> None:
         texts = _texts(3_000 if quick else 20_000)
         bars.append(_static(models / SMALL_NAME, texts, 1 if quick else 5))
         bars += _transformer(models / LARGE_NAME, 400 if quick else 2_000, 1 if quick else 3)
-        bars.append(_precision(models / LARGE_NAME))
+        bars += precision_bars(_texts(300), 1 if quick else 3, ndcg=not quick)
         bars.append(_long_text(models / LARGE_NAME))
     else:
         bars.append(skipped("encoders", "no demo models; run `make demo`"))

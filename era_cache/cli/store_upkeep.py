@@ -111,9 +111,9 @@ def gc_command(
 ) -> None:
     """Delete what STORE does not need any more.
 
-    That is: segments that compaction has replaced, index files that a newer one covers, and what
-    killed writers left behind. Nothing that a running writer has just written, and nothing whose
-    replacement is damaged or gone.
+    That is: segments that compaction has replaced, index files that a newer one covers or whose
+    documents are gone, and what killed writers left behind. Nothing that a running writer has just
+    written, and nothing whose replacement is damaged or gone.
 
     \b
     Example:

@@ -6,8 +6,6 @@ that was checked.
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 from era_cache.collection.keys import row_keys
 from era_cache.collection.packed import PackedStrings, RowIndex
 from era_cache.collection.records import Collection, TextCollection
+from era_cache.disk.digests import content_digest, now
 from era_cache.disk.files import safe_name, staged
 from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
 from era_cache.disk.json_files import canonical_json, loads_json
@@ -72,12 +71,7 @@ def _unpack_strings(path: Path, data: Array, ends: IntArray) -> PackedStrings:
 
 def collection_digest(meta: bytes, arrays: Mapping[str, Array]) -> str:
     """SHA-256 over the canonical metadata and every array (docs/format.md), in hex."""
-    digest = hashlib.sha256(meta)
-    for name, _ in _ARRAYS:
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(canonical_json([name, array.dtype.name, list(array.shape)]) + b"\n")
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    return content_digest(meta, {name: arrays[name] for name, _ in _ARRAYS})
 
 
 def write_collection(
@@ -126,7 +120,7 @@ def write_collection(
         }
     )
     digest = collection_digest(meta, arrays)
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    created = now()
     number = min(generation(digest), LAST_GENERATION)
     more: dict[str, int | str] = {"created": created, "generation": number}
     known = folder / f"{texts.name}-{digest[:12]}.h5"

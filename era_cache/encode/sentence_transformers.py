@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from era_cache.encode.encoder import EncoderSettings
+from era_cache.encode.fast_linear import hasten
 from era_cache.encode.load_model import load_model
 from era_cache.encode.model_files import (
     hash_model,
@@ -198,6 +199,7 @@ class SentenceTransformerEncoder:
                     "the new model was stored; run the command again."
                 )
             self._refuse_unsupported(model)
+            hasten(model)
             self._model = model
         return self._model
 

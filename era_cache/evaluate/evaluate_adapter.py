@@ -20,6 +20,7 @@ from era_cache.collection.splits import Split
 from era_cache.disk.files import sha256_file
 from era_cache.errors import InputError
 from era_cache.evaluate.approximate_recall import recall_against_exact
+from era_cache.evaluate.kept_index import kept_index
 from era_cache.evaluate.recorded import (
     adapter_size,
     collection_entry,
@@ -202,8 +203,11 @@ class _Found:
         data = load_held_out(
             collection, split, self.encoders, device=where, check=asked.check, lists=lists
         )
-        near = None if asked.index == "exact" else ApproximateIndex(data.corpus, asked.index)
-        if near is not None:
+        near = None
+        if asked.index != "exact":
+            made_by = self.encoders.document.spec.fingerprint
+            near, told = kept_index(self.store, collection, made_by, data.corpus, asked.index)
+            self.notes += told
             self.notes.append(_recall(near, data, self.adapters[config.chosen], collection.name))
         for path, point in self.members.items():
             rows = self.adapters

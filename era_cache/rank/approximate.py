@@ -7,15 +7,17 @@ share of the exact results that it finds.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from era_cache.errors import InputError
 from era_cache.rank.corpus import UnitRows, products
+from era_cache.rank.index_arrays import BLOCK_ROWS, arrays_of, block_array, index_of
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_embeddings, check_request
-from era_cache.types import Array, FloatArray, IntArray
+from era_cache.types import Array, IntArray
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +40,6 @@ _CODES_READ, _RANKED_ANEW, _FEWEST_RANKED = 3, 3, 256
 """A PQ search reads one in so many lists, and ranks so many times what is asked for anew."""
 _FEWEST_CODED = 1000
 _TRAINED_ON, _ROUNDS = 1 << 16, 8
-_BLOCK_ROWS = 1 << 16
 _GATHERED = 1 << 20
 """Values of documents that are ranked anew at a time: what a processor's cache holds."""
 
@@ -50,13 +51,23 @@ class ApproximateIndex:
         corpus: (n, d) float32, unit rows, or ``HalfRows``.
         kind: of ``KINDS``.
         seed: of the training of centres.
+        arrays: what ``arrays`` gave of an index of this kind over the same documents; it is not
+            built anew then.
 
     Raises:
+        FormatError: the arrays are not of such an index.
         InputError: there is no such kind, or no document.
         ValueError: the corpus is no float32 matrix of finite numbers.
     """
 
-    def __init__(self, corpus: Corpus, kind: str, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        kind: str,
+        *,
+        seed: int = 0,
+        arrays: Mapping[str, Array] | None = None,
+    ) -> None:
         if kind not in KINDS:
             raise InputError(f"Index {kind!r} is unknown; known are exact, {', '.join(KINDS)}.")
         if not len(corpus):
@@ -65,12 +76,38 @@ class ApproximateIndex:
             check_embeddings("corpus", corpus)
         n, dim = corpus.shape
         self.kind, self._n, self._corpus = kind, n, corpus
-        make = {"ivf": self._ivf, "hnsw": self._hnsw, "pq": self._pq}[kind]
-        self._index, self.about = make(dim, seed % 2**31)
-        for start in range(0, n, _BLOCK_ROWS):
-            self._index.add(_array(corpus[start : start + _BLOCK_ROWS]))
+        if arrays is not None:
+            self._index = index_of(kind, arrays, corpus)
+        else:
+            make = {"ivf": self._ivf, "hnsw": self._hnsw, "pq": self._pq}[kind]
+            self._index = make(dim, seed % 2**31)
+            for start in range(0, n, BLOCK_ROWS):
+                self._index.add(block_array(corpus[start : start + BLOCK_ROWS]))
+        self.about = self._set_up()
 
-    def _ivf(self, dim: int, seed: int) -> tuple[Any, str]:
+    def arrays(self) -> dict[str, Array]:
+        """What makes the index, besides the documents; empty where there is nothing to keep."""
+        return {} if self._whole else arrays_of(self._index, self.kind)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether all documents are searched, since they are too few for codes."""
+        return self.kind == "pq" and self._n < _FEWEST_CODED
+
+    def _set_up(self) -> str:
+        """Say how many lists a search reads; what the index is, in words."""
+        index = self._index
+        if self._whole:
+            return f"all of {self._n:,} documents: too few for codes"
+        if self.kind == "hnsw":
+            return f"hnsw, {_NEIGHBOURS} neighbours"
+        lists = index.nlist
+        share = _CODES_READ if self.kind == "pq" else _PROBED
+        index.nprobe = max(min(lists, _FEWEST_PROBED), lists // share)
+        of = f" of {index.pq.M} codes" if self.kind == "pq" else ""
+        return f"{self.kind}, {lists:,} lists{of}, {index.nprobe:,} of them read"
+
+    def _ivf(self, dim: int, seed: int) -> Any:
         import faiss
 
         lists = max(1, min(round(4 * math.sqrt(self._n)), self._n // 8))
@@ -78,23 +115,22 @@ class ApproximateIndex:
         index.cp.seed = seed
         index.cp.max_points_per_centroid = _PER_CENTRE
         index.cp.min_points_per_centroid = 1
-        index.train(_array(self._corpus[:]))
-        index.nprobe = max(min(lists, _FEWEST_PROBED), lists // _PROBED)
-        return index, f"ivf, {lists:,} lists, {index.nprobe:,} of them read"
+        index.train(block_array(self._corpus[:]))
+        return index
 
-    def _hnsw(self, dim: int, _seed: int) -> tuple[Any, str]:
+    def _hnsw(self, dim: int, _seed: int) -> Any:
         import faiss
 
         index = faiss.IndexHNSWFlat(dim, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = _BUILD_WIDTH
-        return index, f"hnsw, {_NEIGHBOURS} neighbours"
+        return index
 
-    def _pq(self, dim: int, seed: int) -> tuple[Any, str]:
+    def _pq(self, dim: int, seed: int) -> Any:
         import faiss
         import torch
 
-        if self._n < _FEWEST_CODED:
-            return faiss.IndexFlatIP(dim), f"all of {self._n:,} documents: too few for codes"
+        if self._whole:
+            return faiss.IndexFlatIP(dim)
         lists = max(1, min(round(math.sqrt(self._n) / 4), self._n // 64))
         codes = dim // 2 if dim % 2 == 0 else dim
         index = faiss.IndexIVFPQFastScan(
@@ -107,9 +143,8 @@ class ApproximateIndex:
             clustering.min_points_per_centroid = 1
         drawn = np.random.default_rng(seed).permutation(self._n)[:_TRAINED_ON]
         rows = torch.from_numpy(np.sort(drawn)).to(self._corpus.device)
-        index.train(_array(self._corpus[rows]))
-        index.nprobe = max(min(lists, _FEWEST_PROBED), lists // _CODES_READ)
-        return index, f"pq, {lists:,} lists of {codes} codes, {index.nprobe:,} of them read"
+        index.train(block_array(self._corpus[rows]))
+        return index
 
     def search(
         self,
@@ -148,7 +183,7 @@ class ApproximateIndex:
 
     def _found(self, queries: torch.Tensor, depth: int) -> tuple[Array, IntArray]:
         """Scores and rows of what is found, (q, depth) each."""
-        vectors = _array(queries)
+        vectors = block_array(queries)
         if self.kind != "pq":
             scores, rows = self._index.search(vectors, depth)
             return scores, rows
@@ -181,8 +216,3 @@ def scores_of(queries: torch.Tensor, corpus: Corpus, rows: torch.Tensor) -> torc
         part = slice(start, start + step)
         scores[part] = products(queries[part], corpus, rows[part].clamp(min=0))
     return scores.masked_fill_(rows < 0, -math.inf)
-
-
-def _array(rows: torch.Tensor) -> FloatArray:
-    found: FloatArray = rows.detach().cpu().contiguous().numpy()
-    return found

@@ -6,9 +6,11 @@ was retired long ago is deleted, and nothing that a running writer has just seal
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,15 +19,25 @@ import numpy as np
 from era_cache import __version__
 from era_cache.collection.keys import key_values
 from era_cache.disk.files import os_errors, remove_stale_temporaries
+from era_cache.errors import FormatError
 from era_cache.store.lists import corpus_digest
-from era_cache.store.names import ENCODER_NAME, LISTS_NAME, STORE_FOLDERS, list_names, list_sizes
+from era_cache.store.names import (
+    ENCODER_NAME,
+    LISTS_NAME,
+    SEARCH_INDEX_NAME,
+    STORE_FOLDERS,
+    list_names,
+    list_sizes,
+)
 from era_cache.store.provenance import merged_provenance
 from era_cache.store.remove import REMOVED
 from era_cache.store.retired import GRACE_SECONDS, purge
+from era_cache.store.search_indexes import rows_digest, source_of
 from era_cache.store.sorted_keys import remove_stale_indexes
 from era_cache.store.store import Store
 from era_cache.store.stored_encoder import StoredEncoder
 from era_cache.store.write_segments import keep_rows
+from era_cache.types import Keys
 
 __all__ = ["Cleaned", "clean"]
 
@@ -53,8 +65,8 @@ def clean(
 ) -> Cleaned:
     """Delete what no one needs.
 
-    Always: retired segments, superseded index files, the temporaries of killed writers and what is
-    left of encoders that were removed.
+    Always: retired segments, superseded index files, search indexes of documents or encoders that
+    are gone, the temporaries of killed writers and what is left of encoders that were removed.
 
     Args:
         store: the store.
@@ -74,7 +86,9 @@ def clean(
     if old_versions:
         old = _drop_old_versions(store, grace_seconds, dry_run, found)
     if unreferenced:
-        _drop_lists(store, grace_seconds, dry_run, old, found)
+        corpora = {corpus_digest(keys)[:12] for keys in _documents(store, old)}
+        _drop_lists(store, grace_seconds, dry_run, corpora, found)
+    _drop_search_indexes(store, grace_seconds, dry_run, old, found)
     for one in store.encoders():
         replaced: set[Path] = set()
         if unreferenced:
@@ -138,23 +152,52 @@ def _drop_old_versions(
     return gone
 
 
+def _staying(store: Store, old: set[Path]) -> list[tuple[str, str]]:
+    """Names and versions of the collections that are not ``old``."""
+    return [(name, version) for name, version, path in store.collection_paths() if path not in old]
+
+
+def _documents(store: Store, old: set[Path]) -> Iterator[Keys]:
+    """Keys of the documents of the collections that are not ``old``, one collection at a time."""
+    for name, version in _staying(store, old):
+        yield store.collection(f"{name}-{version}").doc_keys
+
+
 def _drop_lists(
-    store: Store, grace_seconds: float, dry_run: bool, old: set[Path], found: Counter[str]
+    store: Store, grace_seconds: float, dry_run: bool, wanted: set[str], found: Counter[str]
 ) -> None:
     """Delete files of lists whose documents are those of no collection that stays."""
-    wanted = {
-        corpus_digest(store.collection(f"{name}-{version}").doc_keys)[:12]
-        for name, version, path in store.collection_paths()
-        if path not in old
-    }
     for path, size in list_sizes(store.path / "runs", LISTS_NAME):
         match = LISTS_NAME.fullmatch(path.name)
         if match is None or match[2] in wanted or not _old_enough(path, grace_seconds):
             continue
         found += Counter(unreferenced_lists=1, bytes=size)
-        if not dry_run:
-            with os_errors("deleting", path):
-                path.unlink(missing_ok=True)
+        _delete(path, dry_run)
+
+
+def _drop_search_indexes(
+    store: Store, grace_seconds: float, dry_run: bool, old: set[Path], found: Counter[str]
+) -> None:
+    """Delete search indexes over documents or of encoders that are gone, and damaged ones."""
+    files = list_sizes(store.path / "indexes", SEARCH_INDEX_NAME)
+    if not files:
+        return
+    documents = set(map(rows_digest, _documents(store, old)))
+    encoders = {encoder.spec.fingerprint for encoder in store.encoders()}
+    for path, size in files:
+        with contextlib.suppress(FormatError):
+            source = source_of(path)
+            if source.documents in documents and source.encoder in encoders:
+                continue
+        if _old_enough(path, grace_seconds):
+            found += Counter(indexes=1, bytes=size)
+            _delete(path, dry_run)
+
+
+def _delete(path: Path, dry_run: bool) -> None:
+    if not dry_run:
+        with os_errors("deleting", path):
+            path.unlink(missing_ok=True)
 
 
 def _drop_unreferenced(
@@ -169,11 +212,7 @@ def _drop_unreferenced(
 
     Returns the segments that are replaced, which a dry run leaves there.
     """
-    collections = (
-        store.collection(f"{name}-{version}")
-        for name, version, path in store.collection_paths()
-        if path not in old
-    )
+    collections = (store.collection(f"{name}-{version}") for name, version in _staying(store, old))
     named = [key_values(collection.keys_of(encoder.spec.role)) for collection in collections]
     wanted = np.unique(np.concatenate(named)) if named else None
     replaced = set()

@@ -7,7 +7,6 @@ known by their keys, so that a collection with another document has no lists, ra
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from era_cache.collection.keys import key_values
 from era_cache.collection.records import Collection
+from era_cache.disk.digests import content_digest, now
 from era_cache.disk.files import make_folder, remove_stale_temporaries, staged
 from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
 from era_cache.disk.json_files import canonical_json, loads_json
@@ -91,14 +91,6 @@ def corpus_digest(doc_keys: Keys) -> str:
     return hashlib.sha256(np.unique(key_values(doc_keys)).tobytes()).hexdigest()
 
 
-def _digest(meta: bytes, lists: Lists) -> str:
-    digest = hashlib.sha256(meta)
-    for name, array in lists._asdict().items():
-        digest.update(canonical_json([name, array.dtype.name, list(array.shape)]) + b"\n")
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def write_lists(store: StoreFiles, name: str, settings: Mapping[str, Any], lists: Lists) -> Path:
     """Add a file of lists to a store.
 
@@ -116,12 +108,12 @@ def write_lists(store: StoreFiles, name: str, settings: Mapping[str, Any], lists
     remove_stale_temporaries(folder)
     corpus = corpus_digest(lists.doc_keys)
     meta = canonical_json({"name": name, "corpus": corpus, "settings": dict(settings)})
-    digest = _digest(meta, lists)
+    digest = content_digest(meta, lists._asdict())
     attributes: dict[str, int | str] = {
         "format": FORMAT,
         "version": VERSION,
         "digest": digest,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+        "created": now(),
         "meta": meta.decode("utf-8"),
     }
     with staged(folder, ".h5") as (temporary, commit):
@@ -146,9 +138,9 @@ def read_lists(path: Path, name: str = "") -> StoredLists:
     plain = open_plain(path, FORMAT, VERSION)
     lists = _arrays(path, plain)
     text = plain.attributes.get("meta")
-    if not isinstance(text, str) or _digest(text.encode("utf-8"), lists) != plain.attributes.get(
-        "digest"
-    ):
+    if not isinstance(text, str) or content_digest(
+        text.encode("utf-8"), lists._asdict()
+    ) != plain.attributes.get("digest"):
         raise FormatError(
             f"{path}: content and digest differ; the file is damaged. Remove it and run era-embed "
             "--bm25 again."

@@ -21,6 +21,7 @@ from era_cache.types import Role
 
 __all__ = [
     "COLLECTION_NAME",
+    "DATA_FOLDERS",
     "ENCODER_NAME",
     "FILE",
     "FOLDER",
@@ -28,6 +29,7 @@ __all__ = [
     "LISTS_NAME",
     "MAX_NAMES",
     "PAIR_NAME",
+    "SEARCH_INDEX_NAME",
     "SEGMENT_NAME",
     "STORE_FOLDERS",
     "Entry",
@@ -45,7 +47,10 @@ INDEX_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 COLLECTION_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,63})-([0-9a-f]{12})\.h5")
 PAIR_NAME = re.compile(r"[0-9a-f]{12}-[0-9a-f]{12}\.json")
 LISTS_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,31})-([0-9a-f]{12})-([0-9a-f]{12})\.h5")
-STORE_FOLDERS = ("encoders", "collections", "pairs", "runs")
+SEARCH_INDEX_NAME = re.compile(r"(ivf|hnsw|pq)-([0-9a-f]{12})-([0-9a-f]{12})\.h5")
+DATA_FOLDERS = ("encoders", "collections", "pairs", "runs")
+"""What every store has, and what is copied of it."""
+STORE_FOLDERS = (*DATA_FOLDERS, "indexes")
 FILE, FOLDER = "file", "folder"
 MAX_NAMES = 1_000_000
 """Names that are looked at in one place, at most."""

@@ -5,13 +5,13 @@ In: rows in their stored form, which can be given twice. Out: the segment's path
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from era_cache.disk.digests import now
 from era_cache.disk.files import sha256_file, staged
 from era_cache.disk.hdf5 import plain_writer
 from era_cache.errors import FormatError
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
 
 def seal(folder: Path, spec: StoredSpec, plan: Plan, provenance: dict[str, Any]) -> Path:
     """Write one segment, compare it with what was meant, and commit it."""
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    created = now()
     note = provenance_text({**provenance, "created": created})
     layout: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
         "keys": (np.dtype("uint8"), (plan.rows, 16)),

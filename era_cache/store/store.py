@@ -7,7 +7,6 @@ place.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from era_cache.collection.keys import distinct_rows, row_keys
 from era_cache.collection.records import Collection, TextCollection
 from era_cache.collection.stored import LAST_GENERATION, read_generation, write_collection
+from era_cache.disk.digests import now
 from era_cache.disk.files import make_folder, os_errors, remove_stale_temporaries
 from era_cache.disk.json_files import read_record, write_record
 from era_cache.errors import EncoderError, FingerprintError, StoreError
 from era_cache.store.encoder_record import EncoderSpec, write_encoder_record
 from era_cache.store.names import (
+    DATA_FOLDERS,
     ENCODER_NAME,
     PAIR_NAME,
-    STORE_FOLDERS,
     encoder_folder_name,
     refuse_strangers,
 )
@@ -90,7 +90,7 @@ class Store(StoreFiles):
             make_folder(path, may_be_link=True)
             write_record(path / "store.json", StoreRecord())
         store = cls.open(path)
-        for folder in STORE_FOLDERS:
+        for folder in DATA_FOLDERS:
             make_folder(path / folder)
         remove_stale_temporaries(path)
         return store
@@ -211,7 +211,7 @@ class Store(StoreFiles):
         folder = self.path / "pairs"
         make_folder(folder)
         remove_stale_temporaries(folder)
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+        created = now()
         known = [one for one in self._pairs(collection) if one.sides != sides]
         pair = StoredPair(
             collection=collection.digest,

@@ -9,7 +9,6 @@ import os
 import shutil
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -544,13 +543,12 @@ def clock(monkeypatch):
     """Days that the clock of this machine is ahead."""
     days = [0]
 
-    class Clock(datetime.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.datetime.now(tz) + datetime.timedelta(days=days[0])
+    def now() -> str:
+        there = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days[0])
+        return there.isoformat(timespec="microseconds")
 
     for module in (stored, store_module):
-        monkeypatch.setattr(module, "datetime", SimpleNamespace(datetime=Clock, UTC=datetime.UTC))
+        monkeypatch.setattr(module, "now", now)
     return days
 
 

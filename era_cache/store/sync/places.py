@@ -24,6 +24,7 @@ from era_cache.disk.files import (
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.store.names import (
     COLLECTION_NAME,
+    DATA_FOLDERS,
     ENCODER_NAME,
     FILE,
     FOLDER,
@@ -31,7 +32,6 @@ from era_cache.store.names import (
     MAX_NAMES,
     PAIR_NAME,
     SEGMENT_NAME,
-    STORE_FOLDERS,
     Entry,
     scan_folder,
 )
@@ -95,7 +95,7 @@ def kind_of(path: str) -> str | None:
     match path.split("/"):
         case ["store.json"]:
             return "store"
-        case [folder] if folder in STORE_FOLDERS:
+        case [folder] if folder in DATA_FOLDERS:
             return FOLDER
         case ["collections", name] if COLLECTION_NAME.fullmatch(name):
             return "collection"

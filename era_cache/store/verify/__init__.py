@@ -20,9 +20,11 @@ from era_cache.store.names import (
     FOLDER,
     LISTS_NAME,
     PAIR_NAME,
+    SEARCH_INDEX_NAME,
     STORE_FOLDERS,
 )
 from era_cache.store.records import ROLES, Side, mixed_up, read_pair, read_stored_collection
+from era_cache.store.search_indexes import read_search_index
 from era_cache.store.store import Store
 from era_cache.store.verify.encoders import CheckedEncoder, CheckedEncoders, check_encoders
 from era_cache.store.verify.report import Finding, PairState, Report, SideState, Walk, exactly
@@ -62,6 +64,11 @@ def verify(store: Store, *, quarantine: bool = False, progress: Progress = silen
     if "runs" in folders:
         for name in walk.names("runs", (LISTS_NAME, FILE)):
             walk.checked(f"runs/{name}", partial(read_lists, walk.path(f"runs/{name}")))
+    if "indexes" in folders:
+        for name in walk.names("indexes", (SEARCH_INDEX_NAME, FILE)):
+            walk.checked(
+                f"indexes/{name}", partial(read_search_index, walk.path(f"indexes/{name}"))
+            )
     for digest, records in pairs.items():
         for record in records:
             message = f"its collection {digest[:12]} is not stored here, or damaged"

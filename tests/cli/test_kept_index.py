@@ -1,0 +1,125 @@
+"""`era-eval --index`: built once, kept in the store, and never the cause of a wrong figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_case import MODELS, case, done, embedded_in, evaluated, fitted, run
+
+from era_cache.cli import embed, evaluate, fit
+from era_cache.disk.hdf5 import inspect
+from era_cache.evaluate import kept_index
+from era_cache.rank import approximate
+from era_cache.store.search_indexes import write_search_index
+
+__all__ = ["case"]
+
+QUICK = ("--set", "iterations=2", "--device", "cpu")
+
+
+@pytest.fixture
+def measured(case: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """A fitted adapter, and a function that measures it through an index."""
+    embedded_in(case)
+    fitted(case, out="adapter")
+    monkeypatch.setattr(kept_index, "KEPT_FROM", 10)
+    monkeypatch.setattr(approximate, "_FEWEST_CODED", 10)
+
+    def measure(kind: str, **options: Any) -> dict[str, Any]:
+        found = evaluated(case, "--index", kind, "--overwrite", adapter="adapter", **options)
+        return json.loads(json.dumps(found))
+
+    return measure
+
+
+def figures(record: dict[str, Any]) -> Any:
+    return [(one["name"], one["measures"]) for one in record["candidates"]]
+
+
+def files(case: Path) -> list[Path]:
+    return sorted((case / "store" / "indexes").glob("*.h5"))
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "pq"])
+def test_the_second_run_reads_what_the_first_one_built(case, measured, kind, monkeypatch) -> None:
+    first = measured(kind)
+    (path,) = files(case)
+    assert path.name.startswith(f"{kind}-")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("built a second time")
+
+    for method in ("_ivf", "_hnsw", "_pq"):
+        monkeypatch.setattr(approximate.ApproximateIndex, method, refuse)
+    second = measured(kind)
+    assert figures(first) == figures(second)
+    assert first["notes"] == second["notes"]
+    assert files(case) == [path]
+
+
+def test_a_damaged_one_is_told_and_built_anew(case, measured) -> None:
+    first = measured("ivf")
+    (path,) = files(case)
+    data = bytearray(path.read_bytes())
+    data[inspect(path).slots["centres"].offset] ^= 1
+    path.write_bytes(data)
+    second = measured("ivf")
+    assert figures(first) == figures(second)
+    assert any("built anew" in note and path.name in note for note in second["notes"])
+    assert not any("built anew" in note for note in measured("ivf")["notes"])
+
+
+def test_one_whose_arrays_do_not_fit_is_told_and_built_anew(case, measured, monkeypatch) -> None:
+    whole = approximate.ApproximateIndex.arrays
+
+    def cut(index: approximate.ApproximateIndex) -> dict[str, Any]:
+        return {**whole(index), "lists": whole(index)["lists"][:-1]}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(approximate.ApproximateIndex, "arrays", cut)
+        first = measured("ivf")
+    second = measured("ivf")
+    assert figures(first) == figures(second)
+    assert any("built anew" in note for note in second["notes"])
+
+
+def test_a_store_that_cannot_be_written_is_measured_all_the_same(
+    case, measured, monkeypatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise kept_index.StoreError("read-only")
+
+    monkeypatch.setattr(kept_index, "write_search_index", refuse)
+    first = measured("hnsw")
+    assert not files(case)
+    monkeypatch.setattr(kept_index, "write_search_index", write_search_index)
+    assert figures(first) == figures(measured("hnsw"))
+
+
+def test_few_documents_leave_no_file(case, measured, monkeypatch) -> None:
+    monkeypatch.setattr(kept_index, "KEPT_FROM", 20_000)
+    measured("ivf")
+    assert not files(case)
+
+
+def test_in_a_bucket_a_teammate_reads_what_was_built(case, s3, tmp_path, monkeypatch) -> None:
+    files, url = s3
+    done(run(embed.main, case / "beir", *MODELS, "--store", url))
+    done(run(fit.main, url, "beir", "--labels", 40, "--out", case / "adapter", *QUICK))
+    monkeypatch.setattr(kept_index, "KEPT_FROM", 10)
+
+    def measure(out: str) -> dict[str, Any]:
+        monkeypatch.setenv("ERA_CACHE_DIR", str(tmp_path / out))  # a machine of its own
+        words = [url, case / "adapter", "--index", "hnsw", "--out", case / out, "--json"]
+        return json.loads(done(run(evaluate.main, *words, "--device", "cpu")).stdout)
+
+    first = measure("one")
+    assert len([name for name in files.find(url[5:]) if "/indexes/" in name]) == 1
+    monkeypatch.setattr(approximate.ApproximateIndex, "_hnsw", None)  # it cannot be built
+    second = measure("two")
+    assert figures(first) == figures(second)
+    assert not any("built anew" in note for note in second["notes"])
