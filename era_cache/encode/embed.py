@@ -198,8 +198,8 @@ def _encode_missing(
 ) -> tuple[EncodedRows, list[BadRow]]:
     """Encode those texts of a part that the store has not, in groups that are committed one by one.
 
-    A killed process loses at most the group in flight; an error or Ctrl-C loses nothing that the
-    encoder had finished.
+    A killed process loses at most the group in flight and the one that is being committed; an error
+    or Ctrl-C loses nothing that the encoder had finished.
 
     Raises:
         EncoderError: the encoder fails or gives unusable vectors.
@@ -217,16 +217,16 @@ def _encode_missing(
         progress(part.what, 0, len(missing))
         bad = spread(store, part, missing, config, _shifted(progress, part.what, 0, len(missing)))
     elif len(missing):
-        job = Job(store, part, config)
-        progress(f"loading {part.encoder.spec.name}", 0, 0)
-        part.encoder.provenance()  # what loads its model
-        job.check_server()
-        progress(part.what, 0, len(missing))
-        done = 0
-        for group in job.groups(missing):
-            job.encode_group(group, _shifted(progress, part.what, done, len(missing)))
-            done += len(group)
-        job.finish()
+        with Job(store, part, config) as job:
+            progress(f"loading {part.encoder.spec.name}", 0, 0)
+            part.encoder.provenance()  # what loads its model
+            job.check_server()
+            progress(part.what, 0, len(missing))
+            done = 0
+            for group in job.groups(missing):
+                job.encode_group(group, _shifted(progress, part.what, done, len(missing)))
+                done += len(group)
+            job.finish()
         bad = job.bad
     report = EncodedRows(
         what=part.what,

@@ -1,4 +1,4 @@
-"""Encoding groups of texts, and committing each as it is done.
+"""Encoding groups of texts, and committing each as it is done, beside the encoding of the next.
 
 In: rows of a part that the store lacks. Out: segments; texts that no vector can be made of.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 import numpy as np
 
@@ -42,7 +44,10 @@ def missing_rows(store: Store, part: Part, distinct: IntArray, dtype: str) -> In
 
 
 class Job:
-    """Encodes groups of rows of one part and commits them."""
+    """Encodes groups of rows of one part and commits them.
+
+    Use as a context manager, or call ``settle``: the last group is on its way until then.
+    """
 
     def __init__(self, store: Store, part: Part, config: EmbedConfig) -> None:
         self._store, self._part, self._config = store, part, config
@@ -50,7 +55,26 @@ class Job:
         self._writer: SegmentWriter | None = None
         self._target: StoredEncoder | None = None
         self._group_rows = 1024
+        self._beside = ThreadPoolExecutor(1, "commit")
+        self._on_its_way: Future[object] | None = None
         self.bad: list[BadRow] = []
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for what is on its way, also where an error or Ctrl-C is."""
+        try:
+            self.settle()
+        finally:
+            self._beside.shutdown()
+
+    def settle(self) -> None:
+        """Wait until the last group is committed. Raises ``StoreError`` where it cannot be."""
+        waited_for, self._on_its_way = self._on_its_way, None
+        if waited_for is not None:
+            waited_for.result()
 
     def go_on(self, part: Part) -> None:
         """Take up another part by the same encoder and of the same role."""
@@ -80,7 +104,12 @@ class Job:
             self._commit(keys, sort_out(vectors, self._dtype)[0])
 
     def encode_group(self, group: IntArray, tell: Callable[[int], None]) -> None:
-        """Encode one group and commit it."""
+        """Encode one group; it is committed while the next one is encoded.
+
+        Raises:
+            EncoderError: the encoder fails or gives something else than vectors.
+            StoreError: the group before, or this one, cannot be committed.
+        """
         stored: StoredRows | None = None
         done = np.zeros(len(group), dtype=bool)
         seen = 0
@@ -97,7 +126,8 @@ class Job:
         finally:
             # Also on the way out of an error or Ctrl-C: finished rows are worth keeping.
             if stored is not None and done.any():
-                self._commit(self._part.keys[group[done]], stored.take(done))
+                kept = stored if done.all() else stored.take(done)
+                self._commit(self._part.keys[group[done]], kept)
         if seen != len(group):
             raise EncoderError(
                 f"{self._part.encoder.spec.name} returned {seen} vectors for {len(group)} texts."
@@ -132,10 +162,13 @@ class Job:
             if self._config.note:
                 about["note"] = self._config.note
             self._writer = SegmentWriter(self._target, about, dtype=self._dtype)
-        self._writer.commit(keys, stored)
+        # One at a time: no more than two groups are held, and a full disk is noticed.
+        self.settle()
+        self._on_its_way = self._beside.submit(self._writer.commit, keys, stored)
 
     def finish(self) -> None:
         """Merge what this job wrote."""
+        self.settle()
         if self._writer is not None:
             with self._writer:
                 pass

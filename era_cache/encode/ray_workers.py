@@ -89,8 +89,11 @@ class _Worker:
         before = getattr(self._encoder, "truncated", 0)
         self._job = job = self._job or Job(self._store, part, config)
         job.go_on(part)
-        if len(rows):
-            job.encode_group(rows, lambda _done: None)
+        try:
+            if len(rows):
+                job.encode_group(rows, lambda _done: None)
+        finally:
+            job.settle()  # what is told as done is stored
         self._chunks += 1
         if self._chunks % _MERGED == 0:
             self.finish()

@@ -1,0 +1,121 @@
+"""Groups are committed beside the encoding of the next, and nothing that was encoded is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hash_encoder import HashEncoder
+
+from era_cache.collection.keys import row_keys
+from era_cache.collection.records import RoleTexts
+from era_cache.config import EmbedConfig
+from era_cache.encode.job import Job
+from era_cache.encode.parts import Part
+from era_cache.errors import StoreError
+from era_cache.store.store import Store
+from era_cache.store.write_segments import SegmentWriter
+from era_cache.types import FloatArray, IntArray, Role
+
+TEXTS = [f"text {number}" for number in range(12)]
+GROUPS = np.arange(12).reshape(3, 4)
+KEYS = row_keys(Role.DOCUMENT, TEXTS)
+
+
+class Watched(HashEncoder):
+    """Calls something before each text."""
+
+    def __init__(self, before: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(8)
+        self._before = before
+
+    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
+        for row, text in enumerate(texts):
+            self._before(text)
+            for _, vectors in super().encode([text], role):
+                yield [row], vectors
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "store")
+
+
+def job_of(store: Store, encoder: HashEncoder) -> Job:
+    texts = RoleTexts([f"d{number}" for number in range(12)], TEXTS, None)
+    return Job(store, Part("documents", encoder, Role.DOCUMENT, KEYS, texts), EmbedConfig())
+
+
+def stored(store: Store, encoder: HashEncoder) -> list[int]:
+    found = store.encoder(encoder.spec.fingerprint(Role.DOCUMENT)).index().positions(KEYS)
+    return np.flatnonzero(found >= 0).tolist()
+
+
+def tell(_: int) -> None:
+    pass
+
+
+def run(store: Store, encoder: HashEncoder, groups: Sequence[IntArray], done: list[int]) -> None:
+    with job_of(store, encoder) as job:
+        for group in groups:
+            job.encode_group(group, tell)
+            done.append(len(group))
+
+
+def test_the_next_group_is_encoded_while_one_is_committed(store, monkeypatch) -> None:
+    begun = threading.Event()
+    commit = SegmentWriter.commit
+
+    def slow(*given: object) -> object:
+        assert begun.wait(20), "the next group waits for the commit"
+        return commit(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SegmentWriter, "commit", slow)
+    encoder = Watched(lambda text: begun.set() if text == TEXTS[4] else None)
+    run(store, encoder, GROUPS[:2], [])
+    assert stored(store, encoder) == list(range(8))
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
+def test_what_was_encoded_before_an_error_is_stored(store, monkeypatch, kind) -> None:
+    def stop(text: str) -> None:
+        if text == TEXTS[6]:
+            raise kind
+
+    commit = SegmentWriter.commit
+
+    def slow(*given: object) -> object:
+        threading.Event().wait(0.05)
+        return commit(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SegmentWriter, "commit", slow)
+    encoder = Watched(stop)
+    with pytest.raises(kind):
+        run(store, encoder, GROUPS, [])
+    assert stored(store, encoder) == list(range(6))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_a_commit_that_fails_is_an_error_at_the_next_one_or_in_the_end(
+    store, monkeypatch, groups
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(SegmentWriter, "commit", full)
+    done: list[int] = []
+    with pytest.raises(StoreError, match="disk full"):
+        run(store, Watched(), GROUPS[:groups], done)
+    assert done == [4], "no third group is encoded for nothing"
+
+
+def test_settled_is_stored(store) -> None:
+    encoder = Watched()
+    job = job_of(store, encoder)
+    job.encode_group(GROUPS[0], tell)
+    job.settle()
+    assert stored(store, encoder) == [0, 1, 2, 3]
+    job.finish()
