@@ -51,14 +51,25 @@ def command(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def start_command(arguments: Sequence[str], more: Mapping[str, str] | None = None) -> int:
-    """Start a process, its standard output thrown away; gives its number."""
-    return os.posix_spawn(
-        arguments[0],
-        list(arguments),
-        {**os.environ, **(more or {})},
-        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
-    )
+def start_command(
+    arguments: Sequence[str], more: Mapping[str, str] | None = None, *, core: int | None = None
+) -> int:
+    """Start a process, its standard output thrown away; gives its number.
+
+    With ``core`` all its threads run there, one of those that this process may use.
+    """
+    cores = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {sorted(cores)[core % len(cores)]})
+    try:
+        return os.posix_spawn(
+            arguments[0],
+            list(arguments),
+            {**os.environ, **(more or {})},
+            file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+        )
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def end_command(pid: int) -> int:
@@ -144,19 +155,25 @@ def shards(size: int, folder: Path) -> list[Bar]:
     if not model.is_dir():
         return [skipped("two shares", "no demo models; run bin/demo once")]
     collection = synthetic_collection(folder / "shared", size)
+    # Held there: a process commits beside its encoding, and would else have a second core for it.
     bound = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
-    one = run_command(embed_words(collection, folder / "one", model), bound)
     start = time.perf_counter()
-    begun = [
-        start_command([*embed_words(collection, folder / "two", model), "--shard", f"{n}/2"], bound)
-        for n in (1, 2)
-    ]
+    end_command(start_command(embed_words(collection, folder / "one", model), bound, core=0))
+    one = time.perf_counter() - start
+    start = time.perf_counter()
+    words = embed_words(collection, folder / "two", model)
+    begun = [start_command([*words, "--shard", f"{n}/2"], bound, core=n) for n in (1, 2)]
     for pid in begun:
         end_command(pid)
-    gain = one.seconds / (time.perf_counter() - start)
+    two = time.perf_counter() - start
     same = diff(Store.open(folder / "one"), Store.open(folder / "two")).same
     return [
-        Bar("two shares over one, a core each", "1.6", f"{gain:.2f}", gain >= 1.6),
+        Bar(
+            "two shares over one, a core each",
+            "1.6",
+            f"{one / two:.2f} ({two:.0f} s of {one:.0f} s)",
+            one >= 1.6 * two,
+        ),
         Bar("both stores hold the same", "yes", str(same), same),
     ]
 
