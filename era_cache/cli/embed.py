@@ -137,10 +137,11 @@ class EmbedForms(EraForms):
 @share_options
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "float16", "bfloat16", "auto"]),
+    type=click.Choice(["float32", "float16", "bfloat16", "8bit", "auto"]),
     default="float32",
     help="Precision that the models run in; auto tries a few texts and takes the fastest that "
-    "gives the same vectors (cosines within 5e-4), or what the store has of the model already.",
+    "gives the same vectors (cosines within 5e-4), or what the store has of the model already; "
+    "8bit is for models that do not fit otherwise.",
 )
 @click.option(
     "--dtype",

@@ -74,7 +74,7 @@ __all__ = ["import_command"]
 @click.option("--revision", help="Commit or tag of the model on the hub.")
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
+    type=click.Choice(["float32", "float16", "bfloat16", "8bit"]),
     help="Precision that the model ran in.  [default: float32]",
 )
 @click.option("--max-seq-length", type=count, metavar="N", help="Tokens of a text that it read.")

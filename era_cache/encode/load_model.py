@@ -9,20 +9,24 @@ import contextlib
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from era_cache.encode.encoder import EncoderSettings
 from era_cache.errors import EncoderError
 
-__all__ = ["cuda_devices", "load_model", "quiet_libraries"]
+__all__ = ["EIGHT_BIT", "cuda_devices", "load_model", "quiet_libraries"]
+
+EIGHT_BIT = "8bit"
+"""The precision whose linear layers have 8-bit weights (LLM.int8); all else is float16."""
 
 
 def load_model(folder: Path, settings: EncoderSettings) -> Any:
     """Load a model.
 
     Raises:
-        EncoderError: it cannot be loaded.
+        EncoderError: it cannot be loaded, or a library that its precision needs is missing.
     """
     with quiet_libraries():
         import torch
@@ -30,10 +34,12 @@ def load_model(folder: Path, settings: EncoderSettings) -> Any:
 
         # Said outright: transformers 5 would otherwise take the configuration's dtype, transformers
         # 4 float32, and the same model would give other vectors.
-        dtype = getattr(torch, settings.precision)
+        eight_bit = settings.precision == EIGHT_BIT
+        dtype = torch.float16 if eight_bit else getattr(torch, settings.precision)
         key = "dtype" if int(version("transformers").split(".")[0]) >= 5 else "torch_dtype"
         chosen = settings.attention
         attention = {"attn_implementation": chosen} if chosen else {}
+        weights = _eight_bit_weights() if eight_bit else {}
         try:
             model = SentenceTransformer(
                 str(folder),
@@ -41,8 +47,9 @@ def load_model(folder: Path, settings: EncoderSettings) -> Any:
                 truncate_dim=settings.truncate_dim,
                 local_files_only=True,
                 trust_remote_code=False,
-                model_kwargs={key: dtype, **attention},
-            ).to(dtype)
+                model_kwargs={key: dtype, **attention, **weights},
+            )
+            model = model if eight_bit else model.to(dtype)
         # Loading runs other libraries' code over arbitrary files: it can fail in any way, and
         # each way means the same to the user.
         except Exception as error:
@@ -52,6 +59,18 @@ def load_model(folder: Path, settings: EncoderSettings) -> Any:
                 "complete sentence-transformers model."
             ) from error
     return model.eval()
+
+
+def _eight_bit_weights() -> dict[str, Any]:
+    """What makes transformers load linear layers with 8-bit weights."""
+    missing = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise EncoderError(
+            f"--precision {EIGHT_BIT} needs {' and '.join(missing)}: pip install 'era-cache[8bit]'."
+        )
+    from transformers import BitsAndBytesConfig
+
+    return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 
 from era_cache.encode.encoder import EncoderSettings
 from era_cache.encode.fast_linear import hasten
-from era_cache.encode.load_model import load_model
+from era_cache.encode.load_model import EIGHT_BIT, load_model
 from era_cache.encode.model_files import (
     hash_model,
     locate_model,
@@ -37,7 +37,7 @@ __all__ = ["SentenceTransformerEncoder"]
 
 _MEASURED_FROM = 256
 """Texts of a run that is long enough to measure how much a vector depends on its batch."""
-PRECISIONS = ("float32", "float16", "bfloat16")
+PRECISIONS = ("float32", "float16", "bfloat16", EIGHT_BIT)
 _logger = logging.getLogger(__name__)
 
 
@@ -48,8 +48,8 @@ class SentenceTransformerEncoder:
 
     Args:
         model: a folder, or a hub name (fetched by huggingface_hub into its own cache).
-        settings: precision is ``float32``, ``float16`` or ``bfloat16`` weights and products;
-            templates that are None take the model's own prompts.
+        settings: precision is ``float32``, ``float16`` or ``bfloat16`` weights and products, or
+            ``8bit`` weights; templates that are None take the model's own prompts.
 
     Raises:
         EncoderError: the model cannot be found, hashed or used.

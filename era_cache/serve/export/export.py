@@ -15,6 +15,7 @@ import numpy as np
 
 from era_cache.disk.files import write_bytes
 from era_cache.encode.encoder import DEFAULT_KIND, Encoder
+from era_cache.encode.load_model import EIGHT_BIT
 from era_cache.errors import FormatError, InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_config import AdapterConfig
@@ -184,6 +185,11 @@ class _Job:
                 raise InputError(
                     f"{self._specs[view].name} is no sentence-transformers model, so its files "
                     "cannot be exported. --to onnx exports the adapter alone."
+                )
+            if self._specs[view].identity.get("precision") == EIGHT_BIT:
+                raise InputError(
+                    f"{self._specs[view].name} runs with 8-bit weights, which no export carries. "
+                    "era-serve serves it; --to onnx, npz or safetensors exports the adapter alone."
                 )
             found[view] = Source(folder, self._specs[view].identity, self._specs[view].template)
         return found
