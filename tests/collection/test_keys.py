@@ -136,3 +136,10 @@ def test_few_of_many_documents_are_those_of_the_whole_order(most):
 def test_few_of_many_copies_are_found_though_most_are_repeats():
     keys = row_keys(Role.DOCUMENT, [f"text {number % 20}" for number in range(5000)])
     assert alignment_order(keys, 0, 15)[:15].tolist() == alignment_order(keys, 0)[:15].tolist()
+
+
+def test_the_order_of_a_sample_is_the_same_for_ever() -> None:
+    """Another order would encode other documents with the large model, in every store."""
+    keys = row_keys(Role.DOCUMENT, [f"text {number}" for number in range(12)])
+    assert alignment_order(keys, 42).tolist() == [11, 3, 7, 0, 4, 2, 10, 1, 5, 8, 9, 6]
+    assert alignment_order(keys, 42, 1).tolist() == [11]

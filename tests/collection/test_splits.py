@@ -300,3 +300,39 @@ def test_source_rule_takes_one_query_where_a_share_is_less_than_one() -> None:
     split = make_split(collection, SplitConfig(rule="source", labels=0.01))
     assert [len(part) for part in split[:3]] == [1, 1, 4]
     assert split.config.rule == "source"
+
+
+@pytest.mark.parametrize("rule", ["paper", "paper-exact"])
+def test_an_unjudged_query_with_the_words_of_a_test_query_is_in_no_part(rule) -> None:
+    """What is learned from it without labels would be learned from the test query."""
+    texts = [f"text {row}" for row in range(40)]
+    collection = _collection([*texts, *texts], grades=[1] * 40 + [0] * 40)
+    split = make_split(collection, SplitConfig(rule))
+    tested = set(split.test.tolist())
+    used = tested | set(split.train.tolist()) | set(split.validation.tolist())
+    left = [row for row in range(80) if row not in used and row % 40 not in tested]
+    assert split.unlabelled.tolist() == left
+    assert len(left) == 8 + 20  # judged ones that no part takes; equals of the 20 that do not test
+
+
+@pytest.mark.parametrize("rule", ["paper", "paper-exact", "source"])
+def test_at_no_labels_nothing_trains_or_chooses_by_any_rule(rule) -> None:
+    parts = [0] * 20 + [1] * 10 + [2] * 10
+    texts = [f"text {row}" for row in range(40)]
+    collection = _collection(texts, splits=("train", "dev", "test"), split_of=parts)
+    split = make_split(collection, SplitConfig(rule, labels=0.0))
+    assert (len(split.train), len(split.validation)) == (0, 0)
+    assert len(split.test) + len(split.unlabelled) == 40
+    assert split.config == SplitConfig(rule, labels=0.0)
+
+
+def test_the_published_codes_split_of_very_few_queries() -> None:
+    assert len(make_split(_distinct(3), SplitConfig("paper-exact", labels=0.0)).test) == 2
+    split = make_split(_distinct(4), SplitConfig("paper-exact"))
+    assert [len(part) for part in split[:3]] == [1, 1, 2]
+    assert split.config == SplitConfig("paper-exact")
+
+
+def test_a_part_that_is_missing_is_named() -> None:
+    with pytest.raises(FitError, match=r"no test queries \(40 queries"):
+        make_split(_distinct(40), SplitConfig(test=0.01))

@@ -67,7 +67,7 @@ BOTH = Adapter(("small", "large"), normal(3, 8))
     ("adapter", "dims", "message"),
     [
         (BOTH, {"small": 3}, r"\['large'\] not given"),
-        (BOTH, {"small": 5, "large": 3}, "not of one encoder"),
+        (BOTH, {"small": 5, "large": 3}, r"documents have 3 dim.*queries 5.*not of one encoder"),
         (Adapter(("large",), normal(3, 5)), {"large": 4}, r"expects 5 input dimensions.*have 4"),
         (
             Adapter(("large",), normal(3, 6), references=(_table(),)),

@@ -201,3 +201,20 @@ def test_a_measure_from_outside_is_one_line_of_registration(monkeypatch) -> None
     values = evaluate(ranking, qrels, measures, 3)
     assert [str(measure) for measure in values] == ["Hits@2", "Hits"]
     assert [found.tolist() for found in values.values()] == [[0.01, 0.0], [0.02, 0.01]]
+
+
+@pytest.mark.parametrize(
+    ("ranking", "judged", "message"),
+    [
+        (
+            [[0, 3]],
+            (0, 0, 1),
+            r"A document row of the ranking .*: 0\.\.3 .*, -1\.\.2 are allowed\.",
+        ),
+        ([[0, 1]], (0, 4, 1), r"A document row of the qrels .*: 4\.\.4 .*, 0\.\.2 are allowed\."),
+        ([[0, 1]], (1, 0, 1), r"A query row of the qrels .*: 1\.\.1 .*, 0\.\.0 are allowed\."),
+    ],
+)
+def test_rows_out_of_range_are_told_with_what_is_allowed(ranking, judged, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(np.array(ranking), qrels_of(judged), [parse_measure("RR")], 3)

@@ -158,7 +158,11 @@ def test_a_segment_is_hashed_once_in_a_process_and_again_when_it_changes(encoder
         file.seek(-1, os.SEEK_END)
         file.write(bytes([last[0] ^ 1]))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(FormatError, match="SHA-256"):
+    said = (
+        rf"content's SHA-256 is [0-9a-f]{{12}}…, the name says {path.name[:12]}…; the segment is "
+    )
+    mend = "damaged. Set it aside with 'era-store verify --quarantine STORE': the next era-embed "
+    with pytest.raises(FormatError, match=said + mend + "encodes only its rows again"):
         encoder.index(check=True)
 
 
@@ -167,7 +171,9 @@ def test_a_segment_in_the_folder_of_another_encoder_is_refused(store, encoder):
     other = store.add_encoder(HashEncoder(DIM, seed="other").spec, Role.DOCUMENT, DIM)
     (other.folder / "segments").mkdir()
     path.rename(other.folder / "segments" / path.name)
-    with pytest.raises(FormatError, match="lies in the folder of"):
+    found, there = encoder.spec.fingerprint[:12], other.spec.fingerprint[:12]
+    message = rf"holds vectors of fingerprint {found}, but lies in the folder of {there}\. Move"
+    with pytest.raises(FormatError, match=message):
         other.vectors(numbered(1))
 
 
