@@ -166,6 +166,14 @@ def test_a_segment_is_hashed_once_in_a_process_and_again_when_it_changes(encoder
         encoder.index(check=True)
 
 
+@pytest.mark.parametrize("said", ["[]", "3", '"a"', "null", "{", "\ud800"])
+def test_provenance_that_is_no_object_says_nothing(encoder, said):
+    write(encoder, numbered(1), rows(1))
+    (segment,) = encoder.segments()
+    assert segment._replace(provenance='{"device":"cpu"}').about() == {"device": "cpu"}
+    assert segment._replace(provenance=said).about() is None
+
+
 def test_a_segment_in_the_folder_of_another_encoder_is_refused(store, encoder):
     path = write(encoder, numbered(1), rows(1))
     other = store.add_encoder(HashEncoder(DIM, seed="other").spec, Role.DOCUMENT, DIM)
