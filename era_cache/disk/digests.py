@@ -14,7 +14,7 @@ import numpy as np
 from era_cache.disk.json_files import canonical_json
 from era_cache.types import Array
 
-__all__ = ["content_digest", "now"]
+__all__ = ["content_digest", "described", "now"]
 
 
 def content_digest(meta: bytes, arrays: Mapping[str, Array]) -> str:
@@ -30,6 +30,17 @@ def content_digest(meta: bytes, arrays: Mapping[str, Array]) -> str:
         digest.update(canonical_json([name, array.dtype.name, list(array.shape)]) + b"\n")
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def described(kind: str, version: int, meta: bytes, digest: str) -> dict[str, int | str]:
+    """The attributes of a file of arrays that is written now: what it is, and of which content."""
+    return {
+        "format": kind,
+        "version": version,
+        "digest": digest,
+        "created": now(),
+        "meta": meta.decode("utf-8"),
+    }
 
 
 def now() -> str:

@@ -62,7 +62,7 @@ def kept_index(
                 if stored.source == source:
                     return ApproximateIndex(corpus, kind, arrays=stored.arrays), []
             except FormatError as error:
-                notes.append(f"An index was built anew, since the kept one cannot be used: {error}")
+                notes.append(f"An index was built anew, since {name} cannot be used: {error}")
     except StoreError as error:
         notes.append(f"An index was built anew, since none can be read: {error}")
     index = ApproximateIndex(corpus, kind, seed=source.seed)

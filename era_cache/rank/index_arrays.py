@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK_ROWS", "arrays_of", "block_array", "index_of"]
 
+_WIDEST = 1 << 10
+"""Neighbours of a document on a level, at most."""
 BLOCK_ROWS = 1 << 16
 """Documents that are handed to faiss at a time."""
 _NAMES: dict[str, dict[str, type]] = {
@@ -96,7 +98,6 @@ def index_of(kind: str, arrays: Mapping[str, Array], corpus: Corpus) -> Any:
     Raises:
         FormatError: the arrays are none of such an index over so many documents.
     """
-    n, dim = corpus.shape
     names = _NAMES[kind]
     if set(arrays) != set(names):
         raise FormatError(f"an index of kind {kind} has {sorted(names)}, not {sorted(arrays)}")
@@ -104,8 +105,14 @@ def index_of(kind: str, arrays: Mapping[str, Array], corpus: Corpus) -> Any:
         if arrays[name].dtype != np.dtype(dtype):
             raise FormatError(f"'{name}' of an index has dtype {arrays[name].dtype}")
     held = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    if kind == "hnsw":
-        return _graph(held, corpus)
+    try:
+        return _graph(held, corpus) if kind == "hnsw" else _by_centres(kind, held, corpus)
+    except RuntimeError as error:  # what faiss refuses
+        raise FormatError(f"the index cannot be made of its arrays: {error}") from error
+
+
+def _by_centres(kind: str, held: Mapping[str, Array], corpus: Corpus) -> Any:
+    n, dim = corpus.shape
     centres = held["centres"]
     sound = (
         centres.ndim == 2
@@ -164,7 +171,10 @@ def _coded(arrays: Mapping[str, Array], n: int) -> Any:
         mine = np.ascontiguousarray(codes[rows])
         plain.invlists.add_entries(number, len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(mine))
     plain.ntotal = n
-    return faiss.IndexIVFPQFastScan(plain)
+    packed: Any = faiss.IndexIVFPQFastScan(plain)  # holds on to the plain one, whose codes are done
+    packed.orig_invlists = None
+    plain.reset()
+    return packed
 
 
 def _graph(arrays: Mapping[str, Array], corpus: Corpus) -> Any:
@@ -173,10 +183,14 @@ def _graph(arrays: Mapping[str, Array], corpus: Corpus) -> Any:
     n, dim = corpus.shape
     levels, offsets, neighbours = (arrays[name] for name in ("levels", "offsets", "neighbours"))
     width = _width(levels, offsets)
-    index: Any = faiss.IndexHNSWFlat(dim, max(2, width), faiss.METRIC_INNER_PRODUCT)
-    graph = index.hnsw
-    if width < 2 or not _walkable(arrays, n, width):
+    if not (2 <= width <= _WIDEST and _walkable(arrays, n, width)):
         raise FormatError("the graph of an index does not fit its documents")
+    index: Any = faiss.IndexHNSWFlat(dim, width, faiss.METRIC_INNER_PRODUCT)
+    graph = index.hnsw
+    places = faiss.vector_to_array(graph.cum_nneighbor_per_level)
+    # Where the neighbours of a level begin is looked up there, for as many levels as it knows.
+    if levels.max() >= len(places) or np.any(places[1:] != width * np.arange(2, len(places) + 1)):
+        raise FormatError("the graph of an index has more levels than a search can walk")
     storage = faiss.downcast_index(index.storage)
     for start in range(0, n, BLOCK_ROWS):
         storage.add(block_array(corpus[start : start + BLOCK_ROWS]))
@@ -195,7 +209,7 @@ def _width(levels: Array, offsets: Array) -> int:
     lowest = np.flatnonzero(levels == 1)
     if not len(lowest):
         return 0
-    return int(offsets[lowest[0] + 1] - offsets[lowest[0]]) // 2
+    return (int(offsets[lowest[0] + 1]) - int(offsets[lowest[0]])) // 2
 
 
 def _walkable(arrays: Mapping[str, Array], n: int, width: int) -> bool:

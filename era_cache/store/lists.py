@@ -16,7 +16,7 @@ import numpy as np
 
 from era_cache.collection.keys import key_values
 from era_cache.collection.records import Collection
-from era_cache.disk.digests import content_digest, now
+from era_cache.disk.digests import content_digest, described
 from era_cache.disk.files import make_folder, remove_stale_temporaries, staged
 from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
 from era_cache.disk.json_files import canonical_json, loads_json
@@ -109,13 +109,7 @@ def write_lists(store: StoreFiles, name: str, settings: Mapping[str, Any], lists
     corpus = corpus_digest(lists.doc_keys)
     meta = canonical_json({"name": name, "corpus": corpus, "settings": dict(settings)})
     digest = content_digest(meta, lists._asdict())
-    attributes: dict[str, int | str] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "digest": digest,
-        "created": now(),
-        "meta": meta.decode("utf-8"),
-    }
+    attributes = described(FORMAT, VERSION, meta, digest)
     with staged(folder, ".h5") as (temporary, commit):
         write_plain(temporary, lists._asdict(), attributes)
         read_lists(temporary)

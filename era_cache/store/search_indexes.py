@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from era_cache.disk.digests import content_digest, now
+from era_cache.disk.digests import content_digest, described
 from era_cache.disk.files import make_folder, remove_stale_temporaries, staged
 from era_cache.disk.hdf5 import PlainFile, open_plain, write_plain
 from era_cache.disk.json_files import canonical_json, loads_json
@@ -87,13 +87,7 @@ def write_search_index(
     remove_stale_temporaries(folder)
     meta = canonical_json({**source._asdict(), "made_by": made_by})
     digest = content_digest(meta, dict(sorted(arrays.items())))
-    attributes: dict[str, int | str] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "digest": digest,
-        "created": now(),
-        "meta": meta.decode("utf-8"),
-    }
+    attributes = described(FORMAT, VERSION, meta, digest)
     with staged(folder, ".h5") as (temporary, commit):
         write_plain(temporary, dict(arrays), attributes)
         committed: Path = commit(f"{source.kind}-{source.digest()[:12]}-{digest[:12]}.h5")

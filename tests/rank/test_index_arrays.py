@@ -127,6 +127,29 @@ def test_a_graph_that_leads_to_a_document_without_that_level_is_refused(kept) ->
         ApproximateIndex(documents(), "hnsw", arrays=arrays)
 
 
+@pytest.mark.parametrize("levels", [12, 63])
+def test_a_graph_of_more_levels_than_faiss_can_look_up_is_refused(kept, levels) -> None:
+    """It fits together in itself, and would be read beyond the end of a table."""
+    arrays = {name: array.copy() for name, array in kept["hnsw"].items()}
+    low = int(np.flatnonzero(arrays["levels"] == 1)[0])
+    width = int(arrays["offsets"][low + 1] - arrays["offsets"][low]) // 2
+    end, more = int(arrays["offsets"][1]), levels - int(arrays["levels"][0])
+    arrays["neighbours"] = np.insert(arrays["neighbours"], end, np.full(width * more, -1))
+    arrays["levels"][0], arrays["entry"][0] = levels, 0
+    arrays["offsets"][1:] += np.uint64(width * more)
+    with pytest.raises(FormatError, match="more levels"):
+        ApproximateIndex(documents(), "hnsw", arrays=arrays)
+
+
+@pytest.mark.parametrize("value", [1, 1 << 40, 1 << 62, (1 << 64) - 1])
+def test_a_graph_of_an_absurd_width_is_refused(kept, value) -> None:
+    arrays = {name: array.copy() for name, array in kept["hnsw"].items()}
+    low = int(np.flatnonzero(arrays["levels"] == 1)[0])
+    arrays["offsets"][low + 1] = value
+    with pytest.raises(FormatError):
+        ApproximateIndex(documents(), "hnsw", arrays=arrays)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_arrays_of_other_documents_are_refused(kind, kept) -> None:
     with pytest.raises(FormatError):
