@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from era_cache.collection.records import Collection
 from era_cache.errors import FormatError, StoreError
-from era_cache.rank.approximate import ApproximateIndex
+from era_cache.rank.approximate import RECIPE, ApproximateIndex
 from era_cache.store.search_indexes import (
     IndexSource,
     find_search_index,
@@ -54,7 +54,7 @@ def kept_index(
     import faiss
 
     notes = []
-    source = IndexSource(kind, rows_digest(collection.doc_keys), encoder, dim, 0)
+    source = IndexSource(kind, rows_digest(collection.doc_keys), encoder, dim, 0, RECIPE)
     try:
         for name in find_search_index(store, source):
             try:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
     from era_cache.rank.corpus import Corpus
 
-__all__ = ["KINDS", "ApproximateIndex", "scores_of"]
+__all__ = ["KINDS", "RECIPE", "ApproximateIndex", "scores_of"]
+
+RECIPE = 1
+"""Raised where other numbers below, or other steps, would build another index: kept ones go."""
 
 KINDS = {
     "ivf": "inverted lists: documents by the nearest of about 4 sqrt(n) centres, a few lists read",

@@ -40,7 +40,7 @@ class IndexSource(NamedTuple):
     """What an index is built from: with another of these it would be another one.
 
     ``documents`` is ``rows_digest`` of the keys in the order of the rows, ``encoder`` the
-    fingerprint of what made their vectors.
+    fingerprint of what made their vectors, ``recipe`` the number of the steps that built it.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class IndexSource(NamedTuple):
     encoder: str
     dim: int
     seed: int
+    recipe: int
 
     def digest(self) -> str:
         """SHA-256 in hex."""
@@ -135,7 +136,8 @@ def _source(plain: PlainFile) -> tuple[IndexSource, str]:
     if not isinstance(text, str):
         raise FormatError(f"{plain.path}: it does not say what it was built from.")
     meta = loads_json(text, str(plain.path))
-    kinds = {"kind": str, "documents": str, "encoder": str, "dim": int, "seed": int, "made_by": str}
+    texts, numbers = ("kind", "documents", "encoder", "made_by"), ("dim", "seed", "recipe")
+    kinds = {**dict.fromkeys(texts, str), **dict.fromkeys(numbers, int)}
     fields = meta if isinstance(meta, dict) else {}
     if {name: type(value) for name, value in fields.items()} != kinds:
         raise FormatError(f"{plain.path}: what it says that it was built from is incomplete.")

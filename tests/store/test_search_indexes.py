@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Store:
 
 def source(store: Store, name: str = "planted", **other: object) -> IndexSource:
     documents = rows_digest(store.collection(name).doc_keys)
-    fields = {"kind": "ivf", "documents": documents, "dim": 3, "seed": 0}
+    fields = {"kind": "ivf", "documents": documents, "dim": 3, "seed": 0, "recipe": 1}
     encoder = SPEC.fingerprint(Role.DOCUMENT)
     return IndexSource(**{**fields, "encoder": encoder, **other})  # type: ignore[arg-type]
 
@@ -62,7 +62,14 @@ def test_an_index_comes_back_by_what_it_was_built_from(store) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"kind": "pq"}, {"documents": "0" * 64}, {"encoder": "0" * 64}, {"dim": 4}, {"seed": 1}],
+    [
+        {"kind": "pq"},
+        {"documents": "0" * 64},
+        {"encoder": "0" * 64},
+        {"dim": 4},
+        {"seed": 1},
+        {"recipe": 2},
+    ],
 )
 def test_with_anything_else_it_is_another_index(store, other) -> None:
     write_search_index(store, source(store), ARRAYS, "library 1")
@@ -100,9 +107,9 @@ def test_under_another_name_it_is_refused(store) -> None:
         "",
         "[]",
         "{}",
-        '{"kind":"ivf","documents":"a","encoder":"b","dim":"3","seed":0,"made_by":"x"}',
-        '{"kind":"ivf","documents":"a","encoder":"b","dim":true,"seed":0,"made_by":"x"}',
-        '{"kind":"ivf","documents":"a","encoder":"b","dim":3,"seed":0,"made_by":"x","more":1}',
+        '{"kind":"ivf","documents":"a","encoder":"b","dim":"3","seed":0,"recipe":1,"made_by":"x"}',
+        '{"kind":"ivf","documents":"a","encoder":"b","dim":true,"seed":0,"recipe":1,"made_by":"x"}',
+        '{"kind":"ivf","documents":"a","encoder":"b","dim":3,"seed":0,"recipe":1,"made_by":"x","more":1}',
     ],
 )
 def test_what_it_was_built_from_must_be_said_whole(tmp_path, meta) -> None:
