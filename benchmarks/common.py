@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Bar", "finish", "skipped"]
-
+__all__ = ["Bar", "finish", "seconds_of", "skipped"]
 
 _WORDS = {True: "yes", False: "NO", None: "-"}
 
@@ -23,6 +23,13 @@ class Bar(NamedTuple):
     target: str
     figure: str
     ok: bool | None
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def skipped(name: str, why: str) -> Bar:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import click
 import numpy as np
 from demo_models import LARGE_NAME, SMALL_NAME, demo_models_dir
 
-from benchmarks.common import Bar, finish, skipped
+from benchmarks.common import Bar, finish, seconds_of, skipped
 from benchmarks.embed_mair import snapshot_of_all_tasks
 from benchmarks.embed_precision import precision_bars
 from benchmarks.embed_served import documents_alone, faulty_server, many_at_once
@@ -51,12 +50,6 @@ def _texts(count: int) -> list[str]:
     return (texts * (count // len(texts) + 1))[:count]
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def _static(folder: Path, texts: list[str], turns: int) -> Bar:
     from sentence_transformers import SentenceTransformer
 
@@ -68,7 +61,7 @@ def _static(folder: Path, texts: list[str], turns: int) -> Bar:
     for _ in range(turns):
         for size, taken in seconds.items():
             work = partial(theirs.encode, texts, batch_size=size) if size else None
-            taken.append(_seconds(work or (lambda: list(ours.encode(texts, Role.DOCUMENT)))))
+            taken.append(seconds_of(work or (lambda: list(ours.encode(texts, Role.DOCUMENT)))))
     medians = {size: statistics.median(taken) for size, taken in seconds.items()}
     size = min(_BATCHES, key=medians.__getitem__)
     ratio = medians[size] / medians[0]
@@ -90,10 +83,10 @@ def _transformer(folder: Path, count: int, turns: int) -> list[Bar]:
         encoder.batches.clear()
         with tempfile.TemporaryDirectory() as temporary:
             store = Store.create(Path(temporary) / "store")
-            taken["ours"].append(_seconds(partial(_embedded, store, encoder, texts)))
-        taken["same batches"].append(_seconds(partial(_in_batches, theirs, encoder.batches)))
-        taken["in order"].append(_seconds(partial(_in_batches, theirs, in_order)))
-        taken["sorted"].append(_seconds(partial(theirs.encode_document, texts)))
+            taken["ours"].append(seconds_of(partial(_embedded, store, encoder, texts)))
+        taken["same batches"].append(seconds_of(partial(_in_batches, theirs, encoder.batches)))
+        taken["in order"].append(seconds_of(partial(_in_batches, theirs, in_order)))
+        taken["sorted"].append(seconds_of(partial(theirs.encode_document, texts)))
     ours, same, ordered, sorted_ = (statistics.median(taken[name]) for name in taken)
     return [
         Bar(
@@ -138,7 +131,7 @@ def _long_text(folder: Path) -> Bar:
     encoder = SentenceTransformerEncoder(str(folder), EncoderSettings(device="cpu"))
     list(encoder.encode(["warm"], Role.DOCUMENT))
     text = "some words of a text " * 1_000_000
-    seconds = _seconds(lambda: list(encoder.encode([text], Role.DOCUMENT)))
+    seconds = seconds_of(lambda: list(encoder.encode([text], Role.DOCUMENT)))
     return Bar(
         "a text of 20 MB, of which 256 tokens are read", "< 1 s", f"{seconds:.2f} s", seconds < 1
     )
@@ -155,7 +148,7 @@ def _small_additions(count: int) -> list[Bar]:
                     row_keys(Role.DOCUMENT, [f"text {number}"]), np.full((1, 64), 1.0 + number)
                 )
 
-        seconds = [_seconds(partial(add, number)) for number in range(count)]
+        seconds = [seconds_of(partial(add, number)) for number in range(count)]
         segments = len(encoder.segment_paths())
     early, late = (statistics.median(part) for part in (seconds[4:16], seconds[-12:]))
     name = f"addition number {count:,} against the 10th"

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import click
 from click.testing import CliRunner
 from demo_models import LARGE_NAME, SMALL_NAME, demo_models_dir
 
-from benchmarks.common import Bar, skipped
+from benchmarks.common import Bar, seconds_of, skipped
 from benchmarks.fit_data import COLLECTIONS
 from benchmarks.fit_encode import NAME as MPNET
 from era_cache.cli import embed, evaluate, fit
@@ -64,12 +62,6 @@ def precision_bars(texts: list[str], turns: int, *, ndcg: bool) -> list[Bar]:
     return bars
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def _speed(folder: Path, texts: list[str], turns: int) -> Bar:
     from sentence_transformers import SentenceTransformer
 
@@ -82,9 +74,9 @@ def _speed(folder: Path, texts: list[str], turns: int) -> Bar:
     for turn in range(turns + 1):  # the first warms all three
         some = texts if turn else texts[:16]
         found = {
-            "auto": _seconds(partial(_encoded, choice.encoder, some)),
-            "float32": _seconds(partial(_encoded, ours, some)),
-            "library": _seconds(partial(theirs.encode_document, some)),
+            "auto": seconds_of(partial(_encoded, choice.encoder, some)),
+            "float32": seconds_of(partial(_encoded, ours, some)),
+            "library": seconds_of(partial(theirs.encode_document, some)),
         }
         for name, seconds in found.items() if turn else ():
             taken[name].append(seconds)

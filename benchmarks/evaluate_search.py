@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 import torch
 
-from benchmarks.common import Bar
+from benchmarks.common import Bar, seconds_of
 from era_cache.evaluate.approximate_recall import recall_against_exact
 from era_cache.fitting.adapter import unit
 from era_cache.rank.approximate import KINDS, ApproximateIndex
@@ -38,12 +38,6 @@ def _clustered(n: int, seed: int, centres: int = 1000) -> torch.Tensor:
     return unit(middle[owner] + torch.randn(n, _DIM, generator=generator))
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
-
-
 def exact_bars(
     tell: Callable[[str], None], *, documents: int, queries: int, rounds: int
 ) -> list[Bar]:
@@ -64,8 +58,8 @@ def exact_bars(
         times: tuple[list[float], list[float]] = ([], [])
         for number in range(rounds):
             tell(f"search: k = {k}, round {number + 1} of {rounds}")
-            times[0].append(_seconds(lambda k=k: search(wanted, corpus, k)))  # type: ignore[misc]
-            times[1].append(_seconds(lambda k=k: index.search(wanted.numpy(), k)))  # type: ignore[misc]
+            times[0].append(seconds_of(lambda k=k: search(wanted, corpus, k)))  # type: ignore[misc]
+            times[1].append(seconds_of(lambda k=k: index.search(wanted.numpy(), k)))  # type: ignore[misc]
         ours, theirs = min(times[0]), min(times[1])
         bars.append(
             Bar(
@@ -97,8 +91,8 @@ def product_bars() -> list[Bar]:
         left, right = torch.randn(m, d), torch.randn(n, d)
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(30):
-            times[0].append(_seconds(lambda: dots(left, right)))  # noqa: B023
-            times[1].append(_seconds(lambda: torch.mm(left, right.T)))  # noqa: B023
+            times[0].append(seconds_of(lambda: dots(left, right)))  # noqa: B023
+            times[1].append(seconds_of(lambda: torch.mm(left, right.T)))  # noqa: B023
         ours, theirs = min(times[0]), min(times[1])
         bars.append(
             Bar(
@@ -114,14 +108,14 @@ def product_bars() -> list[Bar]:
 def approximate_bars(tell: Callable[[str], None], *, documents: int, queries: int) -> list[Bar]:
     """What approximate indexes find of the exact results, and how much faster they are."""
     corpus, wanted = _clustered(documents, 1), _clustered(queries, 2)
-    exact = min(_seconds(lambda: search(wanted, corpus, 100)) for _ in range(2))
+    exact = min(seconds_of(lambda: search(wanted, corpus, 100)) for _ in range(2))
     bars = []
     for kind in KINDS:
         tell(f"search: building {kind}")
         begun = time.perf_counter()
         index = ApproximateIndex(corpus, kind)
         built = time.perf_counter() - begun
-        spent = min(_seconds(lambda index=index: index.search(wanted, 100)) for _ in range(2))  # type: ignore[misc]
+        spent = min(seconds_of(lambda index=index: index.search(wanted, 100)) for _ in range(2))  # type: ignore[misc]
         found = recall_against_exact(index, wanted, corpus, depths=(10, 100), sample=queries)
         bars.append(
             Bar(

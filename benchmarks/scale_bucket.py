@@ -14,13 +14,12 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Bar
+from benchmarks.common import Bar, seconds_of
 
 __all__ = ["bucket_bars"]
 
@@ -71,12 +70,6 @@ def _read(where: str | Path) -> None:
         encoder.half_vectors(keys[index.positions(keys) >= 0], index)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def bucket_bars(store: Path, folder: Path, run: Callable[[list[str]], float]) -> list[Bar]:
     """Compare a cold and a warm cache with a folder and with plain downloads.
 
@@ -94,12 +87,12 @@ def bucket_bars(store: Path, folder: Path, run: Callable[[list[str]], float]) ->
         cold, plain = [], []
         for _ in range(_ROUNDS):
             plain.append(
-                _seconds(lambda: files.get(url, str(folder / "plain"), recursive=True))
-                + _seconds(lambda: _read(store))
+                seconds_of(lambda: files.get(url, str(folder / "plain"), recursive=True))
+                + seconds_of(lambda: _read(store))
             )
             shutil.rmtree(folder / "plain")
             shutil.rmtree(cache, ignore_errors=True)
-            cold.append(_seconds(lambda: _read(url)))
+            cold.append(seconds_of(lambda: _read(url)))
         here: list[float] = []
         there: list[float] = []
         for number in range(_ROUNDS):
