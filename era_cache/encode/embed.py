@@ -7,7 +7,7 @@ report of what was encoded and what was already there. The only step that loads 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -212,20 +212,21 @@ def _encode_missing(
     missing = missing_rows(store, part, distinct, config.dtype)
     truncated = getattr(part.encoder, "truncated", 0)
     bad: list[BadRow] = []
+
+    def tell(done: int) -> None:
+        progress(part.what, done, len(missing))
+
     spread = getattr(part.encoder, "encode_into", None)
     if len(missing) and spread is not None:
         progress(part.what, 0, len(missing))
-        bad = spread(store, part, missing, config, _shifted(progress, part.what, 0, len(missing)))
+        bad = spread(store, part, missing, config, tell)
     elif len(missing):
         with Job(store, part, config) as job:
             progress(f"loading {part.encoder.spec.name}", 0, 0)
             part.encoder.provenance()  # what loads its model
             job.check_server()
             progress(part.what, 0, len(missing))
-            done = 0
-            for group in job.groups(missing):
-                job.encode_group(group, _shifted(progress, part.what, done, len(missing)))
-                done += len(group)
+            job.run(missing, tell)
             job.finish()
         bad = job.bad
     report = EncodedRows(
@@ -239,8 +240,3 @@ def _encode_missing(
         bad=tuple(map(str, bad)),
     )
     return report, bad
-
-
-def _shifted(tell: Progress, what: str, before: int, total: int) -> Callable[[int], None]:
-    """Progress of one group as progress of the whole."""
-    return lambda done: tell(what, before + done, total)

@@ -49,7 +49,8 @@ class Encoder(Protocol):
 
     It may have more attributes: ``truncated``, the number of texts that were cut off so far;
     ``width``, the number of dimensions where that is known without loading the model; ``served``,
-    true where only its vectors tell what it is (``served_probe``); ``reasons``, why rows of the
+    true where only its vectors tell what it is (``served_probe``); ``measured``, which prepares
+    texts for ``encode`` in another thread than the one that encodes; ``reasons``, why rows of the
     texts that were encoded last have no vector; ``encode_into``, which encodes rows of a part and
     commits them by itself, on other machines say (``ray_workers``).
     """

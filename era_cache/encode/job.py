@@ -1,12 +1,13 @@
-"""Encoding groups of texts, and committing each as it is done, beside the encoding of the next.
+"""Encoding groups of texts: each is read and committed beside the encoding of its neighbours.
 
 In: rows of a part that the store lacks. Out: segments; texts that no vector can be made of.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from era_cache import __version__
 from era_cache.config import EmbedConfig
+from era_cache.encode.ahead import one_ahead
 from era_cache.encode.bad_rows import BadRow, unusable
 from era_cache.encode.parts import Part
 from era_cache.encode.served_probe import probe
@@ -29,6 +31,10 @@ __all__ = ["Job", "missing_rows"]
 
 _MOST_TEXTS = 1 << 16
 """Texts of a group at most: they are unpacked together."""
+_FEWEST_TEXTS = 256
+"""And at least; also of the first two, which are taken before the model's speed is known."""
+_FEWEST_ASKED = 1024
+"""The same of a server that answers many requests at once: it is idle between two groups."""
 _MOST_BAD = 1000
 """So many texts have no usable vector only where the model is at fault: all would fail."""
 
@@ -54,7 +60,8 @@ class Job:
         self._dtype = config.dtype
         self._writer: SegmentWriter | None = None
         self._target: StoredEncoder | None = None
-        self._group_rows = 1024
+        served = getattr(part.encoder, "served", False)
+        self._group_rows = self._fewest = _FEWEST_ASKED if served else _FEWEST_TEXTS
         self._beside = ThreadPoolExecutor(1, "commit")
         self._on_its_way: Future[object] | None = None
         self.bad: list[BadRow] = []
@@ -80,19 +87,47 @@ class Job:
         """Take up another part by the same encoder and of the same role."""
         self._part, self.bad = part, []
 
-    def groups(self, rows: IntArray) -> Iterator[IntArray]:
-        """Cut rows into groups that take about ``seal_seconds`` each, learning the speed."""
+    def run(self, rows: IntArray, tell: Callable[[int], None]) -> None:
+        """Encode rows, in groups that take about ``seal_seconds`` each, and commit them.
+
+        While one group is encoded, the one before is committed and the texts of the next are read,
+        rendered and measured.
+
+        Args:
+            rows: (m,) of the part.
+            tell: told how many are done.
+
+        Raises as ``encode_group``.
+        """
+        done = 0
+        with contextlib.closing(one_ahead(self._read, self._groups(rows))) as read:
+            for group, texts in read:
+                begun, before = time.monotonic(), done
+                self._encode(group, texts, lambda seen: tell(before + seen))  # noqa: B023
+                done += len(group)
+                self._learn(len(group), time.monotonic() - begun)
+
+    def _groups(self, rows: IntArray) -> Iterator[IntArray]:
         start = 0
         while start < len(rows):
-            begun, size = time.monotonic(), self._group_rows
+            size = self._group_rows
             yield rows[start : start + size]
             start += size
-            seconds = max(time.monotonic() - begun, 1e-6)
-            dim = self._target.spec.dim if self._target else 1
-            most = max(1024, self._config.seal_bytes // (dim * np.dtype(self._dtype).itemsize))
-            wanted = int(size * self._config.seal_seconds / seconds)
-            # At most four times as many: a first group of short texts must not mislead.
-            self._group_rows = max(256, min(most, wanted, 4 * size, _MOST_TEXTS))
+
+    def _learn(self, size: int, seconds: float) -> None:
+        """Take as many rows for the group after the next as should take the time wanted."""
+        dim = self._target.spec.dim if self._target else 1
+        most = max(1024, self._config.seal_bytes // (dim * np.dtype(self._dtype).itemsize))
+        wanted = int(size * self._config.seal_seconds / max(seconds, 1e-6))
+        # At most four times as many: a first group of short texts must not mislead.
+        self._group_rows = max(self._fewest, min(most, wanted, 4 * size, _MOST_TEXTS))
+
+    def _read(self, group: IntArray) -> Sequence[str]:
+        """Rendered texts, measured where the encoder wants to know their tokens first."""
+        part = self._part
+        texts = part.rendered(group)
+        measured = getattr(part.encoder, "measured", None)
+        return texts if measured is None else measured(texts, part.role)
 
     def check_server(self) -> None:
         """Of a model behind an address: is it still the one that the store has vectors of?"""
@@ -104,18 +139,20 @@ class Job:
             self._commit(keys, sort_out(vectors, self._dtype)[0])
 
     def encode_group(self, group: IntArray, tell: Callable[[int], None]) -> None:
-        """Encode one group; it is committed while the next one is encoded.
+        """Encode one group of rows; it is committed while the next one is encoded.
 
         Raises:
             EncoderError: the encoder fails or gives something else than vectors.
             StoreError: the group before, or this one, cannot be committed.
         """
+        self._encode(group, self._read(group), tell)
+
+    def _encode(self, group: IntArray, texts: Sequence[str], tell: Callable[[int], None]) -> None:
         stored: StoredRows | None = None
         done = np.zeros(len(group), dtype=bool)
         seen = 0
         try:
-            rendered = self._part.rendered(group)
-            for rows, batch in self._part.encoder.encode(rendered, self._part.role):
+            for rows, batch in self._part.encoder.encode(texts, self._part.role):
                 checked, bad = self._checked(group, rows, batch)
                 if stored is None:
                     stored = StoredRows.empty(len(group), batch.shape[1], self._dtype)

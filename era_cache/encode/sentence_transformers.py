@@ -7,7 +7,6 @@ are hashed, no model is loaded) and, when texts must really be encoded, (n, d) f
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,9 +25,10 @@ from era_cache.encode.model_files import (
     model_name,
     model_width,
 )
+from era_cache.encode.model_tokens import TokenCounter, reader_of
 from era_cache.encode.neighbours import neighbour_difference
 from era_cache.encode.static_batches import static_encoder
-from era_cache.encode.token_budget import batches, shortened
+from era_cache.encode.token_budget import MeasuredTexts, batches
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec, check_template
 from era_cache.types import FloatArray, IntArray, Role
@@ -85,7 +85,7 @@ class SentenceTransformerEncoder:
         self.truncated = 0
         self.counts_truncated = True
         """Whether texts that are cut off are counted; for single queries it is not worth it."""
-        self._counters: dict[Role, Any] = {}
+        self._counters: dict[Role, TokenCounter] = {}
         self._neighbours: float | None = None
         """How much a vector depends on its batch; None where that was not measured."""
         self._settings, self._batch_tokens = settings, settings.batch_tokens
@@ -105,9 +105,9 @@ class SentenceTransformerEncoder:
         """
         model = self._load()
         encode = model.encode_query if role is Role.QUERY else model.encode_document
-        lengths = None
-        if self.counts_truncated or not self._fits(len(texts), role):
-            texts, lengths = self._measured(texts, role)
+        if not isinstance(texts, MeasuredTexts):
+            texts = self.measured(texts, role)
+        lengths = texts.lengths
         most = 2048 if lengths is None else 1024  # calls cost static models more than texts
         alike = self._settings.deterministic
         pending = list(batches(lengths, len(texts), self._batch_tokens, most, one_length=alike))
@@ -140,35 +140,52 @@ class SentenceTransformerEncoder:
             self._refuse_unused_width(vectors.shape[1])
             yield rows, np.asarray(vectors, dtype=np.float32)
 
+    def measured(self, texts: Sequence[str], role: Role) -> MeasuredTexts:
+        """Texts with what ``encode`` has to know of their tokens; those cut off are counted.
+
+        May be called in another thread than the one that encodes, so that it is done ahead.
+
+        Raises:
+            EncoderError: the model cannot be loaded, or has no tokenizer.
+        """
+        if not self.counts_truncated and self._fits(len(texts), role):
+            return MeasuredTexts(texts, None)
+        counter = self._counter(role)
+        if counter.limit is None:  # static embeddings: their batches need no budget
+            return MeasuredTexts(texts, None)
+        kept, lengths = counter.measured(texts)
+        self.truncated += sum(length > counter.limit for length in lengths)
+        return MeasuredTexts(kept, [min(length, counter.limit) for length in lengths])
+
     def _fits(self, count: int, role: Role) -> bool:
         """Whether as many texts are one batch, however long they are."""
-        limit = getattr(_reader(self._model, role), "max_seq_length", None) or math.inf
+        limit = getattr(reader_of(self._load(), role), "max_seq_length", None) or math.inf
         return count * limit <= self._batch_tokens
+
+    def _counter(self, role: Role) -> TokenCounter:
+        if role not in self._counters:
+            self._counters[role] = TokenCounter(self._load(), role, self.spec.name)
+        return self._counters[role]
 
     def count_tokens(self, texts: Sequence[str], role: Role) -> list[int]:
         """Tokens of rendered texts, as far as the model reads them.
 
-        By a tokenizer of its own: another thread may be encoding.
+        Another thread may be encoding.
 
         Raises:
-            EncoderError: the model cannot be loaded.
+            EncoderError: the model cannot be loaded, or has no tokenizer.
         """
-        reader = _reader(self._load(), role)
-        if role not in self._counters:
-            self._counters[role] = copy.deepcopy(reader.tokenizer)
-        limit = getattr(reader, "max_seq_length", None) or math.inf
-        return [int(min(n, limit)) for n in _lengths(self._counters[role], texts)]
+        lengths, limit = self.full_lengths(texts, role)
+        return [int(n) for n in (lengths if limit is None else np.minimum(lengths, limit))]
 
     def full_lengths(self, texts: Sequence[str], role: Role) -> tuple[IntArray, int | None]:
         """Tokens of rendered texts, (n,), and how many the model reads; None for any number.
 
         Raises:
-            EncoderError: the model cannot be loaded.
+            EncoderError: the model cannot be loaded, or has no tokenizer.
         """
-        reader = _reader(self._load(), role)
-        limit = getattr(reader, "max_seq_length", None)
-        lengths = np.array(_lengths(reader.tokenizer, texts), dtype=np.int64)
-        return lengths, None if limit is None or math.isinf(limit) else int(limit)
+        counter = self._counter(role)
+        return np.array(counter.lengths(texts), dtype=np.int64), counter.limit
 
     def provenance(self) -> dict[str, Any]:
         """See ``Encoder.provenance``."""
@@ -214,7 +231,7 @@ class SentenceTransformerEncoder:
 
     def _limit_length(self, model: Any, limit: int) -> None:
         for role in Role:
-            reader = _reader(model, role)
+            reader = reader_of(model, role)
             if hasattr(reader, "max_seq_length"):
                 with contextlib.suppress(AttributeError):  # of one that cannot be set
                     reader.max_seq_length = limit
@@ -234,35 +251,6 @@ class SentenceTransformerEncoder:
                     "template of both roles, or another model."
                 )
 
-    def _measured(self, texts: Sequence[str], role: Role) -> tuple[Sequence[str], list[int] | None]:
-        """Tokens of each text as the model will see it, counting the texts that get cut off.
-
-        Returns:
-            The texts, very long ones without what the model does not read; and their tokens, None
-            for a model that does not attend across tokens (static embeddings): its batches need no
-            budget.
-        """
-        reader = _reader(self._model, role)
-        tokenizer = getattr(reader, "tokenizer", None)
-        limit = getattr(reader, "max_seq_length", None)
-        if tokenizer is None or _knows_no_words(tokenizer):
-            raise EncoderError(
-                f"{self.spec.name} has no tokenizer for a {role.value}. Add its tokenizer files to "
-                f"{self.folder}."
-            )
-        if limit is None or math.isinf(limit):
-            return texts, None
-
-        def count(some: Sequence[str]) -> list[int]:
-            return _lengths(tokenizer, some)
-
-        if getattr(tokenizer, "truncation_side", "right") == "right":
-            texts, lengths = shortened(texts, int(limit), count)
-        else:
-            lengths = count(texts)
-        self.truncated += sum(length > limit for length in lengths)
-        return texts, [min(length, int(limit)) for length in lengths]
-
     def _failure(
         self,
         error: Exception,
@@ -272,7 +260,7 @@ class SentenceTransformerEncoder:
         role: Role,
     ) -> EncoderError:
         """Say what failed: the text that has more tokens than the model has positions, or all."""
-        reader = _reader(self._model, role)
+        reader = reader_of(self._model, role)
         configs = (getattr(module, "config", None) for module in reader.modules())
         tables = (getattr(config, "max_position_embeddings", None) for config in configs)
         places = min((number for number in tables if number), default=None)
@@ -286,36 +274,6 @@ class SentenceTransformerEncoder:
             f"({reader.max_seq_length}), but the model has {places} positions. Give "
             f"--large-max-seq-length or --small-max-seq-length {places - 2}. ({error})"
         )
-
-
-def _reader(model: Any, role: Role) -> Any:
-    """The module that reads the texts of a role: the first, of a router the first of its route."""
-    module = model[0]
-    while hasattr(module, "sub_modules"):
-        route = module._resolve_route(task=role.value, modality="text")
-        module = module.sub_modules[route][0]
-    return module
-
-
-def _lengths(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Tokens of each text, special ones included where a model reads them."""
-    if hasattr(tokenizer, "encode_batch"):  # of static embeddings
-        found = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [len(one.ids) for one in found]
-    if not callable(tokenizer):  # a list of words
-        return [len(tokenizer.tokenize(text)) for text in texts]
-    read = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)
-    return [len(ids) for ids in read["input_ids"]]
-
-
-def _knows_no_words(tokenizer: Any) -> bool:
-    """Whether a tokenizer has special tokens only.
-
-    transformers makes up such a one where the tokenizer's files are missing, and every text gets
-    the same vector.
-    """
-    special = getattr(tokenizer, "all_special_ids", None)
-    return special is not None and len(tokenizer) <= len(special)
 
 
 def _template(given: str | None, prompts: Mapping[str, str], name: str) -> str:

@@ -5,13 +5,26 @@ In: texts, or their numbers of tokens. Out: texts, or rows of batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["batches", "shortened"]
+__all__ = ["MeasuredTexts", "batches", "shortened"]
 
 _CHARACTERS_PER_TOKEN = 16
 """More than texts have on the average, in any language."""
 _SPARE_TOKENS = 64
+
+
+class MeasuredTexts(list[str]):
+    """Rendered texts whose tokens were counted before they are encoded.
+
+    Args:
+        texts: rendered; very long ones may lack what no model would read.
+        lengths: tokens of each that are read; None where they are of no account.
+    """
+
+    def __init__(self, texts: Iterable[str], lengths: list[int] | None) -> None:
+        super().__init__(texts)
+        self.lengths = lengths
 
 
 def shortened(

@@ -1,4 +1,4 @@
-"""Groups are committed beside the encoding of the next, and nothing that was encoded is lost."""
+"""Groups are read and committed beside the encoding of others; nothing that was encoded is lost."""
 
 from __future__ import annotations
 
@@ -119,3 +119,88 @@ def test_settled_is_stored(store) -> None:
     job.settle()
     assert stored(store, encoder) == [0, 1, 2, 3]
     job.finish()
+
+
+class Measuring(Watched):
+    """Prepares texts ahead; texts that it did not prepare it does not encode."""
+
+    def __init__(
+        self,
+        before: Callable[[str], None] = lambda _: None,
+        measuring: Callable[[Sequence[str]], None] = lambda _: None,
+    ) -> None:
+        super().__init__(before)
+        self._measuring = measuring
+        self.prepared: list[Sequence[str]] = []
+
+    def measured(self, texts: Sequence[str], role: Role) -> Sequence[str]:
+        assert role is Role.DOCUMENT
+        self._measuring(texts)
+        self.prepared.append(tuple(texts))
+        return self.prepared[-1]
+
+    def encode(self, texts: Sequence[str], role: Role) -> Iterator[tuple[list[int], FloatArray]]:
+        assert any(texts is one for one in self.prepared)
+        return super().encode(texts, role)
+
+
+def in_groups(store: Store, encoder: HashEncoder, size: int, seen: list[int]) -> None:
+    with job_of(store, encoder) as job:
+        job._group_rows = size  # else learnt, and never so few
+        job._learn = lambda *_: None  # type: ignore[method-assign]
+        job.run(np.arange(12), seen.append)
+        job.finish()
+
+
+def test_the_next_group_is_measured_while_one_is_encoded(store) -> None:
+    measured = threading.Event()
+    late: list[str] = []
+
+    def first(text: str) -> None:
+        if text == TEXTS[0] and not measured.wait(20):
+            late.append(text)
+
+    encoder = Measuring(first, lambda texts: measured.set() if texts[0] == TEXTS[4] else None)
+    told: list[int] = []
+    in_groups(store, encoder, 4, told)
+    assert not late, "the next group is not measured before this one is encoded"
+    assert [one[0] for one in encoder.prepared] == [TEXTS[0], TEXTS[4], TEXTS[8]]
+    assert told == list(range(1, 13))
+    assert stored(store, encoder) == list(range(12))
+
+
+def test_an_error_of_measuring_comes_after_what_precedes_it_is_stored(store) -> None:
+    def fail(texts: Sequence[str]) -> None:
+        if TEXTS[8] in texts:
+            raise RuntimeError("no such token")
+
+    encoder = Measuring(measuring=fail)
+    with pytest.raises(RuntimeError, match="no such token"):
+        in_groups(store, encoder, 4, [])
+    assert stored(store, encoder) == list(range(8))
+    assert not [one for one in threading.enumerate() if one.name.startswith(("ahead", "commit"))]
+
+
+def test_an_error_of_encoding_ends_the_reading_ahead(store) -> None:
+    def stop(text: str) -> None:
+        if text == TEXTS[5]:
+            raise KeyboardInterrupt
+
+    encoder = Measuring(stop)
+    with pytest.raises(KeyboardInterrupt):
+        in_groups(store, encoder, 2, [])
+    assert stored(store, encoder) == list(range(5))
+    assert not [one for one in threading.enumerate() if one.name.startswith(("ahead", "commit"))]
+
+
+def test_groups_grow_with_the_speed_and_never_by_more_than_four(store) -> None:
+    with job_of(store, Watched()) as job:
+        sizes = [len(group) for group in job._groups(np.arange(5000))]
+        assert sizes == [256] * 19 + [136]
+        grown = []
+        for _ in range(6):
+            job._learn(job._group_rows, 1e-9)
+            grown.append(job._group_rows)
+        assert grown == [1024, 4096, 16384, 65536, 65536, 65536]
+        job._learn(65536, 1e9)
+        assert job._group_rows == 256
