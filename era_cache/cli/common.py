@@ -250,6 +250,16 @@ device_option = click.option(
 )
 
 
+def index_option(what: str) -> Callable[[Command], Command]:
+    """The option for searching a large corpus approximately; ``what`` says how that is told."""
+    return click.option(
+        "--index",
+        type=click.Choice(["exact", "ivf", "hnsw", "pq"]),
+        default="exact",
+        help=f"Search all documents, or a FAISS index of a large corpus; {what}.",
+    )
+
+
 check_option = click.option(
     "--check/--no-check",
     default=True,

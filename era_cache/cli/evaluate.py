@@ -18,6 +18,7 @@ from era_cache.cli.common import (
     check_option,
     device_option,
     echo_json,
+    index_option,
     json_option,
     overwrite_option,
     say,
@@ -103,12 +104,7 @@ class EvalForms(EraForms):
 @click.option(
     "--int8", is_flag=True, help="Also measure what storing the vectors as int8 would cost."
 )
-@click.option(
-    "--index",
-    type=click.Choice(["exact", "ivf", "hnsw", "pq"]),
-    default="exact",
-    help="Search all documents, or a FAISS index of a large corpus; its recall is stated.",
-)
+@index_option("its recall is stated")
 @report_options
 @overwrite_option
 @check_option

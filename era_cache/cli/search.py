@@ -16,6 +16,7 @@ from era_cache.cli.common import (
     StorePlace,
     check_option,
     device_option,
+    index_option,
     note,
     seed_number,
     version_option,
@@ -84,6 +85,7 @@ MOST_DEPTH = 1000
     metavar="N",
     help="Seed of the random queries.  [default: others each time]",
 )
+@index_option("it may miss some, and is kept in the store")
 @check_option
 @device_option
 @quiet_option
@@ -178,6 +180,7 @@ def opened_lookup(
         texts=texts,
         device=options["device"],
         check=options["check"],
+        index=options["index"],
         tell=lambda text: tell(f"{text} …"),
     )
     collection = source.collection
@@ -186,6 +189,8 @@ def opened_lookup(
         if source.since
         else f"{collection.name}-{collection.version}: {len(collection.doc_ids):,} documents."
     )
+    for text in lookup.notes:
+        note(text)
     return lookup
 
 

@@ -16,6 +16,7 @@ from era_cache.cli.common import (
     StorePlace,
     check_option,
     device_option,
+    index_option,
     note,
     seed_number,
     version_option,
@@ -62,6 +63,7 @@ __all__ = ["main"]
     metavar="N",
     help="Seed of the page's random queries.  [default: others each time]",
 )
+@index_option("it may miss some, and is kept in the store")
 @check_option
 @device_option
 @quiet_option

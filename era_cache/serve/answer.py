@@ -65,11 +65,16 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Searched(msgspec.Struct, frozen=True):
-    """The collection that was searched, and how many documents it has."""
+    """The collection that was searched, and how many documents it has.
+
+    ``index`` says in words which index was searched instead of all documents, so that some may have
+    been missed; None where all were. What a first stage joins is always searched exactly.
+    """
 
     name: str
     version: str
     documents: int
+    index: str | None = None
 
 
 class Spent(msgspec.Struct, frozen=True):

@@ -53,6 +53,7 @@ class Lookup:
         texts: shown beside the ids.
         device: torch device name; None chooses.
         check: compare the digests of all segments first.
+        index: what is searched: all documents (``exact``), or an index of ``rank.approximate``.
         tell: told in words what takes long.
 
     Raises:
@@ -71,6 +72,7 @@ class Lookup:
         texts: Texts | None = None,
         device: str | None = None,
         check: bool = True,
+        index: str = "exact",
         tell: Callable[[str], None] = lambda _text: None,
     ) -> None:
 
@@ -80,7 +82,10 @@ class Lookup:
             check_model(model, source.encoders.models(), view)
         self._cold = list({id(model): model for model in self.models.values()}.values())
         self._device = resolve_device(device)
-        self._ranker = Ranker(source, names, self._device, check=check)
+        if index != "exact":
+            tell(f"opening the {index} index, or building it")
+        self._ranker = Ranker(source, names, self._device, check=check, index=index)
+        self.notes = self._ranker.notes
         self.adapters = self._ranker.adapters
         collection = source.collection
         self._scores = QueryScores(source, texts, self._device)
@@ -242,7 +247,9 @@ class Lookup:
             depth,
         )
         return Answer(
-            collection=Searched(collection.name, collection.version, len(collection.doc_ids)),
+            collection=Searched(
+                collection.name, collection.version, len(collection.doc_ids), self._ranker.near_by
+            ),
             asked=asked,
             depth=depth,
             reach=reach,

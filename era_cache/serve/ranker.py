@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from era_cache.errors import FormatError, StoreError
+from era_cache.evaluate.kept_index import kept_index
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.unit_rows import read_corpus
@@ -27,6 +28,8 @@ from era_cache.types import FloatArray, IntArray, Keys
 if TYPE_CHECKING:
     import torch
 
+    from era_cache.rank.approximate import ApproximateIndex
+
 __all__ = ["Ranker"]
 
 _LARGE_BYTES = 2 << 30
@@ -41,14 +44,24 @@ class Ranker:
         names: candidates to load.
         device: torch device name.
         check: compare the digests of all segments first.
+        index: what is searched: all documents (``exact``), or an index of ``rank.approximate``,
+            which is kept in the store. Candidates that a first stage joins are searched exactly.
 
     Raises:
-        InputError: a candidate is unknown.
+        InputError: a candidate is unknown, or there is no such index.
         StoreError: rows are missing.
         FormatError: a segment or the adapter is damaged.
     """
 
-    def __init__(self, source: Source, names: Sequence[str], device: str, *, check: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        names: Sequence[str],
+        device: str,
+        *,
+        check: bool,
+        index: str = "exact",
+    ) -> None:
         import torch
 
         self.device = device
@@ -72,12 +85,25 @@ class Ranker:
         except StoreError as error:
             older = f" Or search an older version: --collection {collection.name}-VERSION."
             raise StoreError(f"{error}{older if source.since else ''}") from error
+        self._near: ApproximateIndex | None = None
+        self.notes: list[str] = []
+        """What is to be told of the index."""
+        if index != "exact":
+            made_by = encoders.document.spec.fingerprint
+            self._near, self.notes = kept_index(
+                source.store, collection, made_by, self.corpus, index
+            )
         self._tie_ranks = torch.from_numpy(tie_order(collection.doc_ids)).to(device)
         self._query_row = {bytes(k): row for row, k in enumerate(collection.query_keys)}
         self._own = np.full(len(collection.query_ids), -1, dtype=np.int64)
         if collection.ignore_identical_ids:
             document_row = {doc_id: row for row, doc_id in enumerate(collection.doc_ids)}
             self._own[:] = [document_row.get(one, -1) for one in collection.query_ids]
+
+    @property
+    def near_by(self) -> str | None:
+        """Which index is searched instead of all documents, in words."""
+        return None if self._near is None else self._near.about
 
     def query_rows(self, keys: Keys) -> IntArray:
         """Rows of queries in the collection by their keys (n, 16); -1 for what is none of them."""
@@ -148,13 +174,12 @@ class Ranker:
         plain = [name for name in names if name not in joined]
         found: dict[str, Ranking] = {}
         if plain:  # the corpus is gone through once for all of them
-            whole = search(
-                torch.cat([mapped[name] for name in plain]),
-                self.corpus,
-                reach,
-                exclude=itself.repeat(len(plain)),
-                tie_ranks=self._tie_ranks,
-            )
+            asked = torch.cat([mapped[name] for name in plain])
+            ties, excluded = self._tie_ranks, itself.repeat(len(plain))
+            if self._near is not None:
+                whole = self._near.search(asked, reach, exclude=excluded, tie_ranks=ties)
+            else:
+                whole = search(asked, self.corpus, reach, exclude=excluded, tie_ranks=ties)
             parts = zip(*(np.split(column, len(plain)) for column in whole), strict=True)
             found = dict(zip(plain, (Ranking(*part) for part in parts), strict=True))
         for name in joined:

@@ -186,9 +186,10 @@ def _heads(answer: Answer, column: Column, grade_width: int, signs: Signs) -> li
 
 def _elsewhere_lines(answer: Answer, width: int, signs: Signs) -> list[str]:
     lines = textwrap.wrap("Relevant, but not in every list above:", width)
+    unseen = f"beyond {answer.reach:,}" if answer.collection.index is None else "not found"
     for entry in answer.elsewhere[:_MOST_ELSEWHERE]:
         places = ", ".join(
-            f"{name} {f'beyond {answer.reach:,}' if rank is None else f'{rank:,}'}"
+            f"{name} {unseen if rank is None else f'{rank:,}'}"
             for name, rank in entry.ranks.items()
         )
         mark = _grade(entry.grade, signs)
@@ -204,6 +205,8 @@ def _foot_lines(answer: Answer, width: int, signs: Signs) -> list[str]:
     spent = answer.milliseconds
     encoded = "stored vectors" if spent.encode is None else f"encoded in {spent.encode:.1f} ms"
     documents = f"{answer.collection.documents:,} documents"
+    if answer.collection.index is not None:
+        documents += f" through an index ({answer.collection.index}), which may miss some,"
     timing = f"{encoded}, searched {documents} in {spent.search:.1f} ms"
     keys = []
     if answer.asked.id is not None:

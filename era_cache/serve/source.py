@@ -28,6 +28,7 @@ BASELINE = "small"
 class Source(NamedTuple):
     """What an adapter searches in: checked against each other, nothing of it read yet."""
 
+    store: Store
     folder: Path
     collection: Collection
     split: Split | None
@@ -69,6 +70,7 @@ def open_source(store: Store, folder: Path, collection_name: str | None = None) 
     lists = FirstStages(joined[0] if joined else "").of(store, collection)
     names = list(config.candidates)
     return Source(
+        store,
         folder,
         collection,
         split,

@@ -40,8 +40,9 @@ __all__ = [
 FORMAT, VERSION = "era-index", 1
 # Fewer rows are sorted in less time than a file takes to write.
 _PERSIST_ROWS = 50_000
-# Rows sorted at a time; bounds the memory of building an index, about 50 bytes for each.
-_PARTITION_ROWS = 1 << 23
+# Rows sorted at a time, an eighth of all within these bounds: each takes about 50 bytes of memory,
+# and for each part all keys are gone through.
+_PARTITION_ROWS = 1 << 20, 1 << 23
 _BLOCK_ROWS = 1 << 20
 _CHECKED_ROWS = 1 << 18
 
@@ -93,7 +94,8 @@ def sorted_ranges(
     """
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     total = int(starts[-1])
-    bits = max(0, (max(total, 1) - 1) // _PARTITION_ROWS).bit_length()
+    fewest, most = _PARTITION_ROWS
+    bits = (max(total - 1, 0) // min(max(total >> 3, fewest), most)).bit_length()
     for partition in range(1 << bits):
         if bits:
             parts = [

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_case import MODELS, case, done, embedded_in, evaluated, fitted, run
 
-from era_cache.cli import embed, evaluate, fit
+from era_cache.cli import embed, evaluate, fit, search
 from era_cache.disk.hdf5 import inspect
 from era_cache.evaluate import kept_index
 from era_cache.rank import approximate
@@ -123,3 +123,55 @@ def test_in_a_bucket_a_teammate_reads_what_was_built(case, s3, tmp_path, monkeyp
     second = measure("two")
     assert figures(first) == figures(second)
     assert not any("built anew" in note for note in second["notes"])
+
+
+@pytest.fixture
+def searched(measured, case: Path) -> Callable[..., dict[str, Any]]:
+    """A function that searches for a stored query."""
+
+    def one(*options: object) -> dict[str, Any]:
+        words = [case / "store", case / "adapter", "--id", "q003", "--json", *options]
+        found = done(run(search.main, *words, "--device", "cpu"))
+        return json.loads(found.stdout)
+
+    return one
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "pq"])
+def test_a_search_reads_the_index_that_an_evaluation_built(
+    case, measured, searched, kind, monkeypatch
+) -> None:
+    measured(kind)
+    monkeypatch.setattr(approximate.ApproximateIndex, f"_{kind}", None)  # it cannot be built
+    found = searched("--index", kind)
+    assert len(files(case)) == 1
+    said = found["collection"].pop("index")
+    assert said.startswith(kind)
+    exact = searched()
+    assert exact["collection"].pop("index") is None
+    # So few documents: each list is read, the graph is walked whole, all codes are ranked anew.
+    for one, other in zip(found["candidates"], exact["candidates"], strict=True):
+        for hit, wanted in zip(one["hits"], other["hits"], strict=True):
+            assert hit["document"] == wanted["document"]
+            assert hit["score"] == pytest.approx(wanted["score"], abs=1e-5)
+
+
+def test_a_search_builds_what_is_missing_and_tells_of_what_is_damaged(case, searched) -> None:
+    first = searched("--index", "ivf")
+    (path,) = files(case)
+    path.write_bytes(path.read_bytes()[:-8])
+    words = [case / "store", case / "adapter", "--id", "q003", "--index", "ivf", "--device", "cpu"]
+    shown = done(run(search.main, *words))
+    assert "An index was built anew" in shown.output
+    assert "through an index (ivf" in " ".join(shown.output.split())
+    again = searched("--index", "ivf")
+    assert first["candidates"] == again["candidates"]
+
+
+def test_the_page_searches_the_index_too(case, searched, monkeypatch) -> None:
+    opened = []
+    monkeypatch.setattr(search, "run_server", lambda make, *_: opened.append(make(None)))
+    done(run(search.main, case / "store", case / "adapter", "--web", "--index", "hnsw"))
+    (app,) = opened
+    assert app is not None
+    assert [path.name.split("-")[0] for path in files(case)] == ["hnsw"]

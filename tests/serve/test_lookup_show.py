@@ -173,3 +173,14 @@ def test_what_all_texts_begin_with_gives_way_to_what_differs() -> None:
 def test_a_query_of_an_unknown_part_has_none() -> None:
     asked = Asked("q1", "what is asked", "", None, 2)
     assert render(_answer([SMALL], asked=asked), width=72).startswith("Query q1 (2 relevant): ")
+
+
+def test_an_index_that_was_searched_is_said_and_what_it_missed_is_not_called_far() -> None:
+    searched = Searched("c", "0123456789ab", 12345, "ivf, 90 lists, 8 of them read")
+    lost = Elsewhere("lost", 1, {"small": None, "era-dual": 4}, None)
+    shown = render(_answer([SMALL, DUAL], elsewhere=[lost], collection=searched), width=72)
+    assert "  ★1 lost: small not found, era-dual 4" in shown.splitlines()
+    assert (
+        "stored vectors, searched 12,345 documents through an index (ivf, 90 lists, 8 of them "
+        "read), which may miss some, in 1.2 ms"
+    ) in " ".join(shown.split())

@@ -109,7 +109,7 @@ def test_a_hundred_thousand_keys_with_one_first_half_are_found_in_time(encoder):
 @pytest.mark.parametrize("partition_rows", [1, 7, 64, 1000])
 def test_partitions_give_one_ascending_order_of_all_keys(monkeypatch, partition_rows):
     monkeypatch.setattr(sorted_keys, "_BLOCK_ROWS", 50)
-    monkeypatch.setattr(sorted_keys, "_PARTITION_ROWS", partition_rows)
+    monkeypatch.setattr(sorted_keys, "_PARTITION_ROWS", (partition_rows, partition_rows))
     keys = random_keys(500)
     keys[250:] = keys[:250]  # every key twice
     parts = list(sorted_keys.sorted_ranges([120, 380], [keys[:120], keys[120:]].__getitem__))
@@ -219,3 +219,18 @@ def test_positions_are_grouped_by_segment_in_ascending_order():
 
 def test_an_index_of_nothing_finds_nothing():
     assert KeyIndex([]).positions(random_keys(3)).tolist() == [-1, -1, -1]
+
+
+def test_no_more_than_an_eighth_of_the_keys_is_sorted_at_a_time(monkeypatch):
+    """Within the bounds; the memory that a sort takes must not grow with a store of usual size."""
+    monkeypatch.setattr(sorted_keys, "_PARTITION_ROWS", (20, 60))
+    keys = random_keys(1000)
+
+    def most(total: int) -> int:
+        ranges = sorted_keys.sorted_ranges([total], [keys[:total]].__getitem__)
+        return max(len(rows) for _, rows in ranges)
+
+    assert most(20) == 20
+    assert most(160) <= 2 * 20
+    assert most(320) <= 2 * 40
+    assert most(1000) <= 2 * 60

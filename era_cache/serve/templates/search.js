@@ -116,8 +116,10 @@ function show(answer) {
   const spent = answer.milliseconds;
   const encoded = spent.encode === null ? "Stored vectors"
     : `Encoded in ${spent.encode.toFixed(1)} ms`;
-  const timing = `${encoded}, searched ${number(answer.collection.documents)} documents in `
-    + `${spent.search.toFixed(1)} ms.`;
+  const index = answer.collection.index;
+  const timing = `${encoded}, searched ${number(answer.collection.documents)} documents `
+    + (index === null ? "" : `through an index (${index}), which may miss some, `)
+    + `in ${spent.search.toFixed(1)} ms.`;
   const stars = asked.id === null ? "" : " \u2605: relevant, with its grade.";
   const marks = answer.baseline !== null && answer.candidates.length > 1
     ? ` Arrows: places up or down from ${answer.baseline}; new: not in its list.` : "";
@@ -179,13 +181,14 @@ function furtherDown(answer) {
   const entries = answer.elsewhere, table = $("elsewhere").querySelector("table");
   $("elsewhere").hidden = !entries.length;
   const names = answer.candidates.map((column) => column.name);
+  const unseen = answer.collection.index === null ? `beyond ${number(answer.reach)}` : "not found";
   const head = (text) => { const cell = make("th", "", text); cell.scope = "col"; return cell; };
   fill(table.tHead, make("tr", "", ...["document", "grade", ...names].map(head)));
   const rows = entries.slice(0, MORE).map((entry) => {
     const first = make("th", "", make("bdi", "", entry.document));
     first.scope = "row";
     const places = names.map((name) => make("td", "", entry.ranks[name] === null
-      ? `beyond ${number(answer.reach)}` : number(entry.ranks[name])));
+      ? unseen : number(entry.ranks[name])));
     return make("tr", "", first, make("td", "", String(entry.grade)), ...places);
   });
   const more = entries.length - MORE;
