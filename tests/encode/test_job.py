@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hash_encoder import HashEncoder
+from tiny_model import open_model
 
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import RoleTexts
 from era_cache.config import EmbedConfig
+from era_cache.encode.encoder import in_order
 from era_cache.encode.job import Job
 from era_cache.encode.parts import Part
 from era_cache.errors import StoreError
@@ -204,3 +206,21 @@ def test_groups_grow_with_the_speed_and_never_by_more_than_four(store) -> None:
         assert grown == [1024, 4096, 16384, 65536, 65536, 65536]
         job._learn(65536, 1e9)
         assert job._group_rows == 256
+
+
+def test_a_real_model_gives_the_same_vectors_where_texts_are_measured_beside(store, models) -> None:
+    """Its tokenizer is set anew by every batch, so that the counting thread has one of its own."""
+    rng = np.random.default_rng(0)
+    words = np.array(["wing", "lift", "drag", "supersonic", "boundary", "layer", "of", "a"])
+    texts = [f"{n} " + " ".join(rng.choice(words, rng.integers(1, 12))) for n in range(900)]
+    keys = row_keys(Role.DOCUMENT, texts)
+    encoder = open_model(models["large"], max_seq_length=8, batch_tokens=256)
+    asked = RoleTexts([f"d{number}" for number in range(900)], texts, None)
+    part = Part("documents", encoder, Role.DOCUMENT, keys, asked)
+    with Job(store, part, EmbedConfig(dtype="float32", seal_seconds=1e-9)) as job:
+        job.run(np.arange(900), tell)
+        job.finish()
+    found = store.encoder(encoder.spec.fingerprint(Role.DOCUMENT)).vectors(keys)
+    alone = open_model(models["large"], max_seq_length=8, batch_tokens=256)
+    np.testing.assert_allclose(found, in_order(alone, texts, Role.DOCUMENT), atol=2e-6)
+    assert encoder.truncated == alone.truncated > 0
