@@ -32,9 +32,9 @@ __all__ = ["Job", "missing_rows"]
 _MOST_TEXTS = 1 << 16
 """Texts of a group at most: they are unpacked together."""
 _FEWEST_TEXTS = 256
-"""And at least; also of the first two, which are taken before the model's speed is known."""
-_FEWEST_ASKED = 1024
-"""The same of a server that answers many requests at once: it is idle between two groups."""
+"""And at least; also of the first two groups, taken before the model's speed is known."""
+_FIRST_ASKED = 1024
+"""The first two of a server, which answers many requests at once and is idle between groups."""
 _MOST_BAD = 1000
 """So many texts have no usable vector only where the model is at fault: all would fail."""
 
@@ -61,7 +61,7 @@ class Job:
         self._writer: SegmentWriter | None = None
         self._target: StoredEncoder | None = None
         served = getattr(part.encoder, "served", False)
-        self._group_rows = self._fewest = _FEWEST_ASKED if served else _FEWEST_TEXTS
+        self._group_rows = _FIRST_ASKED if served else _FEWEST_TEXTS
         self._beside = ThreadPoolExecutor(1, "commit")
         self._on_its_way: Future[object] | None = None
         self.bad: list[BadRow] = []
@@ -120,7 +120,7 @@ class Job:
         most = max(1024, self._config.seal_bytes // (dim * np.dtype(self._dtype).itemsize))
         wanted = int(size * self._config.seal_seconds / max(seconds, 1e-6))
         # At most four times as many: a first group of short texts must not mislead.
-        self._group_rows = max(self._fewest, min(most, wanted, 4 * size, _MOST_TEXTS))
+        self._group_rows = max(_FEWEST_TEXTS, min(most, wanted, 4 * size, _MOST_TEXTS))
 
     def _read(self, group: IntArray) -> Sequence[str]:
         """Rendered texts, measured where the encoder wants to know their tokens first."""

@@ -175,8 +175,9 @@ class SentenceTransformerEncoder:
         Raises:
             EncoderError: the model cannot be loaded, or has no tokenizer.
         """
-        lengths, limit = self.full_lengths(texts, role)
-        return [int(n) for n in (lengths if limit is None else np.minimum(lengths, limit))]
+        counter = self._counter(role)
+        lengths = counter.lengths(texts)
+        return lengths if counter.limit is None else [min(n, counter.limit) for n in lengths]
 
     def full_lengths(self, texts: Sequence[str], role: Role) -> tuple[IntArray, int | None]:
         """Tokens of rendered texts, (n,), and how many the model reads; None for any number.
