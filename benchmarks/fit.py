@@ -1,4 +1,4 @@
-"""The bars of fitting: quality against the paper's recipe and peers, no labels, harm, and time.
+"""The bars of fitting: quality against the paper's recipe and peers, bounds, no labels, harm, time.
 
     python -m benchmarks.peers.setup                 # once: environments of the peers
     python -m benchmarks.fit                         # hours on two cores; goes on where it stopped
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import Bar, finish, skipped
+from benchmarks.fit_bounds import bounds_table
 from benchmarks.fit_data import PAIRS, available, demo_name
 from benchmarks.fit_harm import harm_bars
 from benchmarks.fit_hybrid import hybrid_bars, store_bar
@@ -45,7 +46,7 @@ from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.corpus import whole
 from era_cache.types import Qrels
 
-PARTS = ("quality", "labels", "hybrid", "harm", "time")
+PARTS = ("quality", "bounds", "labels", "hybrid", "harm", "time")
 QUICK = ("gorilla-torch", "theoremqa", "toollens", "cranfield")
 CANDIDATES = (*DEFAULT, "shipped", "paper", "large")
 # What the paper's own code gave at 20 % of the labels, the better of its two learning rates.
@@ -446,6 +447,9 @@ def main(
             table, peer_bars = quality.peers()
             click.echo(f"\n{table}", err=as_json)
             bars += peer_bars
+    if "bounds" in parts:
+        for pair in filter(lambda pair: available(PAIRS[pair]), pairs):
+            click.echo(f"\n{bounds_table(pair)}", err=as_json)
     if "labels" in parts:
         for found in (*map(labels_bars, pairs), large_corpus_bars()):
             click.echo(f"\n{found[0]}", err=as_json)

@@ -41,6 +41,7 @@ __all__ = [
     "echo_json",
     "echo_table",
     "finite",
+    "index_option",
     "json_option",
     "note",
     "overwrite_option",

@@ -9,6 +9,7 @@ import copy
 import math
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from era_cache.encode.token_budget import shortened
@@ -36,19 +37,18 @@ class TokenCounter:
     Args:
         model: a loaded ``SentenceTransformer``.
         role: of the texts.
-        name: of the model, for messages.
+        folder: of the model's files, for messages.
 
     Raises:
         EncoderError: the model has no tokenizer, or one that knows no words.
     """
 
-    def __init__(self, model: Any, role: Role, name: str) -> None:
+    def __init__(self, model: Any, role: Role, folder: Path) -> None:
         reader = reader_of(model, role)
         tokenizer = getattr(reader, "tokenizer", None)
         if tokenizer is None or _knows_no_words(tokenizer):
             raise EncoderError(
-                f"{name} has no tokenizer for a {role.value}. Add its tokenizer files to its "
-                "folder."
+                f"{folder}: no tokenizer for a {role.value}. Add its tokenizer files to the folder."
             )
         found = getattr(reader, "max_seq_length", None)
         self.limit = None if found is None or math.isinf(found) else int(found)

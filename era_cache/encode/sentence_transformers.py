@@ -164,7 +164,7 @@ class SentenceTransformerEncoder:
 
     def _counter(self, role: Role) -> TokenCounter:
         if role not in self._counters:
-            self._counters[role] = TokenCounter(self._load(), role, self.spec.name)
+            self._counters[role] = TokenCounter(self._load(), role, self.folder)
         return self._counters[role]
 
     def count_tokens(self, texts: Sequence[str], role: Role) -> list[int]:
