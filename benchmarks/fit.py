@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import Bar, finish, skipped
-from benchmarks.fit_bounds import bounds_table
+from benchmarks.fit_bounds import bounds
 from benchmarks.fit_data import PAIRS, available, demo_name
 from benchmarks.fit_harm import harm_bars
 from benchmarks.fit_hybrid import hybrid_bars, store_bar
@@ -448,8 +448,9 @@ def main(
             click.echo(f"\n{table}", err=as_json)
             bars += peer_bars
     if "bounds" in parts:
-        for pair in filter(lambda pair: available(PAIRS[pair]), pairs):
-            click.echo(f"\n{bounds_table(pair)}", err=as_json)
+        for found in (bounds(pair) for pair in pairs if available(PAIRS[pair])):
+            click.echo(f"\n{found[0]}", err=as_json)
+            bars += found[1]
     if "labels" in parts:
         for found in (*map(labels_bars, pairs), large_corpus_bars()):
             click.echo(f"\n{found[0]}", err=as_json)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from benchmarks.common import Bar
 from benchmarks.fit_data import PAIRS, available, problem
 from benchmarks.fit_quality import SEEDS, Kept
 from era_cache.fitting.alignment.methods import align_rows
@@ -28,7 +29,7 @@ from era_cache.rank.corpus import whole
 from era_cache.rank.measures import evaluate
 from era_cache.rank.search import search
 
-__all__ = ["bounds_table"]
+__all__ = ["bounds"]
 
 _ALL = 0.4
 """Share for training that, with validation and test, leaves no query out."""
@@ -45,8 +46,11 @@ class _Queries(NamedTuple):
     measured: slice
 
 
-def bounds_table(pair: str) -> str:
-    """A table of all collections of a pair, means last; kept results are taken as they are."""
+def bounds(pair: str) -> tuple[str, list[Bar]]:
+    """A table of all collections of a pair, means last, and whether the bounds hold together.
+
+    Kept results are taken as they are.
+    """
     kept = Kept("bounds", "1")
     known = kept.read()
     rows = []
@@ -63,7 +67,10 @@ def bounds_table(pair: str) -> str:
     for name, found in [*rows, ("mean", means)]:
         cells = (str(round(found[c])) if c == "queries" else f"{found[c]:.1f}" for c in columns)
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    _, today, linear, both, best = columns
+    holds = all(min(f[linear], f[both]) >= f[today] and f[best] >= f[today] for _, f in rows)
+    bar = Bar(f"{pair}: bounds not below small", "yes", "yes" if holds else "no", holds)
+    return "\n".join(lines), [bar]
 
 
 def _bounds(data: FitData, held_out: HeldOut) -> dict[str, float]:
