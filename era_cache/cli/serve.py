@@ -85,6 +85,8 @@ def main(adapters: tuple[str, ...], **options: Any) -> None:
     named = _named(adapters, options)
     if options["store"] is None and options["texts"] is not None:
         raise click.UsageError("--texts is of --store: texts are shown beside what is found.")
+    if options["store"] is None and options["index"] != "exact":
+        raise click.UsageError("--index is of --store: without one nothing is searched.")
 
     def says(base: str, url: str) -> list[str]:
         lines = [f"{base}v1: models {', '.join(f'{n}, {n}/document' for n in named)}"]

@@ -175,3 +175,18 @@ def test_the_page_searches_the_index_too(case, searched, monkeypatch) -> None:
     (app,) = opened
     assert app is not None
     assert [path.name.split("-")[0] for path in files(case)] == ["hnsw"]
+
+
+def test_a_search_of_a_collection_that_has_grown_follows_no_older_index(case, searched) -> None:
+    searched("--index", "ivf")
+    (older,) = files(case)
+    corpus = case / "beir" / "corpus.jsonl"
+    first = json.loads(corpus.read_text().splitlines()[0])
+    added = json.dumps({**first, "_id": "a-new-one", "text": f"{first['text']} once more"})
+    corpus.write_text(f"{added}\n{corpus.read_text()}")  # so that every row is another's
+    embedded_in(case)
+    found, exact = searched("--index", "ivf"), searched()
+    assert len(files(case)) == 2
+    assert older in files(case)
+    for one, other in zip(found["candidates"], exact["candidates"], strict=True):
+        assert [h["document"] for h in one["hits"]] == [h["document"] for h in other["hits"]]

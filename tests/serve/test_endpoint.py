@@ -502,6 +502,7 @@ def test_wrong_uses_are_said(adapter, built_adapter, tmp_path) -> None:
         ([adapter, "--host", "0.0.0.0"], 1, "Add --token auto"),
         ([adapter, "--name", "a/b"], 1, "expected a host name"),
         ([adapter, "--texts", tmp_path], 2, "--texts is of --store"),
+        ([adapter, "--index", "pq"], 2, "--index is of --store"),
         ([], 2, "Missing argument"),
     ):
         result = run(serve.main, *words)
