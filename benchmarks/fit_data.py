@@ -80,13 +80,13 @@ class _Vectors(NamedTuple):
 
 
 def vector_folders() -> tuple[Path, ...]:
-    """Where vectors are looked for: those at hand, then those that ``encode`` made."""
+    """Ready vectors, and those that ``fit_encode`` made."""
     return COLLECTIONS.parent / "vectors", demo_models_dir().parent / "vectors"
 
 
 def vector_file(name: str, encoder: str) -> Path | None:
-    """Vectors of a collection by an encoder, where there are any."""
-    paths = (folder / name / f"{encoder}.npz" for folder in vector_folders())
+    """Vectors of a collection by an encoder, where there are any; made ones hold more documents."""
+    paths = (folder / name / f"{encoder}.npz" for folder in reversed(vector_folders()))
     return next((path for path in paths if path.is_file()), None)
 
 

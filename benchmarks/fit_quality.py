@@ -37,7 +37,7 @@ from era_cache.fitting.tensors import FitData, HeldOut
 from era_cache.rank.corpus import whole
 from era_cache.rank.measures import evaluate
 
-__all__ = ["PEER_NAMES", "RATIOS", "SEEDS", "Kept", "check", "records", "run"]
+__all__ = ["PEER_NAMES", "RATIOS", "SEEDS", "Kept", "check", "one_thread", "records", "run"]
 
 RATIOS = (0.05, 0.1, 0.2, 0.4)
 SEEDS = (42, 43, 44, 45, 46)
@@ -166,7 +166,7 @@ def _peers(data: FitData, held_out: HeldOut) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Rounding depends on the number of threads, and can move a choice."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -193,7 +193,7 @@ def run(
         kinds: ``ours``, ``strict`` (validation labels choose but never train), ``paper``,
             ``peers``.
     """
-    with _one_thread():
+    with one_thread():
         for seed in seeds:
             for name in names:
                 for labels in ratios:
@@ -228,7 +228,7 @@ def run(
 def check(pair: str, seed: int) -> str:
     """Make some kept records again; says which of them the present code no longer gives."""
     known, stale = records(), []
-    with _one_thread():
+    with one_thread():
         for name, labels in CHECKED:
             for kind in ("ours", "paper"):
                 kept = known.get((kind, pair, name, labels, seed))

@@ -133,8 +133,9 @@ class FitForms(EraForms):
     "--align-with",
     multiple=True,
     metavar="COLLECTION",
-    help="A collection without labels that the adapter is to serve, too: its documents align and "
-    "become references. May be repeated.",
+    help="A collection without labels that the adapter is for: its documents align and become "
+    "references. Labels of the others count if they help collections that they are not of. May be "
+    "repeated.",
 )
 @click.option(
     "--resume", is_flag=True, help="Take over what an interrupted run of this command finished."

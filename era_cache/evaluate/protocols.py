@@ -10,8 +10,9 @@ an interrupted run goes on where it stopped.
 
 The last three are those of the paper (arXiv 2604.03403). Leaving a domain out leaves out its
 queries and labels; its documents, which need no label, still align the spaces, as they would for a
-team that has an index and no judgements (``documents=False`` leaves them out as well). Whatever
-the protocol, training queries that are test queries of any collection are left out.
+team that has an index and no judgements (``documents=False`` leaves them out as well). What ships
+there is chosen by collections that the model never saw (``fitting.elsewhere``). Whatever the
+protocol, training queries that are test queries of any collection are left out.
 """
 
 from __future__ import annotations
@@ -201,7 +202,8 @@ class _Run:
         if not made:
             reading = reading._replace(first_stages=FirstStages(name=""))
         self._store, self._plan, self._reading, self._first_stage = store, plan, reading, made
-        self._documents = plan.documents and plan.protocol == "leave-one-domain-out"
+        self._elsewhere = plan.protocol == "leave-one-domain-out"
+        self._documents = plan.documents and self._elsewhere
         self._measures = list(dict.fromkeys([PRIMARY, *plan.measures]))
         self._split = split = plan.parts()[0]
         self._sources: dict[str, Source] = {}
@@ -261,12 +263,14 @@ class _Run:
 
         The order in which collections were named is no part of it.
         """
+        apart = self._elsewhere and not isinstance(self._plan.recipe, PaperConfig)
         return {
             "train": sorted(task.train),
             "align": sorted(self._aligning(task)),
             "measure": sorted(task.measure),
             "split": dataclasses.asdict(split),
             "recipe": recipe_record(self._plan.recipe),
+            **({"judged_by": "collections"} if apart else {}),
             **({"first_stage": self._first_stage} if self._first_stage else {}),
         }
 
@@ -286,8 +290,10 @@ class _Run:
         if isinstance(recipe, PaperConfig):
             result = fit_paper(seen, recipe)
         else:
-            documents = [(one.align_large, one.align_small) for one in unseen]
-            result = fit_candidates(seen, recipe, documents=documents)
+            elsewhere = None
+            if self._elsewhere:
+                elsewhere = [(one.align_large, one.align_small) for one in unseen]
+            result = fit_candidates(seen, recipe, elsewhere=elsewhere)
         if result.missing:
             raise KeyboardInterrupt
         start = time.monotonic()

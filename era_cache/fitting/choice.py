@@ -28,6 +28,14 @@ _FEW_CLEARLY = 2.0
 """Standard errors by which few labels must prefer a trained candidate, or small to era-zero."""
 
 
+class _Judges(NamedTuple):
+    """How many judge, of what, and whether their standard errors are guesses."""
+
+    number: int
+    what: str
+    few: bool
+
+
 class Choice(NamedTuple):
     """The chosen candidate and, in a sentence, why."""
 
@@ -36,7 +44,11 @@ class Choice(NamedTuple):
 
 
 def choose(
-    fits: Mapping[str, Fitted], candidate: str = "auto", signs: Sequence[Signs] = ()
+    fits: Mapping[str, Fitted],
+    candidate: str = "auto",
+    signs: Sequence[Signs] = (),
+    *,
+    elsewhere: bool = False,
 ) -> Choice:
     """Choose by signs first, then by held-out means.
 
@@ -63,6 +75,8 @@ def choose(
         fits: all candidates, ``small`` or at least ``aligned`` among them.
         candidate: ``auto``, or a name that is chosen without comparison.
         signs: of each collection.
+        elsewhere: whether each value is that of a whole collection, and the adapter for others
+            than these; however many they are, they count as few.
 
     Raises:
         InputError: there is no such candidate.
@@ -72,29 +86,36 @@ def choose(
             raise InputError(f"No candidate '{candidate}'; there are: {', '.join(fits)}.")
         return Choice(candidate, "asked for with --candidate")
     plain = {name: fit for name, fit in fits.items() if fit.adapter.fusion is None}
-    choice, trusted = _unfused(plain, signs)
+    count = sum(len(values) for values in next(iter(plain.values())).values)
+    what = "unseen collections" if elsewhere else "queries"
+    judges = _Judges(count, what, elsewhere or count < FEW_JUDGES)
+    choice, trusted = _unfused(plain, signs, judges)
     joined = {
         name: fits[fused_name(fit.adapter.fusion.run, name)]
         for name in plain
         for fit in fits.values()
         if fit.adapter.fusion is not None and fused_name(fit.adapter.fusion.run, name) in fits
     }
-    choice = _with_fusion(choice, plain, joined, trusted=trusted)
+    choice = _with_fusion(choice, plain, joined, judges, trusted=trusted)
     return choice._replace(reason=choice.reason + _highest(fits, choice.name))
 
 
 def _with_fusion(
-    choice: Choice, plain: Mapping[str, Fitted], joined: Mapping[str, Fitted], *, trusted: bool
+    choice: Choice,
+    plain: Mapping[str, Fitted],
+    joined: Mapping[str, Fitted],
+    judges: _Judges,
+    *,
+    trusted: bool,
 ) -> Choice:
     """Step 4; ``joined`` by the names that the candidates have without the first stage."""
-    queries = sum(len(values) for values in next(iter(plain.values())).values)
     if not trusted:
-        joined = {name: fit for name, fit in joined.items() if name == "small" and queries}
+        joined = {name: fit for name, fit in joined.items() if name == "small" and judges.number}
     if not joined:
         return choice
     rival = "small" if "small" in joined else next(iter(joined))
-    if trusted and queries:
-        rival = _by_labels(joined, rival, queries).name
+    if trusted and judges.number:
+        rival = _by_labels(joined, rival, judges).name
     elif trusted:
         rival = choice.name if choice.name in joined else rival
     fit, before = joined[rival], plain[choice.name]
@@ -103,32 +124,33 @@ def _with_fusion(
     name = fused_name(fusion.run, rival)
     if not fusion.weight:
         return choice._replace(reason=f"{choice.reason}; {fusion.run} adds nothing to {rival}")
-    if not queries:
+    if not judges.number:
         text = f"; joined with {fusion.run} at the weight that was best on other collections"
         return Choice(name, choice.reason + text)
     both = {choice.name: before, name: fit}
-    counted = _counted(both, name, choice.name, queries)
+    counted = _counted(both, name, choice.name, judges)
     ahead = _differences(fit, before)
-    least = -_FEW_CLEARLY if queries < FEW_JUDGES else 1.0
+    least = -_FEW_CLEARLY if judges.few else 1.0
     if macro(ahead) > least * standard_error(ahead) and not _harmed(fit, before):
         text = f"{counted}; without {fusion.run}, {choice.name} would ship: {choice.reason}"
         return Choice(name, text)
     return Choice(choice.name, f"{choice.reason}; {name} is not clearly better: {counted}")
 
 
-def _unfused(fits: Mapping[str, Fitted], signs: Sequence[Signs]) -> tuple[Choice, bool]:
+def _unfused(
+    fits: Mapping[str, Fitted], signs: Sequence[Signs], judges: _Judges
+) -> tuple[Choice, bool]:
     """Steps 1 to 3, and whether adapters may be trusted at all."""
     base = "small" if "small" in fits else "aligned"
     problems = list(dict.fromkeys(text for sign in signs for text in sign.problems()))
     if problems and base == "small":
         return Choice(base, f"no adapter can be trusted: {'; '.join(problems)}"), False
-    queries = sum(len(values) for values in fits[base].values)
     unknown = next((text for sign in signs if (text := sign.unknown())), "")
-    if unknown and queries < FEW_JUDGES and base == "small":
+    if unknown and judges.few and base == "small":
         return Choice(base, f"no adapter can be trusted: {unknown}"), False
-    if not queries:
+    if not judges.number:
         return Choice("era-zero", _unmeasured(signs)), True
-    return _by_labels(fits, base, queries), True
+    return _by_labels(fits, base, judges), True
 
 
 def _unmeasured(signs: Sequence[Signs]) -> str:
@@ -147,9 +169,9 @@ def _unmeasured(signs: Sequence[Signs]) -> str:
     )
 
 
-def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
+def _by_labels(fits: Mapping[str, Fitted], base: str, judges: _Judges) -> Choice:
     """Steps 2 and 3."""
-    few = queries < FEW_JUDGES and base == "small"
+    few = judges.few and base == "small"
     harmful = [name for name in fits if name != base and _harmed(fits[name], fits[base])]
     rival = base
     # Few queries of one collection are no reason to doubt what was better on all others.
@@ -159,7 +181,7 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
             rival = "era-zero"
     tried = ["era-dual"] if few else list(fits)
     tried = [n for n in tried if n in fits and n not in harmful and n not in (base, rival)]
-    note = f" (of {queries} judging queries only era-dual was tried)" if few else ""
+    note = f" (of {judges.number} judging {judges.what} only era-dual was tried)" if few else ""
     if harmful and len(fits[base].values) > 1:
         note += f"; harmful to a collection: {', '.join(harmful)}"
     if tried:
@@ -169,7 +191,7 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
             ahead = _differences(fits[name], fits["era-dual"])
             if macro(ahead) <= standard_error(ahead):
                 name = "era-dual"
-        counted = _counted(fits, name, base, queries)
+        counted = _counted(fits, name, base, judges)
         least = _FEW_CLEARLY if few else 1.0
         behind = _FEW_CLEARLY if few else -1.0
         if _ahead(fits, name, base, least) and (rival == base or _ahead(fits, name, rival, behind)):
@@ -181,7 +203,7 @@ def _by_labels(fits: Mapping[str, Fitted], base: str, queries: int) -> Choice:
             by = "two standard errors" if few else "one standard error"
             return Choice(base, f"{name} is not better than {base} by {by}: {counted}{note}")
     if rival != base:
-        counted = _counted(fits, rival, base, queries)
+        counted = _counted(fits, rival, base, judges)
         return Choice(rival, f"labels do not clearly prefer a trained adapter: {counted}{note}")
     what = "the small encoder's own queries" if base == "small" else "the label-free map"
     return Choice(base, f"no adapter beat {what} on held-out labels{note}")
@@ -205,11 +227,12 @@ def _ahead(fits: Mapping[str, Fitted], name: str, other: str, errors: float) -> 
     return macro(gains) > errors * standard_error(gains)
 
 
-def _counted(fits: Mapping[str, Fitted], name: str, base: str, queries: int) -> str:
+def _counted(fits: Mapping[str, Fitted], name: str, base: str, judges: _Judges) -> str:
     gains = _differences(fits[name], fits[base])
     return (
         f"held-out {PRIMARY} {fits[name].mean:.3f} against {fits[base].mean:.3f} of {base} "
-        f"({macro(gains):+.3f}, standard error {standard_error(gains):.3f}, {queries} queries)"
+        f"({macro(gains):+.3f}, standard error {standard_error(gains):.3f}, "
+        f"{judges.number} {judges.what})"
     )
 
 

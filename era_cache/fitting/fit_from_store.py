@@ -48,8 +48,8 @@ __all__ = ["FitPlan", "FitReport", "fit_to_folder", "fitted_on_record"]
 class FitPlan(NamedTuple):
     """What is fitted: on which queries, by which recipe, and which candidate ships.
 
-    ``candidate`` is ``auto`` or a candidate's name. ``align_with`` names collections without labels
-    that the adapter is to serve, too: their documents align and become references.
+    ``candidate`` is ``auto`` or a candidate's name. ``align_with`` names collections without
+    labels; if there are any, the adapter is for them (``fitting.elsewhere``).
     """
 
     split: SplitConfig
@@ -147,7 +147,7 @@ def fit_to_folder(
             inputs.data,
             plan.recipe,
             candidate=plan.candidate,
-            documents=[documents for _, documents in inputs.further],
+            elsewhere=[documents for _, documents in inputs.further] if inputs.further else None,
             progress=progress,
             ready=ready,
         )

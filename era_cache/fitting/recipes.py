@@ -15,24 +15,25 @@ import numpy as np
 
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.errors import FitError, InputError
-from era_cache.fitting.adapter import Adapter, References
+from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_config import CandidateMetrics, Metrics
 from era_cache.fitting.alignment.methods import align_paper
 from era_cache.fitting.candidates import DEFAULT, TRAINED, VIEWS_READ, described, unfused_name
 from era_cache.fitting.choice import Choice, choose
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
+from era_cache.fitting.elsewhere import choose_elsewhere, free_elsewhere
 from era_cache.fitting.fusion import fused_candidates
-from era_cache.fitting.held_out import PRIMARY, Part, document_references, values_of
+from era_cache.fitting.held_out import PRIMARY, Part, values_of
 from era_cache.fitting.judging_pool import JudgingPool
-from era_cache.fitting.label_free import joined_start, label_free, spread
+from era_cache.fitting.label_free import joined_start
 from era_cache.fitting.paper import train_paper
 from era_cache.fitting.signs import Signs, signs_of
-from era_cache.fitting.starts import align, choose_scale, untrained
+from era_cache.fitting.starts import Begin, begin_of, choose_scale, free_adapters, untrained
 from era_cache.fitting.tensors import Documents, FitData
 from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 __all__ = ["FitResult", "fit_candidates", "fit_paper", "parts_of"]
 
@@ -68,15 +69,17 @@ class FitResult(NamedTuple):
         )
 
 
-def parts_of(data: FitData | Sequence[FitData], config: FitConfig) -> list[Part]:
-    """Each collection with its folds.
+def parts_of(
+    data: FitData | Sequence[FitData], config: FitConfig, *, elsewhere: bool = False
+) -> list[Part]:
+    """Each collection with its folds; see ``labels_together``.
 
     Raises:
         FitError: no labelled query has a positive document, or only one of all queries has.
     """
     several = _several(data)
     sets = [Labelled(merged(one.train, one.validation), len(one.train.ids)) for one in several]
-    labels = labels_together(sets, config)
+    labels = labels_together(sets, config, elsewhere=elsewhere)
     parts = [Part(one, mine) for one, mine in zip(several, labels, strict=True)]
     parts = [part for part in parts if len(part.labels.train_rows)]
     if not parts:
@@ -93,10 +96,11 @@ def _several(data: FitData | Sequence[FitData]) -> list[FitData]:
     return [data] if isinstance(data, FitData) else list(data)
 
 
-def _parts(data: Sequence[FitData], config: FitConfig) -> list[Part]:
+def _parts(data: Sequence[FitData], config: FitConfig, *, elsewhere: bool) -> list[Part]:
     """As ``parts_of``; where no query trains or judges, no query has a part."""
     if any(len(one.train.ids) or len(one.validation.ids) for one in data):
-        return [_pooled(part, config) for part in parts_of(data, config)]
+        found = parts_of(data, config, elsewhere=elsewhere)
+        return [_pooled(part, config) for part in found]
     nobody = np.zeros(0, dtype=np.int64)
     return [Part(one, Labels(one.train, (), nobody, nobody)) for one in data]
 
@@ -122,12 +126,19 @@ def _exact(fit: Fitted, parts: Sequence[Part]) -> Fitted:
 
 
 def _choose_exactly(
-    fits: dict[str, Fitted], parts: Sequence[Part], candidate: str, signs: Sequence[Signs]
+    fits: dict[str, Fitted],
+    parts: Sequence[Part],
+    candidate: str,
+    signs: Sequence[Signs],
+    elsewhere: Sequence[Documents] | None,
 ) -> Choice:
     """Choose; what is chosen is judged exactly (in ``fits``) until that changes nothing."""
     exact: set[str] = set()
     while True:
-        choice = choose(fits, candidate, signs)
+        if elsewhere is None:
+            choice = choose(fits, candidate, signs)
+        else:
+            choice = choose_elsewhere(fits, candidate, signs, documents=bool(elsewhere))
         if choice.name in exact or all(part.pool is None for part in parts):
             return choice
         exact.add(choice.name)
@@ -139,7 +150,7 @@ def fit_candidates(
     config: FitConfig,
     *,
     candidate: str = "auto",
-    documents: Sequence[Documents] = (),
+    elsewhere: Sequence[Documents] | None = None,
     progress: Progress | None = None,
     ready: Mapping[str, Fitted] | None = None,
 ) -> FitResult:
@@ -155,8 +166,9 @@ def fit_candidates(
             one adapter that serves them all.
         config: the recipe.
         candidate: ``auto``, or the name of the candidate that ships whatever held-out labels say.
-        documents: (large, small) unit vectors of documents of further collections, which the
-            adapter is to serve without labels; they align and become references.
+        elsewhere: None for an adapter of these collections. For one that is to serve others, of
+            which there are no labels: (large, small) unit vectors of their documents, as far as
+            there are any. See ``fitting.elsewhere``.
         progress: told in words what is being fitted and how it goes.
         ready: candidates of an interrupted run with the same data and recipe, not fitted again.
 
@@ -169,7 +181,7 @@ def fit_candidates(
     tell = progress or (lambda _text: None)
     seconds: dict[str, float] = {}
     with _timed(seconds, "pool"):
-        parts = _parts(_several(data), config)
+        parts = _parts(_several(data), config, elsewhere=elsewhere is not None)
     has_small = all("small" in part.data.train.views for part in parts)
     judged = any(len(part.labels.judges) for part in parts)
     if not (judged or has_small):
@@ -180,23 +192,22 @@ def fit_candidates(
     fits = {"small": untrained(_as_it_is(parts), parts)} if has_small else {}
     with _timed(seconds, "align"):
         tell("aligned")
-        aligned, method = align(parts, config, documents)
-        references = document_references(parts, config, documents)
-        fit = untrained(aligned, parts, references)
-        fits["aligned"] = fit._replace(options={"align": method})
-    indexes = [part.data.corpus for part in parts] + [small for _, small in documents]
-    begin = _Begin(aligned.weight, spread(indexes, config), references)
-    signs: tuple[Signs, ...] = ()
-    if has_small:
-        with _timed(seconds, "era-zero"):
-            zero = label_free(*begin, config)
-            fits["era-zero"] = untrained(zero, parts)
-            signs = tuple(signs_of(part.data, config.seed) for part in parts)
+        begin = begin_of(parts, config, elsewhere or ())
+    with _timed(seconds, "era-zero"):
+        names = ("aligned", "era-zero") if has_small else ("aligned",)
+        if elsewhere is None:
+            free = free_adapters(begin, config)
+            fits |= {name: untrained(free[name], parts) for name in names}
+        else:
+            fits |= free_elsewhere(parts, config, elsewhere, names)
+        fits["aligned"] = fits["aligned"]._replace(options={"align": begin.method})
+        signs = tuple(signs_of(part.data, config.seed) for part in parts) if has_small else ()
     if not judged:
         fits |= fused_candidates(fits, parts, config)
         if candidate not in ("auto", *fits):
             raise FitError(f"Candidate '{candidate}' is trained with labels; there are none.")
-        return FitResult(fits, choose(fits, candidate, signs), seconds, signs=signs)
+        choice = _choose_exactly(fits, parts, candidate, signs, elsewhere)
+        return FitResult(fits, choice, seconds, signs=signs)
     missing: list[str] = []
     for name in TRAINED if has_small else ("era",):
         if ready is not None and name in ready:
@@ -212,16 +223,8 @@ def fit_candidates(
     with _timed(seconds, "fusion"):
         fits |= fused_candidates(fits, parts, config)
     with _timed(seconds, "choose"):
-        choice = _choose_exactly(fits, parts, candidate, signs)
+        choice = _choose_exactly(fits, parts, candidate, signs, elsewhere)
     return FitResult(fits, choice, seconds, tuple(missing), signs)
-
-
-class _Begin(NamedTuple):
-    """What every candidate begins with: the label-free map, the spread of queries, references."""
-
-    aligned: torch.Tensor
-    spread: torch.Tensor
-    references: References | None
 
 
 def _as_it_is(parts: Sequence[Part]) -> Adapter:
@@ -236,7 +239,7 @@ def _trained(
     name: str,
     parts: Sequence[Part],
     config: FitConfig,
-    begin: _Begin,
+    begin: Begin,
     tell: Progress,
     seconds: dict[str, float],
 ) -> Fitted | None:
@@ -250,7 +253,7 @@ def _trained(
 
 
 def _from_start(
-    name: str, parts: Sequence[Part], config: FitConfig, begin: _Begin, tell: Progress
+    name: str, parts: Sequence[Part], config: FitConfig, begin: Begin, tell: Progress
 ) -> Fitted:
     options: dict[str, float | int | str] = {}
     owed = None
@@ -258,12 +261,12 @@ def _from_start(
     if name == "small+":
         start, references = begin.spread, None
     elif name == "era":
-        start = begin.spread @ begin.aligned
+        start = begin.spread @ begin.aligned.weight
     else:
         options["scale"], owed = choose_scale(
-            parts, begin.aligned, begin.spread, references, config
+            parts, begin.aligned.weight, begin.spread, references, config
         )
-        start = joined_start(begin.aligned, float(options["scale"]), begin.spread)
+        start = joined_start(begin.aligned.weight, float(options["scale"]), begin.spread)
     request = Request(parts, VIEWS_READ[name], start, config, references)
     fit = crossfit(request, tell=lambda text: tell(f"{name}, {text}"))
     values = fit.values

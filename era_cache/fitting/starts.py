@@ -1,13 +1,14 @@
 """Where training starts, and what an untrained map is worth.
 
-In: collections with their judges. Out: the label-free map of the large view, the weight that the
-dual view gives it, and the values of any untrained map; labels only compare, none is learned from.
+In: collections with their judges. Out: the label-free map of the large view with what goes with it,
+the weight that the dual view gives it, and the values of any untrained map; labels only compare,
+none is learned from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from era_cache.config import FitConfig
 from era_cache.errors import InputError
@@ -16,7 +17,7 @@ from era_cache.fitting.alignment.methods import ALIGNMENTS, align_rows
 from era_cache.fitting.candidates import VIEWS_READ
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import Part, document_references
-from era_cache.fitting.label_free import joined_start
+from era_cache.fitting.label_free import joined_start, label_free, spread
 from era_cache.fitting.means import luck, macro
 from era_cache.fitting.tensors import Documents
 from era_cache.types import FloatArray
@@ -24,7 +25,15 @@ from era_cache.types import FloatArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ALIGN_TEXTS", "align", "choose_scale", "untrained"]
+__all__ = [
+    "ALIGN_TEXTS",
+    "Begin",
+    "align",
+    "begin_of",
+    "choose_scale",
+    "free_adapters",
+    "untrained",
+]
 
 ALIGN_TEXTS = ("documents", "queries", "both")
 """What the spaces may be aligned on; queries are those of training, else those without labels."""
@@ -92,6 +101,49 @@ def align(
     ranked = {name: untrained(map_, parts, references).mean for name, map_ in maps.items()}
     best = max(ranked, key=lambda name: ranked[name])
     return maps[best], best
+
+
+class Begin(NamedTuple):
+    """What every candidate begins with, no label having a part in it.
+
+    ``aligned`` is the map of the large view; ``spread`` (d_out, d_out) is that of queries;
+    ``method`` of the alignment.
+    """
+
+    aligned: Adapter
+    spread: torch.Tensor
+    references: References | None
+    method: str
+
+
+def begin_of(
+    parts: Sequence[Part], config: FitConfig, documents: Sequence[Documents] = ()
+) -> Begin:
+    """The alignment of some collections, how their indexes are spread, and their references.
+
+    Args:
+        parts: the collections; may be none if there are documents.
+        config: texts and method of the alignment, spread, references.
+        documents: of further collections, which have no labels.
+
+    Raises:
+        InputError: there is no such method, or no such kind of text.
+        FitError: there are no texts, or they do not fit the method.
+    """
+    aligned, method = align(parts, config, documents)
+    indexes = [part.data.corpus for part in parts] + [small for _, small in documents]
+    references = document_references(parts, config, documents)
+    return Begin(aligned, spread(indexes, config), references, method)
+
+
+def free_adapters(begin: Begin, config: FitConfig) -> dict[str, Adapter]:
+    """``aligned`` and ``era-zero``, in which no label has a part."""
+    aligned, references = begin.aligned, begin.references
+    tables = () if references is None else (references,)
+    return {
+        "aligned": aligned._replace(references=tables),
+        "era-zero": label_free(aligned.weight, begin.spread, references, config),
+    }
 
 
 def choose_scale(

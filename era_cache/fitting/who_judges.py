@@ -1,7 +1,8 @@
 """Which labelled queries train and which judge: k folds, or one fixed validation part.
 
 In: training and validation queries. Out: both together, and for each fold the rows that train and
-the rows that judge. Equal queries are never parted, so that none judges what it has trained.
+the rows that judge. Equal queries are never parted, so that none judges what it has trained. Where
+an adapter is to serve collections without labels, whole collections judge or train.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ def same_vectors(vectors: torch.Tensor) -> IntArray:
     return np.unique(np.array(found, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
 
 
-def labels_together(sets: Sequence[Labelled], config: FitConfig) -> list[Labels]:
+def labels_together(
+    sets: Sequence[Labelled], config: FitConfig, *, elsewhere: bool = False
+) -> list[Labels]:
     """Decide who judges whom, over all collections at once.
 
     With ``config.refit`` training and validation queries go into k folds together, and all of them
@@ -123,6 +126,9 @@ def labels_together(sets: Sequence[Labelled], config: FitConfig) -> list[Labels]
     Args:
         sets: the queries of each collection.
         config: folds, seed, and whether validation queries train in the end.
+        elsewhere: whether the adapter is for other collections than these. Then all queries of a
+            collection are in the same fold, so that it is judged by models that saw none of its
+            labels; of one collection alone nothing can be told of others.
     """
     usable = []
     for queries, n_train, use in sets:
@@ -131,7 +137,10 @@ def labels_together(sets: Sequence[Labelled], config: FitConfig) -> list[Labels]
             rows = rows[(rows >= n_train) | np.isin(rows, use)]
         usable.append(rows)
     # Queries that align the spaces cannot judge: their place in the small space is known already.
-    if not config.refit or config.align_texts != "documents":
+    parted = not config.refit or config.align_texts != "documents"
+    if elsewhere and sum(len(rows) > 0 for rows in usable) > 1:
+        return _by_collection(sets, usable, config, parted=parted)
+    if parted:
         fixed = []
         for (queries, n_train, _), rows in zip(sets, usable, strict=True):
             fold = Fold(rows[rows < n_train], rows[rows >= n_train])
@@ -140,8 +149,7 @@ def labels_together(sets: Sequence[Labelled], config: FitConfig) -> list[Labels]
     groups = _groups([queries for queries, _, _ in sets], usable)
     joined = np.concatenate(groups)
     distinct, joined = np.unique(joined, return_inverse=True)
-    k = config.few_folds if len(joined) >= config.many_labels else config.folds
-    k = max(2, min(k, len(distinct)))
+    k = max(2, min(_folds(len(joined), config), len(distinct)))
     place = (np.random.default_rng(config.seed).permutation(len(distinct)) % k)[joined]
     found = []
     for (queries, _, _), rows, mine in zip(
@@ -151,6 +159,41 @@ def labels_together(sets: Sequence[Labelled], config: FitConfig) -> list[Labels]
         found.append(Labels(queries, tuple(folds), rows, rows))
     if len(distinct) < 2:  # one query cannot both train and judge
         return [labels._replace(folds=()) for labels in found]
+    return found
+
+
+def _folds(labels: int, config: FitConfig) -> int:
+    return config.few_folds if labels >= config.many_labels else config.folds
+
+
+def _by_collection(
+    sets: Sequence[Labelled],
+    usable: Sequence[IntArray],
+    config: FitConfig,
+    *,
+    parted: bool,
+) -> list[Labels]:
+    """Folds of whole collections; ``parted`` where training queries never judge."""
+    groups = _groups([queries for queries, _, _ in sets], usable)
+    labelled = [number for number, rows in enumerate(usable) if len(rows)]
+    k = min(max(2, _folds(sum(map(len, usable)), config)), len(labelled))
+    drawn = np.random.default_rng(config.seed).permutation(len(labelled)) % k
+    place = dict(zip(labelled, drawn.tolist(), strict=True))
+    nobody = np.zeros(0, dtype=np.int64)
+    found = []
+    for number, ((queries, n_train, _), rows) in enumerate(zip(sets, usable, strict=True)):
+        train = rows[rows < n_train] if parted else rows
+        judges = rows[rows >= n_train] if parted else rows
+        folds = []
+        for fold in range(k if len(rows) else 0):
+            if place[number] == fold:
+                folds.append(Fold(nobody, judges))
+                continue
+            # Their own queries, asked of another collection, would know the judges.
+            theirs = [groups[other] for other in labelled if place[other] == fold]
+            seen = np.isin(groups[number], np.concatenate(theirs))
+            folds.append(Fold(np.setdiff1d(train, rows[seen]), nobody))
+        found.append(Labels(queries, tuple(folds), train, judges))
     return found
 
 

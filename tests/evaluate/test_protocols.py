@@ -63,19 +63,19 @@ class Seen:
 
     def __init__(self) -> None:
         self.data: list[list[FitData]] = []
-        self.documents: list[list[Documents]] = []
+        self.elsewhere: list[list[Documents] | None] = []
         self.results: list[FitResult] = []
         self.fail_at = -1
 
     def fit(
-        self, data: list[FitData], recipe: FitConfig, *, documents: list[Documents]
+        self, data: list[FitData], recipe: FitConfig, *, elsewhere: list[Documents] | None
     ) -> FitResult:
         if len(self.data) == self.fail_at:
             self.fail_at = -1
             raise KeyboardInterrupt
         self.data.append(data)
-        self.documents.append(documents)
-        self.results.append(fit_candidates(data, recipe, documents=documents))
+        self.elsewhere.append(elsewhere)
+        self.results.append(fit_candidates(data, recipe, elsewhere=elsewhere))
         return self.results[-1]
 
 
@@ -309,7 +309,8 @@ def test_of_the_domain_left_out_documents_alone_have_a_say_if_anything(
 ) -> None:
     """Neither its training queries nor its labels; without documents nothing at all."""
     _run(store, tmp_path / "a", "leave-one-domain-out", documents=documents)
-    assert [len(found) for found in seen.documents] == ([2, 1] if documents else [0, 0])
+    given = [found for found in seen.elsewhere if found is not None]
+    assert [len(found) for found in given] == ([2, 1] if documents else [0, 0])
     for number, domain in enumerate(("web", "law")):
         mine = [name for name, of in DOMAINS.items() if of == domain]
         rows = {name: list(range(SIZES[name])) for name in mine} if "queries" in poisoned else {}
@@ -461,6 +462,14 @@ def test_another_command_is_not_mixed_in(store, tmp_path, changes, what) -> None
     with pytest.raises(InputError, match=f"results of another {what}. Give a new folder"):
         _run(store, tmp_path / "a", **changes)
     assert len(read_results(tmp_path / "a").fits) == 2
+
+
+@pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "leave-one-domain-out"])
+def test_adapters_are_for_the_collections_that_they_are_trained_on(
+    store, tmp_path, seen, protocol
+) -> None:
+    _run(store, tmp_path / "a", protocol)
+    assert set(seen.elsewhere) == {None}
 
 
 def test_fits_with_and_without_documents_are_not_mixed(store, tmp_path) -> None:
