@@ -24,6 +24,7 @@ from era_cache.fitting.held_out import values_of
 from era_cache.fitting.sources import Reading
 from era_cache.fitting.tensors import FitData, QuerySet, load_fit_data
 from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged
+from era_cache.rank.fuse import FirstStage
 from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
 from era_cache.types import FloatArray, IntArray, Qrels, Role
@@ -42,6 +43,8 @@ QUICK = FitConfig(
     reference_documents=40,
     memory_steps=(0.2,),
 )
+LIST_DEPTH = 30
+"""Documents of a made-up first stage's lists."""
 QUICK_PAPER = PaperConfig(
     align_documents=60, align_epochs=2, epochs=3, mine_top=40, negatives=3, batch=16
 )
@@ -257,6 +260,26 @@ def fit_data(
         tie_ranks=torch.from_numpy(tie_order([f"d{i:03d}" for i in range(n_docs)])),
         align_large=documents,
         align_small=corpus,
+    )
+
+
+def first_stage(queries: QuerySet, n_docs: int, good: float, seed: int = 0) -> FirstStage:
+    """Lists that put a query's positive first with the probability ``good``, else anything."""
+    rng = np.random.default_rng(seed)
+    docs = np.stack([rng.permutation(n_docs)[:LIST_DEPTH] for _ in queries.ids])
+    for row, doc in zip(queries.qrels.query_rows, queries.qrels.doc_rows, strict=True):
+        if rng.random() < good:
+            docs[row] = [doc, *[d for d in docs[row] if d != doc][: LIST_DEPTH - 1]]
+    scores = np.tile(np.linspace(20, 5, LIST_DEPTH, dtype=np.float32), (len(docs), 1))
+    floor = torch.zeros(len(docs))
+    return FirstStage("bm25", torch.from_numpy(docs), torch.from_numpy(scores), floor)
+
+
+def with_lists(data: FitData, good: float) -> FitData:
+    n_docs = len(data.corpus)
+    return data._replace(
+        train=data.train._replace(first=first_stage(data.train, n_docs, good)),
+        validation=data.validation._replace(first=first_stage(data.validation, n_docs, good, 1)),
     )
 
 

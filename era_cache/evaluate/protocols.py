@@ -292,7 +292,7 @@ class _Run:
         else:
             elsewhere = None
             if self._elsewhere:
-                elsewhere = [(one.align_large, one.align_small) for one in unseen]
+                elsewhere = [one.documents for one in unseen]
             result = fit_candidates(seen, recipe, elsewhere=elsewhere)
         if result.missing:
             raise KeyboardInterrupt

@@ -13,7 +13,7 @@ import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Adapter, References, unit
-from era_cache.fitting.held_out import PRIMARY, Judge, Part
+from era_cache.fitting.held_out import PRIMARY, Corrections, Judge, Part
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.means import BETTER, luck, macro
 from era_cache.fitting.mining import STRATEGIES
@@ -45,6 +45,8 @@ class Fitted(NamedTuple):
     mapped: tuple[torch.Tensor, ...] = ()
     measured: tuple[FloatArray, ...] = ()
     """What ``mapped`` was measured at, luck included; empty where that is not known."""
+    corrections: Corrections | None = None
+    """What else the adapter's tables could be; None where nothing was to choose."""
 
     @property
     def mean(self) -> float:
@@ -296,7 +298,8 @@ class _Group:
         adapter = adapter._replace(references=judge.tables())
         if any(table.view not in request.views for table in adapter.references):
             raise ValueError("references read a view that the adapter does not")
-        return Fitted(adapter, values, options, held_out, measured)
+        others = Corrections(judge, point.mapped, judge.setting)
+        return Fitted(adapter, values, options, held_out, measured, others)
 
 
 def _joined(views: Mapping[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:

@@ -40,10 +40,10 @@ def free_elsewhere(
     Args:
         parts: the labelled collections.
         config: the recipe.
-        documents: (large, small) unit vectors of documents of the others; none if there are none.
+        documents: of the others; none if there are none.
         names: of the candidates.
     """
-    every = [(part.data.align_large, part.data.align_small) for part in parts]
+    every = [part.data.documents for part in parts]
     theirs = [] if documents and config.align_texts != "queries" else parts
     begin = begin_of(theirs, config, documents)
     measured = []

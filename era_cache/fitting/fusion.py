@@ -16,6 +16,7 @@ from era_cache.fitting.adapter import Fusion
 from era_cache.fitting.candidates import FUSED, fused_name
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.first_stage_sign import looked_at, worth_beside_small
+from era_cache.fitting.fused_tables import choose_fused_tables
 from era_cache.fitting.held_out import PRIMARY, Part
 from era_cache.fitting.means import Settings, luck, macro, standard_error
 from era_cache.fitting.tensors import FitData, QuerySet
@@ -41,6 +42,10 @@ _WORTHLESS, _WORTH = 0.4, 0.7
 stage at 0.47 loses and at 0.6 gains; 0 where lists are of other queries."""
 
 
+_RETABLED = "era-dual"
+"""Whose tables are chosen anew by joined rankings; for ``era`` that gained nothing."""
+
+
 class _Queries(NamedTuple):
     """Queries of one collection, mapped, with their lists."""
 
@@ -57,7 +62,8 @@ def fused_candidates(
     The weight is the one nearest to the default among those whose held-out mean is within half a
     standard error of the best; the default itself without judging queries, which is less where the
     first stage is worth little beside the small encoder (``first_stage_sign``). Like every choice
-    by held-out queries it is taken off their values (``luck``).
+    by held-out queries it is taken off their values (``luck``). The tables of ``era-dual`` are then
+    chosen anew (``fused_tables``).
 
     Args:
         fits: fitted candidates with the mapped queries.
@@ -80,7 +86,11 @@ def fused_candidates(
         scale = float(np.average([_scale(one) for one in queries], weights=weights))
         if scale:
             run = queries[0].first.name
-            found[fused_name(run, name)] = _joined(fit, parts, config, run, scale, worth)
+            fused = _joined(fit, parts, config, run, scale, worth)
+            if name == _RETABLED and fused.adapter.fusion is not None:
+                weight = fused.adapter.fusion.weight
+                fused = choose_fused_tables(fused, parts, weight, config)
+            found[fused_name(run, name)] = fused
     return found
 
 

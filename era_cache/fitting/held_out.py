@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRIMARY",
+    "Corrections",
     "Judge",
     "Part",
+    "Tables",
     "document_references",
     "values_of",
 ]
@@ -100,7 +102,8 @@ def document_references(
     if not most:
         return None
     pairs = [(part.data.align_large, part.data.align_small) for part in parts]
-    large, small = zip(*pairs, *documents, strict=True)
+    pairs += [(one.large, one.small) for one in documents]
+    large, small = zip(*pairs, strict=True)
     return References(
         "large",
         torch.cat([vectors[:most] for vectors in large]),
@@ -108,6 +111,13 @@ def document_references(
         config.reference_temperature,
         *config.default_reference_step,
     )
+
+
+class Tables(NamedTuple):
+    """How tables are set: (step, steps) of the references, (step, contrast) of the memory."""
+
+    references: tuple[float, int] | None
+    memory: tuple[float, bool] | None
 
 
 class Judge:
@@ -158,6 +168,24 @@ class Judge:
                 vectors[rows] = stack.outputs(parameters[number], first + number, joined[rows])
             mapped.append(vectors)
         return mapped
+
+    @property
+    def setting(self) -> Tables:
+        """How the tables are set."""
+        table = self._documents
+        return Tables(None if table is None else (table.step, table.steps), self._memory_step)
+
+    def set(self, tables: Tables) -> None:
+        """Set the tables otherwise; references that a candidate has not stay out."""
+        if self._documents is not None and tables.references is not None:
+            step, steps = tables.references
+            self._documents = self._documents._replace(step=step, steps=steps)
+        self._memory_step = tables.memory
+
+    def memories(self) -> list[tuple[float, bool] | None]:
+        """Settings of the memory to choose from, the simplest first."""
+        steps = self._config.memory_steps
+        return [None, *((step, contrast) for contrast in (True, False) for step in steps)]
 
     def tables(self) -> tuple[References, ...]:
         """The tables of the final adapter: as chosen, the memory with all labelled queries."""
@@ -258,15 +286,14 @@ class Judge:
         # The memory is added to what the references left, which is a setting, too.
         owed = luck(tried, kept)
         tried, kept = [best], 0
-        memory = None
-        for contrast in (True, False):
-            for step in self._config.memory_steps:
-                self._memory_step = (step, contrast)
-                found = self.values(mapped, look=False)
-                tried.append(found)
-                if macro(found) > macro(best) + BETTER:
-                    best, memory = found, self._memory_step
-                    kept = len(tried) - 1
+        memory: tuple[float, bool] | None = None
+        for setting in self.memories()[1:]:
+            self._memory_step = setting
+            found = self.values(mapped, look=False)
+            tried.append(found)
+            if macro(found) > macro(best) + BETTER:
+                best, memory = found, setting
+                kept = len(tried) - 1
         self._memory_step = memory
         more = luck(tried, kept)
         if any(part.pool is not None for part in self._parts):
@@ -299,6 +326,23 @@ class Judge:
             step, contrast = self._memory_step
             options["memory"] = f"{step:g}{'' if contrast else ' plain'}"
         return options
+
+
+class Corrections(NamedTuple):
+    """What the tables of a fitted candidate could be, and what its judging queries would become.
+
+    ``mapped`` are these queries before any correction, as ``Judge.held_out`` gives them;
+    ``setting`` is how the candidate has its tables.
+    """
+
+    judge: Judge
+    mapped: Sequence[torch.Tensor]
+    setting: Tables
+
+    def at(self, tables: Tables) -> list[torch.Tensor]:
+        """The judging queries with the tables set otherwise; for each collection (n, d) rows."""
+        self.judge.set(tables)
+        return self.judge.corrected(self.mapped)
 
 
 def _view(part: Part, name: str) -> torch.Tensor:

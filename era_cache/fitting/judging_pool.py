@@ -16,13 +16,13 @@ from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.approximate import ApproximateIndex, scores_of
 from era_cache.rank.measures import Measure, Ranking, evaluate
 from era_cache.rank.search import best_packed_of
-from era_cache.rank.ties import tie_tables, unpacked
+from era_cache.rank.ties import Ties, tie_tables, unpacked
 from era_cache.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["JudgingPool"]
+__all__ = ["JudgingPool", "best_of_own"]
 
 _KEPT = 100
 """Documents that a look adds to a query's own."""
@@ -103,17 +103,10 @@ class JudgingPool:
         at = torch.from_numpy(rows).to(mapped.device)
         docs = self._docs[at]
         scores = scores_of(mapped, self._data.corpus, docs)
-        if self._queries.exclude is not None:
-            scores.masked_fill_(docs == self._queries.exclude[at][:, None], float("-inf"))
-        ties = self._ties
-        keys = best_packed_of(scores, ties.ranks[docs.clamp(min=0)], min(depth, docs.shape[1]))
-        values, found = unpacked(keys, ties)
-        found = found.where(values > float("-inf"), -1)
-        doc_rows = np.full((len(rows), depth), -1, dtype=np.int64)
-        doc_rows[:, : found.shape[1]] = found.cpu().numpy()
-        best = np.full(doc_rows.shape, -np.inf, dtype=np.float32)
-        best[:, : values.shape[1]] = values.cpu().numpy()
-        return Ranking(doc_rows, best)
+        exclude = self._queries.exclude
+        return best_of_own(
+            scores, docs, depth, self._ties, None if exclude is None else exclude[at]
+        )
 
     def values(self, mapped: torch.Tensor, rows: IntArray, measure: Measure) -> FloatArray:
         """The measure of some queries among their own documents, (m,) float64."""
@@ -121,3 +114,31 @@ class JudgingPool:
         ranking = self.best(mapped, rows, depth)
         qrels = self._queries.qrels.select_queries(rows)
         return evaluate(ranking.doc_rows, qrels, [measure], len(self._data.corpus))[measure]
+
+
+def best_of_own(
+    scores: torch.Tensor,
+    docs: torch.Tensor,
+    depth: int,
+    ties: Ties,
+    exclude: torch.Tensor | None = None,
+) -> Ranking:
+    """The best where each query has documents of its own, as ``search.search`` gives them.
+
+    Args:
+        scores: (q, m) float32, minus infinity where there is no document; may be overwritten.
+        docs: (q, m) int64 rows of the corpus, each once in a row; -1 for none.
+        depth: of the ranking.
+        ties: of the corpus.
+        exclude: (q,) int64, the row of a document to leave out for each query, -1 for none.
+    """
+    if exclude is not None:
+        scores.masked_fill_(docs == exclude[:, None], float("-inf"))
+    keys = best_packed_of(scores, ties.ranks[docs.clamp(min=0)], min(depth, docs.shape[1]))
+    values, found = unpacked(keys, ties)
+    found = found.where(values > float("-inf"), -1)
+    doc_rows = np.full((len(docs), depth), -1, dtype=np.int64)
+    doc_rows[:, : found.shape[1]] = found.cpu().numpy()
+    best = np.full(doc_rows.shape, -np.inf, dtype=np.float32)
+    best[:, : values.shape[1]] = values.cpu().numpy()
+    return Ranking(doc_rows, best)

@@ -88,7 +88,7 @@ def align(
             views = queries.views
             pairs.append((views["large"], views["small"]))
     if config.align_texts != "queries":
-        pairs += documents
+        pairs += [(one.large, one.small) for one in documents]
     large, small = (torch.cat(column) for column in zip(*pairs, strict=True))
     home = large.device
     if home.type == "mps":  # has no float64
@@ -131,7 +131,7 @@ def begin_of(
         FitError: there are no texts, or they do not fit the method.
     """
     aligned, method = align(parts, config, documents)
-    indexes = [part.data.corpus for part in parts] + [small for _, small in documents]
+    indexes = [part.data.corpus for part in parts] + [one.corpus for one in documents]
     references = document_references(parts, config, documents)
     return Begin(aligned, spread(indexes, config), references, method)
 

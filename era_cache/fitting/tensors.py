@@ -47,8 +47,18 @@ __all__ = [
 
 UNLABELLED = 2000
 """Queries without labels that are looked at, at most."""
-Documents = tuple["torch.Tensor", "torch.Tensor"]
-"""The same documents in both spaces: (n, d_large) and (n, d_small) unit float32."""
+
+
+class Documents(NamedTuple):
+    """A collection without its queries.
+
+    ``large`` (n, d_large) and ``small`` (n, d_small) are unit float32 vectors of the same
+    documents, which align; ``corpus`` holds all of them as they are searched.
+    """
+
+    large: torch.Tensor
+    small: torch.Tensor
+    corpus: Corpus
 
 
 class QuerySet(NamedTuple):
@@ -98,6 +108,11 @@ class FitData(NamedTuple):
     align_large: torch.Tensor
     align_small: torch.Tensor
     unlabelled: QuerySet | None = None
+
+    @property
+    def documents(self) -> Documents:
+        """The collection without its queries."""
+        return Documents(self.align_large, self.align_small, self.corpus)
 
 
 class HeldOut(NamedTuple):
@@ -261,10 +276,15 @@ def load_documents(
         FitError: there is no document to align on.
         FormatError: a segment is damaged.
     """
+    import torch
+
     rows, index = _align_rows(collection, None, encoders, align_documents, check)
-    keys = collection.doc_keys[rows]
-    large = read_unit(encoders.align, keys, device, check=False, index=index)
-    return large, read_unit(encoders.document, keys, device, check=check)
+    large = read_unit(encoders.align, collection.doc_keys[rows], device, check=False, index=index)
+    documents = encoders.document.index(check=check)
+    corpus = read_corpus(
+        encoders.document, collection.doc_keys, device, check=False, index=documents
+    )
+    return Documents(large, corpus[torch.from_numpy(rows).to(device)], corpus)
 
 
 def _align_rows(

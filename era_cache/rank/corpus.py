@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Corpus", "HalfRows", "ReadRows", "UnitRows", "enough_rows", "products", "whole"]
+__all__ = [
+    "Corpus",
+    "HalfRows",
+    "ReadRows",
+    "UnitRows",
+    "enough_rows",
+    "gathered",
+    "products",
+    "whole",
+]
 
 Corpus: TypeAlias = "torch.Tensor | UnitRows"
 _BLOCK_ROWS = 1 << 16
@@ -100,8 +109,12 @@ def products(queries: torch.Tensor, corpus: Corpus, rows: torch.Tensor) -> torch
     if isinstance(corpus, HalfRows):
         found = selected(corpus.values, rows).float().mul_(queries[:, None]).sum(dim=2)
         return found.div_(corpus.norms[rows].clamp(min=_EPS))
-    documents = corpus[rows] if isinstance(corpus, UnitRows) else selected(corpus, rows)
-    return documents.mul_(queries[:, None]).sum(dim=2)
+    return gathered(corpus, rows).mul_(queries[:, None]).sum(dim=2)
+
+
+def gathered(corpus: Corpus, rows: torch.Tensor) -> torch.Tensor:
+    """Documents by number as float32 unit rows of their own memory, (*, d) for rows (*)."""
+    return corpus[rows] if isinstance(corpus, UnitRows) else selected(corpus, rows)
 
 
 def enough_rows(queries: torch.Tensor) -> torch.Tensor:

@@ -54,6 +54,17 @@ class FirstStage(NamedTuple):
         chosen = torch.from_numpy(rows).to(self.docs.device)
         return FirstStage(self.name, self.docs[chosen], self.scores[chosen], self.floor[chosen])
 
+    def of(self, docs: torch.Tensor) -> torch.Tensor:
+        """Scores of some documents, (q, p) float32; ``docs`` (q, p) are rows of the corpus."""
+        import torch
+
+        if not self.docs.shape[1]:
+            return self.floor[:, None].expand(docs.shape)
+        known, order = self.docs.sort(dim=1)
+        place = torch.searchsorted(known, docs.contiguous()).clamp_(max=known.shape[1] - 1)
+        found = self.scores.gather(1, order.gather(1, place))
+        return found.where(known.gather(1, place) == docs, self.floor[:, None])
+
     def ranking(self, k: int, tie_ranks: torch.Tensor, exclude: torch.Tensor | None) -> Ranking:
         """The lists as a ranking of k documents, ties as everywhere; padded where a list ends."""
         ties = tie_tables(tie_ranks, len(tie_ranks), self.docs.device)

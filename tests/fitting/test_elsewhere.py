@@ -26,10 +26,6 @@ def _several(count: int) -> list[FitData]:
     return [fit_data(seed=seed, n_train=20, n_validation=10) for seed in range(count)]
 
 
-def _documents(data: FitData) -> tuple[torch.Tensor, torch.Tensor]:
-    return data.align_large, data.align_small
-
-
 def _labelled(data: FitData) -> Labelled:
     return Labelled(merged(data.train, data.validation), len(data.train.ids))
 
@@ -92,12 +88,12 @@ def _commute(one: torch.Tensor, two: torch.Tensor) -> float:
 
 def test_candidates_without_labels_are_those_of_the_documents_alone() -> None:
     seen, theirs = _several(2), fit_data(seed=9)
-    result = fit_candidates(seen, QUICK, elsewhere=[_documents(theirs)])
+    result = fit_candidates(seen, QUICK, elsewhere=[theirs.documents])
     for name in ("aligned", "era-zero"):
         (table,) = result.candidates[name].adapter.references
         torch.testing.assert_close(table.values, theirs.align_small[:40], rtol=0, atol=0)
         torch.testing.assert_close(table.keys, theirs.align_large[:40], rtol=0, atol=0)
-    moment = theirs.align_small.T @ theirs.align_small
+    moment = theirs.corpus.T @ theirs.corpus
     others = torch.cat([data.corpus for data in seen])
     weight = result.candidates["era-zero"].adapter.weight[:, : len(moment)]
     # Spread over the directions of these documents, not those of the labelled collections.
@@ -106,7 +102,7 @@ def test_candidates_without_labels_are_those_of_the_documents_alone() -> None:
 
 def test_they_are_judged_by_what_each_collection_would_have_got() -> None:
     seen = _several(3)
-    result = fit_candidates(seen, QUICK, elsewhere=[_documents(fit_data(seed=9))])
+    result = fit_candidates(seen, QUICK, elsewhere=[fit_data(seed=9).documents])
     for number, data in enumerate(seen):
         own = fit_candidates(data, QUICK).candidates
         for name in ("small", "aligned", "era-zero"):
@@ -117,7 +113,7 @@ def test_they_are_judged_by_what_each_collection_would_have_got() -> None:
 def test_without_their_documents_each_collection_judges_what_the_others_make() -> None:
     seen = _several(3)
     result = fit_candidates(seen, QUICK, elsewhere=[])
-    others = [_documents(data) for data in seen[1:]]
+    others = [data.documents for data in seen[1:]]
     expected = fit_candidates(seen[:1], QUICK, elsewhere=others)
     adapter = expected.candidates["era-zero"].adapter
     data = seen[0]
@@ -148,7 +144,7 @@ def _contradicting(count: int) -> list[FitData]:
 def test_labels_that_teach_nothing_to_others_do_not_ship() -> None:
     seen = _contradicting(4)
     config = dataclasses.replace(QUICK, iterations=8, strengths=(8.0, 0.1))
-    documents = [_documents(fit_data(seed=9))]
+    documents = [fit_data(seed=9).documents]
     result = fit_candidates(seen, config, elsewhere=documents)
     fits = result.candidates
     # By values alone, without the signs, which see that a turned query is no query of a model.
@@ -205,7 +201,7 @@ def test_of_unknown_documents_nothing_trained_ships() -> None:
 
 def test_one_collection_is_no_measure_of_others() -> None:
     (data,) = _several(1)
-    result = fit_candidates(data, QUICK, elsewhere=[_documents(fit_data(seed=9))])
+    result = fit_candidates(data, QUICK, elsewhere=[fit_data(seed=9).documents])
     assert result.choice.name not in TRAINED
     choice = choose_elsewhere(result.candidates, "auto", (), documents=True)
     assert choice.name == "era-zero"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from planted import QUICK, fit_data, silenced
+from planted import LIST_DEPTH, QUICK, fit_data, silenced, with_lists
 
 from era_cache.config import FitConfig
 from era_cache.errors import InputError
@@ -16,33 +16,11 @@ from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.first_stage_sign import worth_beside_small
 from era_cache.fitting.held_out import Part
 from era_cache.fitting.recipes import FitResult, fit_candidates
-from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.fitting.tensors import QuerySet
 from era_cache.fitting.who_judges import Labels
 from era_cache.rank.fuse import FirstStage
 from era_cache.rank.search import search
 from era_cache.types import Qrels
-
-DEPTH = 30
-
-
-def first_stage(queries: QuerySet, n_docs: int, good: float, seed: int = 0) -> FirstStage:
-    """Lists that put a query's positive first with the probability ``good``, else anything."""
-    rng = np.random.default_rng(seed)
-    docs = np.stack([rng.permutation(n_docs)[:DEPTH] for _ in queries.ids])
-    for row, doc in zip(queries.qrels.query_rows, queries.qrels.doc_rows, strict=True):
-        if rng.random() < good:
-            docs[row] = [doc, *[d for d in docs[row] if d != doc][: DEPTH - 1]]
-    scores = np.tile(np.linspace(20, 5, DEPTH, dtype=np.float32), (len(docs), 1))
-    floor = torch.zeros(len(docs))
-    return FirstStage("bm25", torch.from_numpy(docs), torch.from_numpy(scores), floor)
-
-
-def with_lists(data: FitData, good: float) -> FitData:
-    n_docs = len(data.corpus)
-    return data._replace(
-        train=data.train._replace(first=first_stage(data.train, n_docs, good)),
-        validation=data.validation._replace(first=first_stage(data.validation, n_docs, good, 1)),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +70,8 @@ def test_values_are_those_of_a_search_through_the_lists(fused) -> None:
 
 def test_without_labels_the_default_weight_is_less_where_lists_are_worth_little() -> None:
     data = fit_data(agreeing=2.0)
-    mapped = search(data.train.views["small"], data.corpus, DEPTH)
-    scores = torch.linspace(20, 5, DEPTH).expand(len(mapped.doc_rows), DEPTH)
+    mapped = search(data.train.views["small"], data.corpus, LIST_DEPTH)
+    scores = torch.linspace(20, 5, LIST_DEPTH).expand(len(mapped.doc_rows), LIST_DEPTH)
     agreeing = FirstStage(
         "bm25", torch.from_numpy(mapped.doc_rows), scores, torch.zeros(len(scores))
     )
