@@ -53,7 +53,7 @@ class Table(_Part, frozen=True, kw_only=True):
 
 
 class FusionRecord(_Part, frozen=True, kw_only=True):
-    """A first stage that joins in; ``of`` names the candidate whose file it shares."""
+    """A first stage that joins in; ``of`` names the candidate whose file it is, maybe its own."""
 
     run: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")]
     weight: Annotated[float, Meta(ge=0, le=1e9)]

@@ -69,10 +69,10 @@ def tensors_of(adapter: Adapter) -> dict[str, FloatArray]:
     return {name: t.detach().cpu().float().contiguous().numpy() for name, t in tensors.items()}
 
 
-def _described(name: str, adapter: Adapter, digest: str) -> CandidateRecord:
+def _described(file: str, adapter: Adapter, digest: str) -> CandidateRecord:
     fusion = None
     if adapter.fusion is not None:
-        fusion = FusionRecord(**adapter.fusion._asdict(), of=unfused_name(name))
+        fusion = FusionRecord(**adapter.fusion._asdict(), of=file)
     return CandidateRecord(
         views=adapter.views,
         bias=adapter.bias is not None,
@@ -87,6 +87,12 @@ def _described(name: str, adapter: Adapter, digest: str) -> CandidateRecord:
         fusion=fusion,
         sha256=digest,
     )
+
+
+def _same_tensors(one: Adapter, other: Adapter) -> bool:
+    mine, theirs = tensors_of(one), tensors_of(other)
+    same = all(np.array_equal(mine[name], theirs[name]) for name in mine.keys() & theirs.keys())
+    return same and mine.keys() == theirs.keys()
 
 
 def save_adapters(
@@ -139,11 +145,13 @@ def _write_adapters(
 
     candidates = {}
     for name, adapter in adapters.items():
-        # What a first stage joins is the same map, and one file.
-        path = folder / "candidates" / f"{unfused_name(name)}.safetensors"
-        if adapter.fusion is None or unfused_name(name) not in adapters:
+        # What a first stage joins is one file with what it joins, where it has the same tensors.
+        plain = adapters.get(unfused_name(name), adapter)
+        file = unfused_name(name) if _same_tensors(adapter, plain) else name
+        path = folder / "candidates" / f"{file}.safetensors"
+        if not path.exists():
             write_bytes(path, save(tensors_of(adapter)))
-        candidates[name] = _described(name, adapter, sha256_file(path))
+        candidates[name] = _described(file, adapter, sha256_file(path))
     write_bytes(folder / "adapter.safetensors", save(tensors_of(adapters[config.chosen])))
     if held_out:
         values = {name: np.asarray(v, dtype=np.float32) for name, v in held_out.items()}

@@ -28,9 +28,9 @@ The chosen candidate is joined with **{fusion.run}**{how}. Rank by
     score(query, document) = cosine + {fusion.weight:g} * {fusion.run}_score
 
 where a document that {fusion.run} does not return counts with its lowest score (0 for BM25, if
-all matches are returned). The vectors alone are those of {unfused_name(chosen)}. The weight
-is for these scores: another engine's have another scale, so fit with a run of the engine that will
-serve (`era-fit --run {fusion.run}=FILE`).
+all matches are returned). Where {fusion.run} is not at hand, take the candidate
+{unfused_name(chosen)}. The weight is for these scores: another engine's have another scale, so fit
+with a run of the engine that will serve (`era-fit --run {fusion.run}=FILE`).
 """
 
 

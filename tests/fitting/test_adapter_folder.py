@@ -33,6 +33,7 @@ from era_cache.fitting.adapter_folder import (
     load_held_out,
     load_metrics,
     save_adapters,
+    tensors_of,
 )
 from era_cache.fitting.replaced import check_target
 
@@ -549,6 +550,36 @@ def test_vectors_of_another_encoder_are_refused_by_side_and_name(folder, side) -
 def test_a_side_that_the_adapter_does_not_name_is_refused(folder) -> None:
     with pytest.raises(FingerprintError, match="align side"):
         check_fingerprints(folder, load_config(folder), {"align": "a" * 64})
+
+
+@pytest.mark.parametrize("chosen", ["era-dual", "bm25+era-dual"])
+@pytest.mark.parametrize("tables", ["same", "other settings", "none", "another"])
+def test_a_joined_candidate_shares_a_file_where_its_tensors_are_the_same(
+    tmp_path, tables, chosen
+) -> None:
+    full = _full()
+    table = full.references[0]
+    own = {
+        "same": full.references,
+        "other settings": (table._replace(step=0.125), *full.references[1:]),
+        "none": (),
+        "another": (table._replace(values=unit(table.values.flip(0))), *full.references[1:]),
+    }[tables]
+    joined = full._replace(references=own, fusion=Fusion("bm25", 0.25))
+    folder = _save(tmp_path / "x", {"era-dual": full, "bm25+era-dual": joined}, chosen)
+    shared = tables in ("same", "other settings")
+    files = {path.name for path in (folder / "candidates").iterdir()}
+    assert files == {"era-dual.safetensors"} | (set() if shared else {"bm25+era-dual.safetensors"})
+    assert load_config(folder).candidates["bm25+era-dual"].fusion.of == (
+        "era-dual" if shared else "bm25+era-dual"
+    )
+    for name, adapter in (("era-dual", full), ("bm25+era-dual", joined)):
+        back = load_adapter(folder, name)
+        assert tensors_of(back).keys() == tensors_of(adapter).keys()
+        for key, tensor in tensors_of(adapter).items():
+            np.testing.assert_array_equal(tensors_of(back)[key], tensor)
+        assert [t.step for t in back.references] == [t.step for t in adapter.references]
+        assert back.fusion == adapter.fusion
 
 
 def test_a_first_stage_is_kept_and_makes_version_4(tmp_path) -> None:

@@ -108,7 +108,7 @@ def _fusion(record: ExportRecord) -> str:
     run, weight = record.fusion["run"], record.fusion["weight"]
     return (
         f"The chosen candidate is joined with **{run}**: rank by `cosine + {weight:g} * "
-        f"{run}_score`. The vectors alone are those of {unfused_name(record.candidate)}.\n"
+        f"{run}_score`. Where {run} is not at hand, export {unfused_name(record.candidate)}.\n"
     )
 
 
