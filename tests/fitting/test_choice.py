@@ -26,24 +26,24 @@ def _fitted(*values: float, also: Sequence[float] | None = None) -> Fitted:
     return Fitted(adapter, tuple(np.array(v, dtype=np.float64) for v in collections), {})
 
 
-SMALL = {"small": _fitted(*[0.5] * 40)}
+SMALL = {"small": _fitted(*[0.5] * 60)}
 
 
 def _many(*values: float) -> list[float]:
-    """Forty judging queries: from thirty on, a standard error is no guess."""
-    return list(values) * (40 // len(values))
+    """Sixty judging queries: from fifty on, a standard error is no guess."""
+    return list(values) * (60 // len(values))
 
 
 @pytest.mark.parametrize(
     ("values", "chosen", "reason"),
     [
-        # Gains 0, 0, 0.4, 0.4, ten times: mean 0.2, variance 40 / 39 * 0.04, standard error 0.032.
+        # Gains 0, 0, 0.4, 0.4, 15 times: mean 0.2, variance 60 / 59 * 0.04, standard error 0.026.
         (
             {"era": (0.5, 0.5, 0.9, 0.9)},
             "era",
-            "0.700 against 0.500 of small (+0.200, standard error 0.032, 40 queries",
+            "0.700 against 0.500 of small (+0.200, standard error 0.026, 60 queries",
         ),
-        # Gains -0.3, 0, 0, 0.4: mean 0.025, mean square 0.0625, standard error 0.040.
+        # Gains -0.3, 0, 0, 0.4: mean 0.025, mean square 0.0625, standard error 0.032.
         (
             {"era": (0.2, 0.5, 0.5, 0.9)},
             "small",
@@ -69,27 +69,27 @@ def test_what_gains_more_than_one_standard_error_of_the_paired_difference_ships(
 
 
 def test_a_candidate_that_is_asked_for_ships_whatever_validation_says() -> None:
-    fits = SMALL | {"era": _fitted(*[0.1] * 40)}
+    fits = SMALL | {"era": _fitted(*[0.1] * 60)}
     assert choose(fits, "era") == ("era", "asked for with --candidate")
     with pytest.raises(InputError, match="No candidate 'best'; there are: small, era"):
         choose(fits, "best")
 
 
 def test_several_collections_count_by_their_judges_up_to_thirty() -> None:
-    # Gains of the first, ten times: 0, 0.2, 0.4, 0.6, mean 0.3, variance 40 / 39 * 0.05, of the
-    # mean 0.05 / 39. Of the second: 0.1 and 0.3, mean 0.2, variance 0.02, of the mean 0.01.
-    # Weights 30/32 and 2/32: gain 0.294, standard error sqrt(900 * 0.05 / 39 + 4 * 0.01) / 32.
+    # Gains of the first, 15 times: 0, 0.2, 0.4, 0.6, mean 0.3, variance 60 / 59 * 0.05, of the
+    # mean 0.05 / 59. Of the second: 0.1 and 0.3, mean 0.2, variance 0.02, of the mean 0.01.
+    # Weights 30/32 and 2/32: gain 0.294, standard error sqrt(900 * 0.05 / 59 + 4 * 0.01) / 32.
     small = _fitted(*_many(0.1), also=[0.4, 0.2])
     era = _fitted(*_many(0.1, 0.3, 0.5, 0.7), also=[0.5, 0.5])
     choice = choose({"small": small, "era": era})
     assert choice.name == "era"
-    assert "+0.294, standard error 0.034, 42 queries" in choice.reason
+    assert "+0.294, standard error 0.028, 62 queries" in choice.reason
 
 
 def test_what_harms_a_collection_does_not_ship() -> None:
-    small = _fitted(*[0.4] * 40, also=[0.4] * 40)
-    era = _fitted(*[0.9] * 40, also=[0.3] * 40)  # the best mean, but the second collection loses
-    dual = _fitted(*[0.6] * 40, also=[0.5] * 40)
+    small = _fitted(*[0.4] * 60, also=[0.4] * 60)
+    era = _fitted(*[0.9] * 60, also=[0.3] * 60)  # the best mean, but the second collection loses
+    dual = _fitted(*[0.6] * 60, also=[0.5] * 60)
     choice = choose({"small": small, "era": era, "era-dual": dual})
     assert choice.name == "era-dual"
     assert "harmful to a collection: era" in choice.reason
@@ -97,14 +97,14 @@ def test_what_harms_a_collection_does_not_ship() -> None:
 
 def test_a_large_collection_does_not_outvote_a_small_one() -> None:
     # Over queries the mean rises by 0.05; over collections it falls.
-    small = _fitted(*[0.5] * 30, also=[0.9, 0.9])
-    era = _fitted(*[0.6] * 30, also=[0.2, 0.2])
+    small = _fitted(*[0.5] * 60, also=[0.9, 0.9])
+    era = _fitted(*[0.6] * 60, also=[0.2, 0.2])
     assert np.concatenate(era.values).mean() > np.concatenate(small.values).mean()
     assert choose({"small": small, "era": era}).name == "small"
 
 
 def test_a_collection_with_one_judging_query_is_never_enough() -> None:
-    fits = {"small": _fitted(*[0.1] * 30, also=[0.1]), "era": _fitted(*[0.9] * 30, also=[0.9])}
+    fits = {"small": _fitted(*[0.1] * 60, also=[0.1]), "era": _fitted(*[0.9] * 60, also=[0.9])}
     assert choose(fits).name == "small"
 
 
@@ -121,18 +121,18 @@ def test_of_few_judges_only_the_dual_view_is_tried_and_must_be_ahead_by_two_erro
     choice = choose(weaker)
     assert choice.name == "small"
     assert "by two standard errors" in choice.reason
-    many = {name: _fitted(*np.tile(fit.values[0], 10)) for name, fit in fits.items()}
+    many = {name: _fitted(*np.tile(fit.values[0], 15)) for name, fit in fits.items()}
     assert choose(many).name == "era"
 
 
-ZERO = {"small": _fitted(*[0.5] * 40), "era-zero": _fitted(*[0.6] * 40)}
+ZERO = {"small": _fitted(*[0.5] * 60), "era-zero": _fitted(*[0.6] * 60)}
 
 
 def test_what_needs_no_label_ships_unless_labels_prefer_another() -> None:
     assert choose(ZERO).name == "era-zero"
-    worse = {**ZERO, "era-zero": _fitted(*[0.49] * 40)}
+    worse = {**ZERO, "era-zero": _fitted(*[0.49] * 60)}
     assert choose(worse).name == "small"
-    # Differences of 0.2 either way: a standard error of 0.032, and a mean of -0.02 or -0.05.
+    # Differences of 0.2 either way: a standard error of 0.026, and a mean of -0.02 or -0.05.
     for behind, chosen in ((0.02, "era-dual"), (0.05, "era-zero")):
         dual = _fitted(*_many(0.8 - behind, 0.4 - behind))
         assert choose({**ZERO, "era-dual": dual}).name == chosen
@@ -162,7 +162,7 @@ SOUND = Signs(1000, 100, found=0.95, rank=1.1, agreement=0.5, own=0.99, same=Fal
     ],
 )
 def test_a_sign_that_something_is_broken_comes_before_any_label(broken, named) -> None:
-    fits = {**ZERO, "era-dual": _fitted(*[0.9] * 40)}
+    fits = {**ZERO, "era-dual": _fitted(*[0.9] * 60)}
     assert choose(fits, signs=[SOUND]).name == "era-dual"
     choice = choose(fits, signs=[SOUND, SOUND._replace(**broken)])
     assert choice.name == "small"
@@ -172,9 +172,9 @@ def test_a_sign_that_something_is_broken_comes_before_any_label(broken, named) -
 
 def test_too_few_documents_to_tell_need_many_labels() -> None:
     untold = SOUND._replace(found=None, rank=None, documents=12)
-    fits = {**ZERO, "era-dual": _fitted(*[0.9] * 40)}
+    fits = {**ZERO, "era-dual": _fitted(*[0.9] * 60)}
     assert choose(fits, signs=[SOUND, untold]).name == "era-dual"
-    for count in (0, 29):
+    for count in (0, 49):
         few = {name: _fitted(*fit.values[0][:count]) for name, fit in fits.items()}
         choice = choose(few, signs=[SOUND, untold])
         assert choice.name == "small"
@@ -195,9 +195,9 @@ def test_without_labels_the_choice_says_what_was_looked_at() -> None:
 
 
 def test_the_dual_view_ships_unless_another_is_better_by_a_standard_error() -> None:
-    fits = {"small": _fitted(*[0.2] * 40), "era-dual": _fitted(*[0.6] * 40)}
-    # Ahead by 0.01 on average; differences of 0.3 either way: a standard error of about 0.05.
-    lucky, better = _fitted(*[0.9, 0.32] * 20), _fitted(*[0.65] * 40)
+    fits = {"small": _fitted(*[0.2] * 60), "era-dual": _fitted(*[0.6] * 60)}
+    # Ahead by 0.01 on average; differences of 0.3 either way: a standard error of 0.038.
+    lucky, better = _fitted(*[0.9, 0.32] * 30), _fitted(*[0.65] * 60)
     for other, chosen in ((lucky, "era-dual"), (better, "small+")):
         assert choose({**fits, "small+": other}).name == chosen
 
@@ -208,7 +208,7 @@ def test_a_reason_says_no_word_and_no_number_that_the_values_do_not(
     seed, many, also, lists
 ) -> None:
     rng = np.random.default_rng(seed)
-    count = 40 if many else 8
+    count = 60 if many else 8
     base = rng.uniform(0.2, 0.8, (2, count))
 
     def drawn() -> Fitted:
@@ -238,14 +238,14 @@ def test_a_reason_says_no_word_and_no_number_that_the_values_do_not(
 
 def test_the_dual_view_is_not_called_the_best_where_another_has_the_highest_mean() -> None:
     fits = {
-        "small": _fitted(*[0.2] * 40),
-        "era": _fitted(*[0.9, 0.32] * 20),
-        "era-dual": _fitted(*[0.6] * 40),
+        "small": _fitted(*[0.2] * 60),
+        "era": _fitted(*[0.9, 0.32] * 30),
+        "era-dual": _fitted(*[0.6] * 60),
     }
-    # Differences 0.3 and -0.28: mean 0.01, variance 40 / 39 * 0.29 ** 2, error 0.0464.
+    # Differences 0.3 and -0.28: mean 0.01, variance 60 / 59 * 0.29 ** 2, error 0.0378.
     assert choose(fits) == (
         "era-dual",
         "leans on both encoders, and within one standard error of era: held-out "
-        "nDCG@10 0.600 against 0.200 of small (+0.400, standard error 0.000, 40 queries); the "
-        "highest held-out mean is that of era, 0.610 (+0.010 over era-dual, standard error 0.046)",
+        "nDCG@10 0.600 against 0.200 of small (+0.400, standard error 0.000, 60 queries); the "
+        "highest held-out mean is that of era, 0.610 (+0.010 over era-dual, standard error 0.038)",
     )

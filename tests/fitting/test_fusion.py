@@ -150,7 +150,7 @@ def test_names() -> None:
 # Which one ships
 
 
-def _fitted(mean: float, spread: float = 0.0, weight: float | None = None, n: int = 40) -> Fitted:
+def _fitted(mean: float, spread: float = 0.0, weight: float | None = None, n: int = 60) -> Fitted:
     values = mean + spread * np.where(np.arange(n) % 2, 1.0, -1.0)
     fusion = None if weight is None else Fusion("bm25", weight)
     return Fitted(Adapter(("small",), torch.eye(2), fusion=fusion), (values,), {})
@@ -179,7 +179,7 @@ def test_joined_candidates_compete_among_themselves_then_with_the_best_other(
 
 def test_a_gain_within_one_standard_error_does_not_ship() -> None:
     fits = PLAIN | {"bm25+small": _fitted(0.5, weight=0.1)}
-    fits["bm25+era-dual"] = _fitted(0.71, spread=0.3, weight=0.1)  # standard error 0.048
+    fits["bm25+era-dual"] = _fitted(0.71, spread=0.3, weight=0.1)  # standard error 0.039
     choice = choose(fits)
     assert choice.name == "era-dual"
     assert "bm25+era-dual is not clearly better" in choice.reason
