@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_fused_tables"]
 
-_LEADING = 40
+_LEADING = 25
 """Documents of either ranking among which a query is judged."""
 _GATHERED = 1 << 24
 """Elements of documents that are gathered at a time."""

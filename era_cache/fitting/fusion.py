@@ -20,6 +20,8 @@ from era_cache.fitting.fused_tables import choose_fused_tables
 from era_cache.fitting.held_out import PRIMARY, Part
 from era_cache.fitting.means import Settings, luck, macro, standard_error
 from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.rank.corpus import enough_rows, whole
+from era_cache.rank.dots import dots
 from era_cache.rank.fuse import FirstStage, fused_rankings, spreads
 from era_cache.rank.measures import evaluate
 from era_cache.rank.search import search
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
+
+    from era_cache.rank.corpus import Corpus
 
 __all__ = ["fused_candidates"]
 
@@ -42,6 +46,8 @@ _WORTHLESS, _WORTH = 0.4, 0.7
 stage at 0.47 loses and at 0.6 gains; 0 where lists are of other queries."""
 
 
+_AT_ONCE = 1 << 24
+"""Cosines that are held at a time."""
 _RETABLED = "era-dual"
 """Whose tables are chosen anew by joined rankings; for ``era`` that gained nothing."""
 
@@ -74,16 +80,19 @@ def fused_candidates(
         Candidates by ``fused_name``; none where a collection has no lists.
     """
     found: dict[str, Fitted] = {}
-    worth = None
+    worth: float | None = None
+    lexical: list[float] = []
     for name in FUSED:
         fit = fits.get(name)
         queries = None if fit is None else _queries(fit, parts)
         if fit is None or not queries:
             continue
-        if not found:
+        if not lexical:
             worth = worth_beside_small(parts)
+            lexical = [_spread_of_lists(one) for one in queries]
         weights = np.array([len(one.mapped) for one in queries], dtype=np.float64)
-        scale = float(np.average([_scale(one) for one in queries], weights=weights))
+        scales = [_scale(one, spread) for one, spread in zip(queries, lexical, strict=True)]
+        scale = float(np.average(scales, weights=weights))
         if scale:
             run = queries[0].first.name
             fused = _joined(fit, parts, config, run, scale, worth)
@@ -115,23 +124,42 @@ def _queries(fit: Fitted, parts: Sequence[Part]) -> list[_Queries]:
     return found
 
 
-def _scale(queries: _Queries) -> float:
+def _scale(queries: _Queries, lexical: float) -> float:
     """How far cosines spread against first-stage scores, each among its highest documents.
 
     0 where the first stage says nothing.
     """
     import torch
 
-    corpus, (_, docs, scores, floor) = queries.data.corpus, queries.first
-    depth = min(_DEPTH, len(corpus))
-    top = torch.from_numpy(search(queries.mapped, corpus, depth).scores)
-    widths = spreads(top, torch.ones_like(top, dtype=torch.bool))
+    if not lexical > 0:
+        return 0.0
+    corpus = queries.data.corpus
+    top = _highest(queries.mapped, corpus, min(_DEPTH, len(corpus)))
+    return float(spreads(top, torch.ones_like(top, dtype=torch.bool)).mean()) / lexical
+
+
+def _spread_of_lists(queries: _Queries) -> float:
+    """Mean spread of first-stage scores among as many documents as cosines are compared of."""
+    import torch
+
+    _, docs, scores, floor = queries.first
+    depth = min(_DEPTH, len(queries.data.corpus))
     # Documents that a list does not hold count at its floor.
     wide = torch.nn.functional.pad(docs, (0, max(0, depth - docs.shape[1])), value=-1)[:, :depth]
     padded = torch.nn.functional.pad(scores, (0, max(0, depth - scores.shape[1])))[:, :depth]
-    whole = padded.where(wide >= 0, floor[:, None])
-    lexical = float(spreads(whole, torch.ones_like(wide, dtype=torch.bool)).mean())
-    return float(widths.mean()) / lexical if lexical > 0 else 0.0
+    filled = padded.where(wide >= 0, floor[:, None])
+    return float(spreads(filled, torch.ones_like(wide, dtype=torch.bool)).mean())
+
+
+def _highest(mapped: torch.Tensor, corpus: Corpus, depth: int) -> torch.Tensor:
+    """The highest cosines of each query, (q, depth) float32, in any order."""
+    import torch
+
+    if len(mapped) * len(corpus) > _AT_ONCE:
+        return torch.from_numpy(search(mapped, corpus, depth).scores)
+    # Which documents they are of does not matter, so that ties need not be broken.
+    cosines = dots(enough_rows(mapped), whole(corpus))[: len(mapped)]
+    return cosines.topk(depth, dim=1, sorted=False).values
 
 
 def _joined(

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["FirstStage", "fused_rankings", "spreads", "stacked"]
 
 _BLOCK_BYTES = 1 << 26
+_FIRST_PIECE = 64
+"""Documents at the head of a list that are always compared."""
+_ROUNDING = 2.0**-21
+"""Of the largest sum: how far behind in cosine a document may end up level by rounding."""
 
 
 class FirstStage(NamedTuple):
@@ -184,13 +188,56 @@ def _each(
     n_best = min(k, scores.shape[1])
     outside, inside, allowed = _apart(scores, lists.docs, exclude, n_best, ties)
     others, rows = unpacked(outside, ties)
-    ranks = ties.ranks[lists.docs.clamp(min=0)]
     inside.masked_fill_(~allowed, float("-inf"))
+    inside, listed, docs = _leading(inside, lists, k, max(weights))
+    ranks = ties.ranks[docs.clamp(min=0)]
     for weight in weights:
-        best = best_packed_of(torch.add(inside, lists.scores, alpha=weight), ranks, k)
+        best = best_packed_of(torch.add(inside, listed, alpha=weight), ranks, k)
         # Minus infinity stays what it is: a document that was left out.
         lifted = packed(others + weight * lists.floor[:, None], ties.ranks[rows])
         yield torch.cat([lifted, best], dim=1)
+
+
+def _leading(
+    inside: torch.Tensor, lists: FirstStage, k: int, most: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of documents in lists, those that may be among the k best at some weight up to ``most``.
+
+    Whoever has k documents before it in its list, all of higher cosine, never is. That is asked of
+    pieces of the lists, each twice as long as those before it together.
+
+    Args:
+        inside: (q, m) cosines of the lists' documents, minus infinity where there is none.
+        lists: the lists.
+        k: documents of a ranking.
+        most: the largest weight.
+
+    Returns:
+        Cosines, scores and rows of those documents, (q, at most m) each.
+    """
+    import torch
+
+    m, scores = inside.shape[1], lists.scores
+    falling = bool((scores[:, 1:] <= scores[:, :-1]).all())  # else no order is known
+    if m <= _FIRST_PIECE or k > _FIRST_PIECE or not falling:
+        return inside, scores, lists.docs
+    kept = torch.ones_like(inside, dtype=torch.bool)
+    level = _ROUNDING * (1 + most * float(scores.abs().max()))
+    end = _FIRST_PIECE
+    while end < m:
+        piece = slice(end, min(m, 2 * end))
+        before = inside[:, :end].topk(k, dim=1).values[:, -1:]
+        kept[:, piece] = inside[:, piece] > before - level
+        end = 2 * end
+    counts = kept.sum(dim=1)
+    width = int(counts.max())
+    rows, columns = kept.nonzero(as_tuple=True)
+    places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    chosen = columns.new_zeros(len(inside), width)
+    chosen[rows, places] = columns
+    there = torch.arange(width, device=rows.device) < counts[:, None]
+    cosines = inside.gather(1, chosen).masked_fill_(~there, float("-inf"))
+    return cosines, scores.gather(1, chosen), lists.docs.gather(1, chosen)
 
 
 def _cosines(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from era_cache.rank import fuse
 from era_cache.rank.fuse import FirstStage, fused_rankings, spreads, stacked
 from era_cache.rank.search import search
 
@@ -47,7 +48,11 @@ def compared(
 
 @pytest.mark.parametrize("excluding", [False, True])
 @pytest.mark.parametrize("depth", [0, 1, 7, 40])
-def test_fusion_equals_comparing_every_document(depth: int, excluding: bool) -> None:
+@pytest.mark.parametrize("piece", [1, 3, 10, 64])
+def test_fusion_equals_comparing_every_document(
+    monkeypatch, piece: int, depth: int, excluding: bool
+) -> None:
+    monkeypatch.setattr(fuse, "_FIRST_PIECE", piece)
     rng = np.random.default_rng(depth)
     # Cosines of few values: ties inside the list, outside, and between the two.
     corpus = unit(np.eye(4)[rng.integers(0, 4, 40)])
@@ -55,7 +60,7 @@ def test_fusion_equals_comparing_every_document(depth: int, excluding: bool) -> 
     first = lists(rng, 23, 40, depth)
     ties = rng.permutation(40)
     own = rng.integers(-1, 40, 23) if excluding else None
-    weights = [0.0, 0.5, 0.0, 0.03]
+    weights = [0.0, 0.5, 0.0, 0.03, 1e6]
     for k in (1, 10, 45):
         found = fused_rankings(
             queries,
@@ -87,6 +92,29 @@ def test_fusion_equals_comparing_every_document(depth: int, excluding: bool) -> 
                 got = ranking.doc_rows[row]
                 assert got[got >= 0].tolist() == wanted[:k]
                 assert (ranking.scores[row][got < 0] == -np.inf).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("falling", [True, False])
+def test_long_lists_are_compared_as_a_whole(seed: int, falling: bool) -> None:
+    """Of a thousand documents a few may lead at some weight; which they are must not be missed."""
+    rng = np.random.default_rng(seed)
+    n, q = 1200, 40
+    corpus, queries = unit(rng.normal(size=(n, 16))), unit(rng.normal(size=(q, 16)))
+    docs = np.stack([rng.permutation(n)[:1000] for _ in range(q)])
+    scores = rng.gamma(2, 3, (q, 1000)).astype(np.float32)
+    scores = -np.sort(-scores, axis=1) if falling else scores
+    first = FirstStage("bm25", torch.from_numpy(docs), torch.from_numpy(scores), torch.zeros(q))
+    cosines = (queries @ corpus.T).numpy()
+    ties = np.arange(n)
+    weights = [0.0, 0.01, 0.05, 0.3]
+    for k in (1, 10, 64, 65):
+        found = fused_rankings(queries, corpus, first, weights, k)
+        for weight, ranking in zip(weights, found, strict=True):
+            wanted = [row[:k] for row in compared(cosines, first, weight, ties, None)]
+            assert ranking.doc_rows.tolist() == wanted
+    kept = fuse._leading(torch.from_numpy(np.take_along_axis(cosines, docs, 1)), first, 10, 0.3)
+    assert kept[0].shape[1] < 300 if falling else kept[0].shape[1] == 1000
 
 
 def test_by_hand() -> None:
