@@ -309,8 +309,9 @@ def _render(store_path: Where, out: Path, report: FitReport) -> None:
     say(f"Chosen: {result.choice.name} ({result.choice.reason}).")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result.seconds.items())
     say(f"Adapter written to {out} ({spent}, in all {report.seconds:.1f} s).")
-    which = "" if len(report.splits) == 1 else f" --collection {quote(next(iter(report.splits)))}"
-    if queries["test"]:
+    asked = report.elsewhere or (tuple(report.splits) if len(report.splits) > 1 else ())
+    which = f" --collection {quote(asked[0])}" if asked else ""
+    if queries["test"] and not report.elsewhere:
         say(f"Next: era-eval {quote(str(store_path))} {quote(str(out))}{which}")
     else:
         say(

@@ -63,7 +63,8 @@ class FitReport(NamedTuple):
 
     ``alignment`` is how well held-out alignment texts find themselves, None where there are too
     few; fewer alignment documents than asked for are left by an interrupted embed. The large model
-    may have encoded more (``encoded_documents``) than were used. ``notes`` say what was left out.
+    may have encoded more (``encoded_documents``) than were used. ``notes`` say what was left out;
+    ``elsewhere`` names the collections that the adapter is for where it was not fitted on them.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class FitReport(NamedTuple):
     seconds: float
     encoded_documents: int = 0
     notes: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
     def queries(self) -> dict[str, int]:
         """Queries of each part, over all collections."""
@@ -86,7 +88,7 @@ class FitReport(NamedTuple):
 
 
 class _Inputs(NamedTuple):
-    """What was read for a plan; ``further`` are documents of collections that only align."""
+    """What was read for a plan; ``further`` are documents of collections without labels."""
 
     sources: list[Source]
     encoders: Encoders
@@ -168,6 +170,7 @@ def fit_to_folder(
         time.monotonic() - start,
         _encoded(inputs),
         tuple(notes),
+        tuple(collection.name for collection, _ in inputs.further),
     )
 
 
@@ -215,7 +218,7 @@ def _config(inputs: _Inputs, recipe: FitConfig | PaperConfig) -> AdapterConfig:
     """What ``config.json`` says of the inputs; a single collection is named as it always was."""
     fitted_on = tuple(fitted_on_record(s.collection, s.split) for s in inputs.sources)
     large = [data.align_large for data in inputs.data]
-    large += [documents[0] for _, documents in inputs.further]
+    large += [documents.large for _, documents in inputs.further]
     name = "paper" if isinstance(recipe, PaperConfig) else "era"
     return AdapterConfig(
         chosen="",  # nothing is, yet

@@ -47,6 +47,8 @@ def model_card(
     fitted, encoders = config.fitted_on(), config.encoders or {}
     query, document, split = encoders["query"], encoders["document"], fitted[0].split
     names = ", ".join(one.collection.name for one in fitted)
+    if config.aligned_with:
+        names = f"{', '.join(one.name for one in config.aligned_with)} (labels of {names})"
     parts = [one.split.queries for one in fitted if one.split.queries is not None]
     train, validation = sum(p.train for p in parts), sum(p.validation for p in parts)
     how = (

@@ -541,6 +541,9 @@ def with_more(store, tmp_path_factory) -> FitReport:
 def test_documents_without_labels_align_and_become_references(store, one, with_more) -> None:
     unseen = {"name": "unseen", "digest": store.collection("unseen").digest}
     assert config_of(with_more.folder)["aligned_with"] == [unseen]
+    assert with_more.elsewhere == ("unseen",)
+    card = (with_more.folder / "README.md").read_text()
+    assert card.startswith("# Retrieval adapter for unseen (labels of planted)\n")
     assert "aligned_with" not in config_of(one.folder)
     for report, collections in ((one, 1), (with_more, 2)):
         assert report.alignment_documents == 60 * collections
