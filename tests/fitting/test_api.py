@@ -101,7 +101,7 @@ def assert_same(one, two):
 
 def test_fitting_beats_both_models_queries_on_queries_that_it_never_saw(problem, fitted) -> None:
     assert list(fitted.candidates) == ["small", "aligned", "era-zero", "era", "era-dual", "small+"]
-    assert fitted.chosen in ("era", "era-dual")
+    assert fitted.chosen in ("era-zero", "era-dual")  # of thirty judging queries no other is tried
     assert "held-out nDCG@10" in fitted.reason
     test = (problem.large[TEST], dict(enumerate(range(30, 50))), problem.corpus)
     small, aligned, era, ours = (
