@@ -265,7 +265,13 @@ def test_ctrl_c_gives_out_what_was_on_its_way() -> None:
         encoder = opened(server)
         vectors_of(encoder, TEXTS[:1])
         main = threading.main_thread().ident
-        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+
+        def interrupt() -> None:
+            while len(server.asked) < 2:  # until the first requests are on their way
+                time.sleep(0.01)
+            signal.pthread_kill(main, signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
         got = until(KeyboardInterrupt, None, encoder, TEXTS)
         assert got
         assert {TEXTS[row] for row in got} | {TEXTS[0]} == set(server.asked) & set(TEXTS)
