@@ -264,11 +264,12 @@ def test_ctrl_c_gives_out_what_was_on_its_way() -> None:
     with EmbeddingServer(seconds=0.5) as server:
         encoder = opened(server)
         vectors_of(encoder, TEXTS[:1])
-        main = threading.main_thread().ident
+        main, before = threading.main_thread().ident, len(server.asked)
 
         def interrupt() -> None:
-            while len(server.asked) < 2:  # until the first requests are on their way
+            while len(server.asked) == before:  # until the first requests are on their way
                 time.sleep(0.01)
+            time.sleep(0.1)
             signal.pthread_kill(main, signal.SIGINT)
 
         threading.Thread(target=interrupt).start()
