@@ -290,9 +290,7 @@ class _Run:
         if isinstance(recipe, PaperConfig):
             result = fit_paper(seen, recipe)
         else:
-            elsewhere = None
-            if self._elsewhere:
-                elsewhere = [one.documents for one in unseen]
+            elsewhere = [one.documents for one in unseen] if self._elsewhere else None
             result = fit_candidates(seen, recipe, elsewhere=elsewhere)
         if result.missing:
             raise KeyboardInterrupt

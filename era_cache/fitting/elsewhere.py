@@ -35,7 +35,7 @@ def free_elsewhere(
 
     They are made of the other collections' documents alone. Each labelled collection judges those
     that are made in the same way for itself: of its own documents; or, where there are none of the
-    others, of the documents of all labelled collections but itself.
+    others, of all labelled collections but itself.
 
     Args:
         parts: the labelled collections.
@@ -43,14 +43,12 @@ def free_elsewhere(
         documents: of the others; none if there are none.
         names: of the candidates.
     """
-    every = [part.data.documents for part in parts]
     theirs = [] if documents and config.align_texts != "queries" else parts
     begin = begin_of(theirs, config, documents)
     measured = []
-    for number, part in enumerate(parts):
-        others = every[:number] + every[number + 1 :]
-        alone = bool(documents) or not others
-        own = begin_of([part], config) if alone else begin_of([], config, others)
+    for part in parts:
+        others = [other for other in parts if other is not part]
+        own = begin_of([part] if documents or not others else others, config)
         adapters = free_adapters(own, config)
         measured.append({name: untrained(adapters[name], [part]) for name in names})
     found = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,9 +31,6 @@ from era_cache.fitting.signs import Signs, signs_of
 from era_cache.fitting.starts import Begin, begin_of, choose_scale, free_adapters, untrained
 from era_cache.fitting.tensors import Documents, FitData
 from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["FitResult", "fit_candidates", "fit_paper", "parts_of"]
 

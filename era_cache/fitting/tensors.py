@@ -206,10 +206,7 @@ def load_fit_data(
     ):
         views = {"large": large[part], "small": small[part]}
         parts.append(_with_lists(query_set(collection, rows, views, device), lists, rows))
-    document_index = encoders.document.index(check=check)
-    corpus = read_corpus(
-        encoders.document, collection.doc_keys, device, check=False, index=document_index
-    )
+    corpus = read_corpus(encoders.document, collection.doc_keys, device, check=check)
     align_rows, align_index = _align_rows(collection, split, encoders, align_documents, check)
     others = _stored(collection, split.unlabelled, encoders)[:UNLABELLED]
     other_keys = collection.query_keys[others]
@@ -280,10 +277,7 @@ def load_documents(
 
     rows, index = _align_rows(collection, None, encoders, align_documents, check)
     large = read_unit(encoders.align, collection.doc_keys[rows], device, check=False, index=index)
-    documents = encoders.document.index(check=check)
-    corpus = read_corpus(
-        encoders.document, collection.doc_keys, device, check=False, index=documents
-    )
+    corpus = read_corpus(encoders.document, collection.doc_keys, device, check=check)
     return Documents(large, corpus[torch.from_numpy(rows).to(device)], corpus)
 
 

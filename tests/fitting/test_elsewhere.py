@@ -206,3 +206,13 @@ def test_one_collection_is_no_measure_of_others() -> None:
     choice = choose_elsewhere(result.candidates, "auto", (), documents=True)
     assert choice.name == "era-zero"
     assert "without any label or measurement" in choice.reason
+
+
+@pytest.mark.parametrize("texts", ["documents", "queries", "both"])
+@pytest.mark.parametrize("known", [True, False])
+def test_whatever_aligns_there_is_an_adapter(texts, known) -> None:
+    config = dataclasses.replace(QUICK, align_texts=texts)
+    elsewhere = [fit_data(seed=9).documents] if known else []
+    result = fit_candidates(_several(3), config, elsewhere=elsewhere)
+    assert result.choice.name in result.candidates
+    assert not any(np.isnan(fit.mean) for fit in result.candidates.values())
