@@ -7,6 +7,7 @@ them, and no larger ones are sent once the halves were answered.
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,6 +21,9 @@ __all__ = ["MOST_TEXTS", "Batch", "Flight"]
 
 MOST_TEXTS = 128
 """Texts of one request, before a server is known to allow fewer."""
+_SECONDS_TO_LAND = 30.0
+_LOOK_UP = 0.1
+"""Seconds after which an interrupt is noticed while answers are waited for."""
 
 
 class _Split:
@@ -67,11 +71,21 @@ class Flight:
         self.most = MOST_TEXTS
         """Texts of a request that the server is known to allow."""
         self.failure: EncoderError | None = None
+        self._ends: float | None = None
         self._alone = False
         """Whether one request was open when answers were waited for last."""
 
-    def next(self, seconds: float | None) -> list[tuple[Batch, concurrent.futures.Future[Answer]]]:
-        """Send what may be sent and wait for answers; none when nothing is open any more."""
+    def goes_on(self, interrupted: bool) -> bool:
+        """Send what may be sent; whether there is anything to wait for.
+
+        Args:
+            interrupted: send nothing more; what is open has ``_SECONDS_TO_LAND``.
+        """
+        if interrupted:
+            self._waiting.clear()
+            self._ends = self._ends or time.monotonic() + _SECONDS_TO_LAND
+            if time.monotonic() > self._ends:
+                return False
         while self._waiting and len(self._open) < self._width and self.failure is None:
             batch = self._waiting.popleft()
             if len(batch.rows) > self.most:
@@ -80,11 +94,13 @@ class Flight:
                 batch = Batch(batch.rows[: self.most])
             sent = self._client.send([self._texts[row] for row in batch.rows])
             self._open[sent] = batch
-        if not self._open:
-            return []
         self._alone = len(self._open) == 1
+        return bool(self._open)
+
+    def next(self) -> list[tuple[Batch, concurrent.futures.Future[Answer]]]:
+        """Answers that have come, perhaps none."""
         done, _ = concurrent.futures.wait(
-            self._open, seconds, return_when=concurrent.futures.FIRST_COMPLETED
+            self._open, _LOOK_UP, return_when=concurrent.futures.FIRST_COMPLETED
         )
         return [(self._open.pop(future), future) for future in done]
 
@@ -109,10 +125,6 @@ class Flight:
                     "again with a higher limit to go on."
                 )
             )
-
-    def close(self) -> None:
-        """Send nothing more."""
-        self._waiting.clear()
 
     def cancel(self) -> None:
         """Forget what is open."""

@@ -19,6 +19,7 @@ from era_cache.encode.embedding_client import EmbeddingClient, NoMoneyError, Ref
 from era_cache.encode.embedding_flight import MOST_TEXTS, Flight
 from era_cache.encode.encoder import EncoderSettings
 from era_cache.encode.model_files import model_name
+from era_cache.encode.noted_interrupt import NotedInterrupt
 from era_cache.errors import EncoderError, InputError
 from era_cache.store.encoder_record import EncoderSpec, check_template
 from era_cache.types import FloatArray, Role
@@ -29,7 +30,6 @@ _PUBLIC = "https://api.openai.com/v1"
 _AZURE = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
 _LEAST_TEXTS = 8
 _GREETING = "The quick brown fox jumps over the lazy dog."
-_SECONDS_TO_LAND = 30.0
 
 
 class OpenAIEncoder:
@@ -130,22 +130,21 @@ class OpenAIEncoder:
         self.reasons = {}
         batches = self.requests(self.count_tokens(texts, role))
         flight = Flight(self._client(), texts, batches, self._settings.service.in_flight)
-        try:
-            yield from self._landed(flight)
-        except KeyboardInterrupt:
-            flight.close()
-            yield from self._landed(flight, _SECONDS_TO_LAND)
-            raise
-        finally:
-            flight.cancel()
+        with NotedInterrupt() as ctrl_c:
+            try:
+                yield from self._landed(flight, ctrl_c)
+            finally:
+                flight.cancel()
+        if ctrl_c.came:
+            raise KeyboardInterrupt
         if flight.failure is not None:
             raise flight.failure
 
     def _landed(
-        self, flight: Flight, seconds: float | None = None
+        self, flight: Flight, ctrl_c: NotedInterrupt
     ) -> Iterator[tuple[list[int], FloatArray]]:
-        while done := flight.next(seconds):
-            for batch, future in done:
+        while flight.goes_on(ctrl_c.came):
+            for batch, future in flight.next():
                 try:
                     answer: Answer = future.result()
                 except RefusedError as error:

@@ -260,22 +260,71 @@ def test_no_more_is_spent_than_allowed() -> None:
         assert budget.spent == pytest.approx(billed * 1e-6)
 
 
-def test_ctrl_c_gives_out_what_was_on_its_way() -> None:
-    with EmbeddingServer(seconds=0.5) as server:
+def on_its_way(server) -> set[str]:
+    return set(server.asked) & set(TEXTS)
+
+
+def interrupt_when(asked) -> None:
+    """Ctrl-C for the main thread, once something was asked for."""
+
+    def interrupt() -> None:
+        while not asked():
+            time.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.main_thread().ident
+    threading.Thread(target=interrupt).start()
+
+
+@pytest.mark.parametrize("requests", [1, 2, 5, 9])
+def test_ctrl_c_gives_out_what_was_on_its_way(requests) -> None:
+    # However many requests were sent: also between sending one and knowing of it.
+    with EmbeddingServer(seconds=0.3) as server:
         encoder = opened(server)
         vectors_of(encoder, TEXTS[:1])
-        main, before = threading.main_thread().ident, len(server.asked)
-
-        def interrupt() -> None:
-            while len(server.asked) == before:  # until the first requests are on their way
-                time.sleep(0.01)
-            time.sleep(0.1)
-            signal.pthread_kill(main, signal.SIGINT)
-
-        threading.Thread(target=interrupt).start()
+        before = len(server.bodies)
+        interrupt_when(lambda: len(server.bodies) >= before + requests)
         got = until(KeyboardInterrupt, None, encoder, TEXTS)
         assert got
-        assert {TEXTS[row] for row in got} | {TEXTS[0]} == set(server.asked) & set(TEXTS)
+        assert {TEXTS[row] for row in got} | {TEXTS[0]} == on_its_way(server)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_vectors_are_stored_loses_none_either() -> None:
+    with EmbeddingServer(seconds=0.05) as server:
+        encoder, got = opened(server, in_flight=4), []
+
+        def store() -> None:
+            for rows, _ in encoder.encode(TEXTS, Role.DOCUMENT):
+                got.extend(rows)
+                if len(got) == len(rows):
+                    signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            store()
+        assert len(got) < len(TEXTS)
+        assert {TEXTS[row] for row in got} == on_its_way(server)
+
+
+def test_a_second_ctrl_c_waits_for_nobody() -> None:
+    with EmbeddingServer(seconds=0.05) as server:
+        encoder = opened(server, in_flight=4)
+        vectors_of(encoder, TEXTS[:1])
+        server.seconds = 5.0
+        asked = len(server.bodies)
+
+        def twice() -> None:
+            while len(server.bodies) == asked:
+                time.sleep(0.001)
+            for _ in range(2):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                time.sleep(0.3)
+
+        begun = time.monotonic()
+        threading.Thread(target=twice).start()
+        assert until(KeyboardInterrupt, None, encoder, TEXTS) == []
+        assert time.monotonic() - begun < 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_it_runs_where_an_event_loop_runs_as_in_notebooks() -> None:
