@@ -29,11 +29,10 @@ from benchmarks.fit_quality import SEEDS, one_thread
 from era_cache.config import FitConfig, PaperConfig
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.crossfit import Request, crossfit
-from era_cache.fitting.held_out import document_references
 from era_cache.fitting.paper import paper_triples
 from era_cache.fitting.recipes import fit_candidates, fit_paper, parts_of
 from era_cache.fitting.settings import grid
-from era_cache.fitting.starts import align
+from era_cache.fitting.starts import align, document_references
 from era_cache.fitting.sweep import Job, sweep
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.corpus import whole

@@ -89,7 +89,7 @@ class FitConfig:
     learn_temperature: bool = False
     strengths: tuple[float, ...] = (24.0, 8.0, 2.5)
     """Of the pull towards the start, divided by the number of queries; held-out labels choose."""
-    iterations: int = 8
+    iterations: int = 5
     """L-BFGS steps at each strength; each goes on from the one before."""
     folds: int = 5
     few_folds: int = 2
@@ -140,10 +140,11 @@ class FitConfig:
     """How many a mining strategy chooses."""
     duplicates: float = 0.999
     """Documents at least this similar to a positive are no candidates; above 1 for no such rule."""
-    pool_documents: int = 20_000
-    """Most documents in the softmax; a larger corpus is mined anew at each strength."""
+    pool_documents: int = 1000
+    """Documents of the softmax beside the judged ones, at least one for each labelled query: those
+    that queries find where training begins."""
     mined_per_query: int = 200
-    """Documents mined for each training query when the corpus is larger than the pool."""
+    """Documents that a query is asked for to fill the pool, at most."""
     judge_exactly: int = 100_000
     """Documents up to which every setting is judged by a search of all; see judging_pool."""
     block_bytes: int = 1 << 26

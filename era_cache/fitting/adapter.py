@@ -78,39 +78,49 @@ class References(NamedTuple):
         """
         import torch
 
-        rows = max(1, _BLOCK_ELEMENTS // len(self.keys))
         blocks = [
             torch.softmax(block @ self.keys.T / self.temperature, dim=1) @ self.values
-            for block in queries.split(rows)
+            for block in queries.split(self._rows())
         ]
         return torch.cat(blocks)
 
-    def move(self, mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Correct mapped queries.
+    def change(self, mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Where a step leads from mapped queries, (n, d_out), before it is scaled by ``step``.
 
         Args:
             mapped: (n, d_out) unit rows.
             wanted: (n, d_out) from ``wanted``, of the same queries.
-
-        Returns:
-            (n, d_out) unit rows.
         """
         import torch
 
-        rows = max(1, _BLOCK_ELEMENTS // len(self.keys))
-        blocks = zip(mapped.split(rows), wanted.split(rows), strict=True)
-        return torch.cat([self._move(*block) for block in blocks])
+        if not self.contrast:
+            return wanted
+        blocks = zip(mapped.split(self._rows()), wanted.split(self._rows()), strict=True)
+        return torch.cat([self._change(*block) for block in blocks])
 
-    def _move(self, mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def move(self, mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Correct mapped queries, (n, d_out) unit rows; arguments as for ``change``."""
         import torch
 
+        blocks = zip(mapped.split(self._rows()), wanted.split(self._rows()), strict=True)
+        return torch.cat([self._move(*block) for block in blocks])
+
+    def _rows(self) -> int:
+        """Queries at a time."""
+        return max(1, _BLOCK_ELEMENTS // len(self.keys))
+
+    def _change(self, mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if not self.contrast:
+            return wanted
+        found = torch.softmax(mapped @ self.values.T / self.temperature, dim=1)
+        return wanted - found @ self.values
+
+    def _move(self, mapped: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         start = mapped
         for _ in range(self.steps):
-            change = wanted
-            if self.contrast:
-                found = torch.softmax(mapped @ self.values.T / self.temperature, dim=1)
-                change = wanted - found @ self.values
-            moved = mapped + self.step * change
+            moved = mapped + self.step * self._change(mapped, wanted)
             if self.pull:
                 moved = moved + self.pull * (start - mapped)
             mapped = unit(moved)

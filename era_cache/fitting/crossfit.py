@@ -122,15 +122,14 @@ def crossfit_all(
 def _stackable(request: Request) -> Any:
     """What requests must share to be trained in one stack."""
     config = request.config
-    # What is mined depends on where the start leads; a pool that is mined anew, on the training.
-    mined_for: object = request.start if config.negatives in STRATEGIES else None
-    if any(len(part.data.corpus) > config.pool_documents for part in request.parts):
-        mined_for = request
-    # Positives of other queries are candidates of in-batch negatives: whose, must be the same.
+    pooled = _pooled(request.parts, config)
+    # What is mined depends on where the start leads.
+    mined_for = request.start if pooled or config.negatives in STRATEGIES else None
+    # Positives of other queries are in pools and in-batch negatives: whose, must be the same.
     labels = [part.labels.train_rows.tobytes() for part in request.parts]
     return (
         tuple((id(part.data), id(part.labels.queries)) for part in request.parts),
-        None if config.negatives == "corpus" else tuple(labels),
+        tuple(labels) if pooled or config.negatives != "corpus" else None,
         request.views,
         tuple(request.start.shape),
         config.strengths,
@@ -140,6 +139,11 @@ def _stackable(request: Request) -> Any:
         (config.pool_documents, config.mined_per_query, config.block_bytes),
         id(mined_for),
     )
+
+
+def _pooled(parts: Sequence[Part], config: FitConfig) -> bool:
+    """Whether a softmax runs over less than a corpus."""
+    return any(len(part.data.corpus) > config.pool_documents for part in parts)
 
 
 def _at_a_time(requests: Sequence[Request]) -> int:
@@ -166,9 +170,7 @@ class _Group:
             rank=self._config.rank,
             hidden=self._config.hidden,
         )
-        self._pooled = any(
-            len(part.data.corpus) > self._config.pool_documents for part in self._parts
-        )
+        self._pooled = _pooled(self._parts, self._config)
         mapped = [unit(x @ first.start.T) for x in self._inputs]
         self._tasks = self._make_tasks(mapped)
         pulls = [
@@ -186,22 +188,24 @@ class _Group:
             for request in requests
         ]
 
-    def _make_tasks(self, mapped: Sequence[torch.Tensor]) -> list[Task]:
-        return [
-            task_of(
-                part.data,
-                part.labels.queries,
-                joined,
-                vectors,
-                self._config,
-                # Whose labels make candidates; those of the stack are then all of one kind.
-                np.union1d(part.labels.train_rows, part.labels.judges)
-                if self._pooled or self._config.negatives != "corpus"
-                else None,
-                part.pool,
+    def _make_tasks(
+        self, mapped: Sequence[torch.Tensor], before: Sequence[Task] | None = None
+    ) -> list[Task]:
+        """The tasks with queries where they lie now; a softmax over a corpus stays as it was."""
+        tasks = []
+        for number, part in enumerate(self._parts):
+            if before is not None and len(before[number].corpus) == len(part.data.corpus):
+                tasks.append(before[number])
+                continue
+            # Whose labels make candidates; those of the stack are then all of one kind.
+            known = None
+            if self._pooled or self._config.negatives != "corpus":
+                known = np.union1d(part.labels.train_rows, part.labels.judges)
+            inputs, queries = self._inputs[number], part.labels.queries
+            tasks.append(
+                task_of(part.data, queries, inputs, mapped[number], self._config, known, part.pool)
             )
-            for part, joined, vectors in zip(self._parts, self._inputs, mapped, strict=True)
-        ]
+        return tasks
 
     def _stack(self, members: Sequence[Member]) -> Stack:
         import torch
@@ -227,9 +231,9 @@ class _Group:
         stack = self._stack(members)
 
         def refresh(parameters: torch.Tensor) -> list[Task]:
-            middle = parameters[mine[0]].mean(dim=0)
+            middle = parameters.mean(dim=0)
             mapped = [stack.outputs(middle, 0, x) for x in self._inputs]
-            self._tasks = self._make_tasks(mapped)  # the final training goes on with these
+            self._tasks = self._make_tasks(mapped, self._tasks)  # also for the final training
             return self._tasks
 
         best = [self._point(stack, stack.origin, rows, i) for i, rows in enumerate(mine)]

@@ -16,7 +16,8 @@ from era_cache.fitting.adapter import References, unit
 from era_cache.fitting.judging_pool import JudgingPool
 from era_cache.fitting.means import BETTER, luck, macro
 from era_cache.fitting.stack import Stack
-from era_cache.fitting.tensors import Documents, FitData, QuerySet
+from era_cache.fitting.table_moves import TableMoves
+from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import Labels
 from era_cache.rank.measures import Measure, evaluate, parse_measure
 from era_cache.rank.search import search
@@ -31,7 +32,6 @@ __all__ = [
     "Judge",
     "Part",
     "Tables",
-    "document_references",
     "values_of",
 ]
 
@@ -86,33 +86,6 @@ def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: Fit
     return evaluate(ranking.doc_rows, qrels, [PRIMARY], len(data.corpus))[PRIMARY]
 
 
-def document_references(
-    parts: Sequence[Part], config: FitConfig, documents: Sequence[Documents] = ()
-) -> References | None:
-    """The alignment documents as references of the large view; None where there are to be none.
-
-    Args:
-        parts: the collections.
-        config: how many of each, and how they correct.
-        documents: of further collections, which have no labels.
-    """
-    import torch
-
-    most = config.reference_documents
-    if not most:
-        return None
-    pairs = [(part.data.align_large, part.data.align_small) for part in parts]
-    pairs += [(one.large, one.small) for one in documents]
-    large, small = zip(*pairs, strict=True)
-    return References(
-        "large",
-        torch.cat([vectors[:most] for vectors in large]),
-        torch.cat([vectors[:most] for vectors in small]),
-        config.reference_temperature,
-        *config.default_reference_step,
-    )
-
-
 class Tables(NamedTuple):
     """How tables are set: (step, steps) of the references, (step, contrast) of the memory."""
 
@@ -149,6 +122,7 @@ class Judge:
             None if self._documents is None else self._documents.wanted(_view(part, "large"))
             for part in self._parts
         ]
+        self._moves = TableMoves()
         self._memories: dict[int, tuple[References, list[torch.Tensor]]] = {}
 
     def held_out(
@@ -228,19 +202,25 @@ class Judge:
         import torch
 
         found = []
+        table = self._documents
+        steps = None if table is None or not table.step else (table.step, table.steps)
         for number, (part, vectors) in enumerate(zip(self._parts, mapped, strict=True)):
             judges = torch.from_numpy(part.labels.judges).to(vectors.device)
-            moved = vectors.clone()
-            wanted = self._wanted[number]
-            if self._documents is not None and wanted is not None and self._documents.step:
-                moved[judges] = self._documents.move(moved[judges], wanted[judges])
+            moved, wanted = vectors.clone(), self._wanted[number]
+            if table is not None and wanted is not None and steps is not None:
+                moved[judges] = self._moves.move(
+                    table, moved[judges], wanted[judges], of=mapped, name=number
+                )
             if self._memory_step is not None:
                 step, contrast = self._memory_step
                 for i, fold in enumerate(part.labels.folds):
-                    table, near = self._fold_memory(i)
+                    memory, near = self._fold_memory(i)
                     rows = torch.from_numpy(fold.judge).to(vectors.device)
-                    table = table._replace(step=step, contrast=contrast)
-                    moved[rows] = table.move(moved[rows], near[number])
+                    memory = memory._replace(step=step, contrast=contrast)
+                    name = (number, i, steps)  # after these references
+                    moved[rows] = self._moves.move(
+                        memory, moved[rows], near[number], of=mapped, name=name
+                    )
             found.append(moved[judges])
         return found
 

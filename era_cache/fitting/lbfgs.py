@@ -50,18 +50,18 @@ def minimise(
     """
     import torch
 
-    x = start.detach().clone()
+    x = start.detach()
     members = torch.arange(len(x), device=x.device)
     loss, gradient = objective(x, members)
     best = x.clone()
     history: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     for number in range(iterations):
-        direction = -_times_inverse_hessian(gradient, history)
-        slope = (direction * gradient).sum(1)
+        direction = _times_inverse_hessian(gradient, history).neg_()
+        slope = _products(direction, gradient)
         uphill = slope >= 0
         if bool(uphill.any()):
             direction = torch.where(uphill[:, None], -gradient, direction)
-            slope = (direction * gradient).sum(1)
+            slope = _products(direction, gradient)
         length = torch.ones_like(loss)
         if number == 0:
             length = first_step / direction.norm(dim=1).clamp(min=1e-12)
@@ -69,19 +69,28 @@ def minimise(
             objective, x, loss, gradient, direction, slope, length, members
         )
         differences, changes = moved - x, new_gradient - gradient
-        curvature = (differences * changes).sum(1)
-        usable = curvature > 1e-10 * changes.square().sum(1).clamp(min=1e-30)
+        curvature = _products(differences, changes)
+        usable = curvature > 1e-10 * _products(changes, changes).clamp(min=1e-30)
         rho = torch.where(usable, 1 / curvature.where(usable, torch.ones_like(curvature)), 0.0)
         history = [*history, (differences, changes, rho)][-MEMORY:]
         going = taken & (loss - new_loss > tolerance * loss.abs().clamp(min=1e-12))
         x, loss, gradient = moved, new_loss, new_gradient
-        best[members] = x
         if not bool(going.any()):
             break
         if not bool(going.all()):
+            best[members] = x
             members, x, loss, gradient = members[going], x[going], loss[going], gradient[going]
             history = [(s[going], y[going], r[going]) for s, y, r in history]
+    best[members] = x
     return best
+
+
+def _products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Scalar products of rows, (k,)."""
+    import torch
+
+    found: torch.Tensor = torch.linalg.vecdot(left, right)
+    return found
 
 
 def _times_inverse_hessian(
@@ -93,17 +102,17 @@ def _times_inverse_hessian(
     direction = gradient.clone()
     weights = []
     for s, y, rho in reversed(history):
-        alpha = rho * (s * direction).sum(1)
-        direction -= alpha[:, None] * y
+        alpha = rho * _products(s, direction)
+        direction.addcmul_(alpha[:, None], y, value=-1)
         weights.append(alpha)
     if history:
         scale = torch.ones_like(history[-1][2])
         for _, y, rho in history:  # the newest usable pair of each problem sets its scale
-            scale = torch.where(rho > 0, 1 / (rho * y.square().sum(1)).clamp(min=1e-30), scale)
+            scale = torch.where(rho > 0, 1 / (rho * _products(y, y)).clamp(min=1e-30), scale)
         direction *= scale[:, None]
     for (s, y, rho), alpha in zip(history, reversed(weights), strict=True):
-        beta = rho * (y * direction).sum(1)
-        direction += (alpha - beta)[:, None] * s
+        beta = rho * _products(y, direction)
+        direction.addcmul_((alpha - beta)[:, None], s)
     return direction
 
 
@@ -120,27 +129,27 @@ def _search(
     """Shorten each problem's step until its loss falls enough; those that never do stay put."""
     import torch
 
-    moved, new_loss, new_gradient = x.clone(), loss.clone(), gradient.clone()
+    moved = torch.addcmul(x, length[:, None], direction)
+    new_loss, new_gradient = objective(moved, members)
     open_ = torch.arange(len(x), device=x.device)
-    for _ in range(_SHRINKS):
-        trial = x[open_] + length[open_, None] * direction[open_]
-        trial_loss, trial_gradient = objective(trial, members[open_])
-        wanted = loss[open_] + _SUFFICIENT * length[open_] * slope[open_]
-        good = trial_loss <= wanted  # False for NaN
-        done = open_[good]
-        moved[done], new_loss[done] = trial[good], trial_loss[good]
-        new_gradient[done] = trial_gradient[good]
-        failed = ~good
-        if not bool(failed.any()):
-            open_ = open_[failed]
+    for number in range(_SHRINKS):
+        cost = new_loss[open_]
+        fallen = cost <= loss[open_] + _SUFFICIENT * length[open_] * slope[open_]  # False for NaN
+        if bool(fallen.all()):
+            open_ = open_[:0]
+            break
+        open_, cost = open_[~fallen], cost[~fallen]
+        if number == _SHRINKS - 1:
             break
         # Minimum of the parabola through both losses and the slope, within sensible bounds.
-        rest, cost = open_[failed], trial_loss[failed]
-        bend = cost - loss[rest] - length[rest] * slope[rest]
-        shorter = -0.5 * slope[rest] * length[rest].square() / bend.clamp(min=1e-30)
+        bend = cost - loss[open_] - length[open_] * slope[open_]
+        shorter = -0.5 * slope[open_] * length[open_].square() / bend.clamp(min=1e-30)
         shorter = torch.nan_to_num(shorter, nan=0.0)
-        length[rest] = torch.clamp(shorter, length[rest] * 0.1, length[rest] * 0.5)
-        open_ = rest
+        length[open_] = torch.clamp(shorter, length[open_] * 0.1, length[open_] * 0.5)
+        trial = torch.addcmul(x[open_], length[open_, None], direction[open_])
+        moved[open_] = trial
+        new_loss[open_], new_gradient[open_] = objective(trial, members[open_])
     taken = torch.ones(len(x), dtype=torch.bool, device=x.device)
     taken[open_] = False
+    moved[open_], new_loss[open_], new_gradient[open_] = x[open_], loss[open_], gradient[open_]
     return moved, new_loss, new_gradient, taken

@@ -143,14 +143,14 @@ def pool_rows(
 ) -> IntArray:
     """Choose documents that stand in for a corpus too large for the softmax.
 
-    All judged documents, then the best-scoring of each query by rank, so that where the pool is too
-    small every query keeps its hardest, then others at random.
+    All judged documents, and beside them the best-scoring of each query by rank, so that where the
+    pool is small every query keeps its hardest, then others at random.
 
     Args:
         mined: (n, m) documents of each query, the hardest first, -1 for none.
         qrels: their judgements.
         n_docs: documents of the corpus.
-        most: documents in the pool; judged ones are all kept.
+        most: documents beside the judged ones.
         seed: of the random rest.
 
     Returns:
@@ -158,7 +158,7 @@ def pool_rows(
     """
     judged = np.unique(qrels.doc_rows)
     by_rank = mined.T.reshape(-1)
-    spare = np.random.default_rng(seed).permutation(n_docs)[:most]
+    spare = np.random.default_rng(seed).permutation(n_docs)
     joined = np.concatenate([judged, by_rank[by_rank >= 0], spare])
     _, first = np.unique(joined, return_index=True)
-    return np.sort(joined[np.sort(first)][: max(most, len(judged))])
+    return np.sort(joined[np.sort(first)][: most + len(judged)])

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["barred_documents", "task_of"]
 
-_POOL = 20_000
-"""Documents in the softmax of a corpus so large that its queries have documents of their own."""
+_SPARE = 4
+"""Documents that each query is asked for, for each that it would have to give."""
 
 
 def task_of(
@@ -53,16 +53,19 @@ def task_of(
     qrels, exclude, corpus = queries.qrels, queries.exclude, data.corpus
     if known is not None:
         qrels = Qrels(*(column[np.isin(qrels.query_rows, known)] for column in qrels))
-    if len(corpus) > config.pool_documents:
-        asked = np.arange(len(mapped)) if known is None else known
-        theirs, depth = mapped[torch.from_numpy(asked).to(mapped.device)], config.mined_per_query
+    asked = np.arange(len(mapped)) if known is None else known
+    judged = len(np.unique(qrels.doc_rows))
+    hardest = max(config.pool_documents, len(asked))
+    if judged + hardest < len(corpus):
+        theirs = mapped[torch.from_numpy(asked).to(mapped.device)]
+        # Queries find the same documents, so that each is asked for more than its share.
+        depth = min(config.mined_per_query, _SPARE * (-(-hardest // max(1, len(asked)))))
         if pool is None:
             found = search(theirs, corpus, min(depth, len(corpus)))
         else:
             pool.look(theirs, asked)
             found = pool.best(theirs, asked, depth)
-        most = config.pool_documents if pool is None else min(_POOL, config.pool_documents)
-        rows = pool_rows(found.doc_rows, qrels, len(corpus), most=most, seed=config.seed)
+        rows = pool_rows(found.doc_rows, qrels, len(corpus), most=hardest, seed=config.seed)
         place = np.full(len(corpus), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         qrels = Qrels(qrels.query_rows, place[qrels.doc_rows], qrels.relevance)

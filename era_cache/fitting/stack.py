@@ -4,7 +4,8 @@ In: a ``Task`` for each collection, and a ``Member`` for each adapter. Out: for 
 of the pull to the start, from strong to weak, the trained parameters of all members; a weaker pull
 goes on from where the stronger one ended.
 
-The softmax runs over the whole corpus, or over a pool of it: see ``mining.pool_rows``.
+The softmax runs over the whole corpus, or over a pool of it: see ``mining.pool_rows``. Linear maps
+are trained in the span of their queries: see ``span``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from era_cache.errors import FitError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.lbfgs import MEMORY, minimise
 from era_cache.fitting.losses import corpus_softmax
+from era_cache.fitting.span import space_of
 from era_cache.fitting.trained_part import Shape
 from era_cache.types import IntArray
 
@@ -91,9 +93,8 @@ class Stack:
         self.counts = torch.stack([weight.sum(dim=1) for _, weight in self._rows]).sum(dim=0)
         if not bool((self.counts > 0).all()):
             raise FitError("No training query has a positive judgement; there is nothing to learn.")
-        self._inputs = [
-            task.inputs[rows] for task, (rows, _) in zip(tasks, self._rows, strict=True)
-        ]
+        inputs = [task.inputs[rows] for task, (rows, _) in zip(tasks, self._rows, strict=True)]
+        self._space = space_of(shape, self.base, inputs)
         self._temperatures = torch.tensor([m.temperature for m in members], device=device)
         self._learn_temperature = learn_temperature
         self._block_bytes = block_bytes
@@ -101,6 +102,7 @@ class Stack:
         if learn_temperature:
             origin = torch.cat([origin, torch.zeros(len(members), 1, device=device)], dim=1)
         self.origin = origin
+        self._origin_within = self._inward(origin)
 
     def path(
         self,
@@ -122,12 +124,27 @@ class Stack:
             Parameters (k, p) after each strength.
         """
         parameters = self.origin if begin is None else begin
+        within = self._inward(parameters)
+        trained = parameters
         for number, strength in enumerate(strengths):
             if number and refresh is not None:
-                self.tasks = refresh(parameters)
-            objective = partial(self._objective, strength)
-            parameters = minimise(objective, parameters, iterations)
-            yield parameters
+                self.tasks = refresh(trained)
+            within = minimise(partial(self._objective, strength), within, iterations)
+            trained = self._outward(within, parameters)
+            yield trained
+
+    def _inward(self, parameters: torch.Tensor) -> torch.Tensor:
+        """Coordinates of the maps in the space that they are trained in, and temperatures."""
+        import torch
+
+        maps = self.maps(parameters)
+        return torch.cat([self._space.inward(maps), parameters[:, maps.shape[1] :]], dim=1)
+
+    def _outward(self, within: torch.Tensor, begin: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        maps = self._space.outward(self.maps(within), self.maps(begin))
+        return torch.cat([maps, within[:, self.maps(within).shape[1] :]], dim=1)
 
     def outputs(self, parameters: torch.Tensor, member: int, inputs: torch.Tensor) -> torch.Tensor:
         """Map inputs (n, d_in) by one member's parameters (p,); unit rows."""
@@ -154,17 +171,17 @@ class Stack:
         if self._learn_temperature:
             temperatures = temperatures * parameters[:, -1].exp()
         held = strength / counts
-        away = parameters - self.origin[members]
+        away = parameters - self._origin_within[members]
         loss = held * away.square().sum(dim=1)
         gradient = 2 * held[:, None] * away
         everyone = len(members) == len(self.base)
         leaf = self.maps(parameters).clone().requires_grad_()
-        for task, inputs, (rows, weight) in zip(self.tasks, self._inputs, self._rows, strict=True):
+        for number, (task, (rows, weight)) in enumerate(zip(self.tasks, self._rows, strict=True)):
             if not rows.shape[1]:
                 continue
             if not everyone:
-                inputs, rows, weight = inputs[members], rows[members], weight[members]
-            mapped = unit(self.shape.outputs(leaf, self.base[members], inputs))
+                rows, weight = rows[members], weight[members]
+            mapped = unit(self._space.outputs(leaf, number, None if everyone else members))
             found = corpus_softmax(
                 mapped.detach().reshape(-1, mapped.shape[2]),
                 task.corpus,

@@ -16,7 +16,7 @@ from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.alignment.methods import ALIGNMENTS, align_rows
 from era_cache.fitting.candidates import VIEWS_READ
 from era_cache.fitting.crossfit import Fitted
-from era_cache.fitting.held_out import Part, document_references
+from era_cache.fitting.held_out import Part
 from era_cache.fitting.label_free import joined_start, label_free, spread
 from era_cache.fitting.means import luck, macro
 from era_cache.fitting.tensors import Documents
@@ -31,6 +31,7 @@ __all__ = [
     "align",
     "begin_of",
     "choose_scale",
+    "document_references",
     "free_adapters",
     "untrained",
 ]
@@ -52,6 +53,33 @@ def untrained(
         mapped.append(adapter.mapped(views))
         values.append(part.judged(mapped[-1]))
     return Fitted(adapter, tuple(values), {}, tuple(mapped), tuple(values))
+
+
+def document_references(
+    parts: Sequence[Part], config: FitConfig, documents: Sequence[Documents] = ()
+) -> References | None:
+    """The alignment documents as references of the large view; None where there are to be none.
+
+    Args:
+        parts: the collections.
+        config: how many of each, and how they correct.
+        documents: of further collections, which have no labels.
+    """
+    import torch
+
+    most = config.reference_documents
+    if not most:
+        return None
+    pairs = [(part.data.align_large, part.data.align_small) for part in parts]
+    pairs += [(one.large, one.small) for one in documents]
+    large, small = zip(*pairs, strict=True)
+    return References(
+        "large",
+        torch.cat([vectors[:most] for vectors in large]),
+        torch.cat([vectors[:most] for vectors in small]),
+        config.reference_temperature,
+        *config.default_reference_step,
+    )
 
 
 def align(

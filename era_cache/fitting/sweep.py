@@ -16,9 +16,9 @@ from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.candidates import TRAINED, VIEWS_READ
 from era_cache.fitting.crossfit import Fitted, Request, crossfit_all
-from era_cache.fitting.held_out import Part, document_references
+from era_cache.fitting.held_out import Part
 from era_cache.fitting.label_free import joined_start, spread
-from era_cache.fitting.starts import align, choose_scale
+from era_cache.fitting.starts import align, choose_scale, document_references
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import Fold, Labelled, Labels, labels_together, merged
 from era_cache.types import IntArray

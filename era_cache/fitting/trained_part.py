@@ -14,7 +14,7 @@ from era_cache.fitting.adapter import Adapter, Hidden
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SHAPES", "Shape", "shape_of"]
+__all__ = ["SHAPES", "Linear", "Shape", "shape_of"]
 
 SHAPES = ("linear", "low-rank", "mlp")
 
@@ -43,7 +43,7 @@ def shape_of(name: str, d_out: int, d_in: int, *, rank: int, hidden: int) -> Sha
         InputError: there is none of that name.
     """
     if name == "linear":
-        return _Linear(d_out, d_in)
+        return Linear(d_out, d_in)
     if name == "low-rank":
         return _LowRank(d_out, d_in, min(rank, d_out, d_in))
     if name == "mlp":
@@ -51,11 +51,14 @@ def shape_of(name: str, d_out: int, d_in: int, *, rank: int, hidden: int) -> Sha
     raise InputError(f"No adapter shape '{name}'; there are: {', '.join(SHAPES)}.")
 
 
-class _Linear(NamedTuple):
+class Linear(NamedTuple):
+    """A matrix added to the start."""
+
     d_out: int
     d_in: int
 
     def initial(self, count: int, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002
+        """See ``Shape``."""
         import torch
 
         return torch.zeros(count, self.d_out * self.d_in)
@@ -63,11 +66,13 @@ class _Linear(NamedTuple):
     def outputs(
         self, parameters: torch.Tensor, base: torch.Tensor, inputs: torch.Tensor
     ) -> torch.Tensor:
+        """See ``Shape``."""
         return inputs @ (base + parameters.view(-1, self.d_out, self.d_in)).transpose(1, 2)
 
     def adapter(
         self, views: tuple[str, ...], parameters: torch.Tensor, base: torch.Tensor
     ) -> Adapter:
+        """See ``Shape``."""
         return Adapter(views, base + parameters.view(self.d_out, self.d_in))
 
 

@@ -15,12 +15,13 @@ from era_cache.fitting import crossfit as crossfit_module
 from era_cache.fitting import held_out as judging
 from era_cache.fitting.adapter import Adapter, References, unit
 from era_cache.fitting.crossfit import Fitted, Request, crossfit, crossfit_all
-from era_cache.fitting.held_out import Part, document_references, values_of
+from era_cache.fitting.held_out import Part, values_of
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.means import luck, macro
 from era_cache.fitting.mining import STRATEGIES
 from era_cache.fitting.softmax_documents import barred_documents
 from era_cache.fitting.stack import Member, Stack, Task
+from era_cache.fitting.starts import document_references
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import Fold
 from era_cache.types import IntArray, Qrels
@@ -382,7 +383,7 @@ def test_a_pool_keeps_positives_and_what_they_pull_to(spy) -> None:
     data = _turned(fit_data(n_docs=310, exclude=True))
     fitted = crossfit(_request(data, config=POOLED))
     task = spy.tasks[0]
-    assert task.corpus.shape == (100, 12)
+    assert task.corpus.shape == (80 + 100, 12)  # the judged ones and as many as are asked for
     queries = _request(data).parts[0].labels.queries
     assert torch.equal(task.pull, pull_of(queries.qrels, 80, data.corpus))
     rows = (task.corpus @ data.corpus.T).argmax(dim=1).tolist()  # pool row to corpus row
@@ -397,7 +398,7 @@ def test_a_pool_keeps_positives_and_what_they_pull_to(spy) -> None:
 
 def test_a_pool_is_mined_anew_between_strengths(spy) -> None:
     data = fit_data(n_docs=300)
-    config = dataclasses.replace(POOLED, pool_documents=170, mined_per_query=1)
+    config = dataclasses.replace(POOLED, pool_documents=1, mined_per_query=1)
     crossfit(_request(data, config=config))
     start = unit(_request(data).parts[0].labels.queries.views["large"] @ _start(data).T)
     best = (start @ data.corpus.T).argmax(dim=1).unique()
@@ -405,10 +406,28 @@ def test_a_pool_is_mined_anew_between_strengths(spy) -> None:
     def held(corpus: torch.Tensor) -> float:
         """Share of the start's hardest documents that a pool has."""
         rows = (corpus @ data.corpus.T).argmax(dim=1)
+        assert len(rows) == 80 + 80  # one for each query, at least
         return float(torch.isin(best, rows).float().mean())
 
     assert held(spy.tasks[0].corpus) == 1
     assert held(spy.stacks[0].tasks[0].corpus) < 1
+    assert spy.stacks[1].tasks[0] is spy.stacks[0].tasks[0]  # and so trains the last one
+
+
+def test_fits_by_other_labels_have_pools_of_their_own(spy) -> None:
+    data = fit_data(n_docs=310)
+    every = _request(data, config=POOLED)
+    part = every.parts[0]
+    queries = part.labels.queries
+    few, judges = np.arange(20), np.arange(20, 30)
+    fewer = part.labels._replace(train_rows=few, judges=judges, folds=(Fold(few, judges),))
+    crossfit_all([every, every._replace(parts=[part._replace(labels=fewer)]), every], refit=False)
+    assert len(spy.stacks) == 2
+    known = [set((s.tasks[0].corpus @ data.corpus.T).argmax(dim=1).tolist()) for s in spy.stacks]
+    unseen = np.arange(30, len(queries.ids))
+    positives = set(queries.qrels.doc_rows[np.isin(queries.qrels.query_rows, unseen)].tolist())
+    assert positives <= known[0]
+    assert not positives <= known[1]  # nobody told it of them
 
 
 @pytest.mark.parametrize("documents", [300, 10_000])

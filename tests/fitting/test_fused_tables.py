@@ -14,10 +14,10 @@ from era_cache.fitting import fused_tables, fusion
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.fused_tables import choose_fused_tables
 from era_cache.fitting.fusion import _values
-from era_cache.fitting.held_out import Part, Tables, document_references
+from era_cache.fitting.held_out import Part, Tables
 from era_cache.fitting.means import luck, macro, standard_error
 from era_cache.fitting.recipes import fit_candidates, parts_of
-from era_cache.fitting.starts import align
+from era_cache.fitting.starts import align, document_references
 from era_cache.rank.corpus import HalfRows, whole
 from era_cache.rank.fuse import FirstStage
 

@@ -95,8 +95,8 @@ def test_a_step_along_negative_curvature_teaches_nothing() -> None:
 
 def _logistic(count: int, seed: int):
     """Ridge-penalised logistic regressions."""
-    x = normal(count, 30, 4, seed=seed)
-    labels = (normal(count, 30, seed=seed + 1) + x[:, :, 0] > 0).float()
+    x = normal(count, 30, 4, seed=seed).double()  # in float32 rounding ends it earlier
+    labels = (normal(count, 30, seed=seed + 1) + x[:, :, 0] > 0).double()
 
     def objective(weights, members):
         leaf = weights.clone().requires_grad_()
@@ -112,9 +112,9 @@ def _logistic(count: int, seed: int):
 @pytest.mark.parametrize("seed", range(4))
 def test_logistic_regressions_are_solved(seed) -> None:
     objective = _logistic(3, seed)
-    found = minimise(objective, torch.zeros(3, 4), 60, tolerance=1e-8)
+    found = minimise(objective, torch.zeros(3, 4).double(), 60, tolerance=1e-12)
     # They are convex, and curved by 0.2 at least: no minimum is farther off than five gradients.
-    assert float(objective(found, torch.arange(3))[1].norm(dim=1).max()) < 2.5e-3
+    assert float(objective(found, torch.arange(3))[1].norm(dim=1).max()) < 1e-4
 
 
 @settings(max_examples=40)

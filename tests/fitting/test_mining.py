@@ -168,27 +168,26 @@ JUDGED = {50, 51, 52, 53}
 
 
 def test_a_pool_holds_all_judged_documents_and_the_best_of_each_query() -> None:
-    rows, ranking = _pool(40, 5)
-    assert len(rows) == 40
+    rows, ranking = _pool(36, 5)
+    assert len(rows) == 36 + len(JUDGED)
     assert rows == sorted(set(rows))
     assert JUDGED | {doc for best in ranking for doc in best[:5]} <= set(rows)
 
 
 def test_the_rest_of_a_pool_is_random() -> None:
-    one, two, again = _pool(40, 5)[0], _pool(40, 5, seed=1)[0], _pool(40, 5)[0]
+    one, two, again = _pool(36, 5)[0], _pool(36, 5, seed=1)[0], _pool(36, 5)[0]
     assert one == again
     assert one != two
 
 
-@pytest.mark.parametrize("most", [0, 1, 4])
-def test_a_pool_too_small_for_the_judged_documents_still_holds_them_all(most) -> None:
-    assert set(_pool(most, 5)[0]) == JUDGED
+def test_a_pool_of_nothing_else_holds_the_judged_documents() -> None:
+    assert set(_pool(0, 5)[0]) == JUDGED
 
 
-@pytest.mark.parametrize("most", [8, 12])
+@pytest.mark.parametrize("most", [4, 8])
 def test_where_mined_documents_do_not_all_fit_each_query_keeps_its_hardest(most) -> None:
     rows, ranking = _pool(most, 30)
-    assert len(rows) == most
+    assert len(rows) == most + len(JUDGED)
     assert {best[0] for best in ranking} <= set(rows)
 
 

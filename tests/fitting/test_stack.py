@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -79,9 +78,11 @@ def test_the_objective_and_its_gradient_are_what_is_written_down() -> None:
     tasks = [_task(0, barred), _task(4)]
     rows = [_rows(1, 3, 8), _rows(0, 2)]
     stack = _stack(tasks, [Member(_start(), rows, 0.3)], learn_temperature=True)
-    point = stack.origin + 0.3 * normal(*stack.origin.shape, seed=6)
-    loss, gradient = stack._objective(2.0, point, torch.tensor([0]))
+    within = stack._inward(stack.origin)
+    within = within + 0.3 * normal(*within.shape, seed=6)
+    loss, gradient = stack._objective(2.0, within, torch.tensor([0]))
 
+    point = stack._outward(within, stack.origin)
     leaf = point[0].double().requires_grad_()
     weight = _start().double() + leaf[:-1].view(D_OUT, D_IN)
     total = 2.0 * leaf.square().sum()
@@ -93,7 +94,12 @@ def test_the_objective_and_its_gradient_are_what_is_written_down() -> None:
             total = total + torch.logsumexp(left, dim=0) - scores[row]
     (total / 5).backward()
     assert float(loss[0]) == pytest.approx(float(total.detach()) / 5, rel=1e-5)
-    torch.testing.assert_close(gradient[0], leaf.grad.float(), atol=1e-5, rtol=1e-4)
+    assert gradient.shape[1] == 5 * D_OUT + 1 < len(leaf)  # as many coordinates as queries
+    full = leaf.grad.float()[None]
+    torch.testing.assert_close(gradient, stack._inward(full), atol=1e-5, rtol=1e-4)
+    # And there is nothing to be won outside of them.
+    rebuilt = stack._outward(gradient, torch.zeros_like(full))
+    torch.testing.assert_close(rebuilt, full, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -179,17 +185,6 @@ def test_a_path_goes_on_from_where_the_stronger_pull_ended() -> None:
     assert torch.equal(weak, onwards)
     (afresh,) = stack.path([1.0], 2)
     assert not torch.equal(weak, afresh)
-
-
-def test_tasks_are_renewed_between_strengths_and_only_there() -> None:
-    task, other = _task(), _task(4)
-    renewed = [task._replace(corpus=other.corpus, pull=other.pull)]
-    refresh = Mock(return_value=renewed)
-    strong, weak = _stack([task], ONE).path([10.0, 1.0], 2, refresh=refresh)
-    refresh.assert_called_once()
-    assert torch.equal(refresh.call_args.args[0], strong)
-    (expected,) = _stack(renewed, ONE).path([1.0], 2, begin=strong)
-    assert torch.equal(weak, expected)
 
 
 @pytest.mark.parametrize(("given", "colder"), [(2.0, True), (0.002, False)])

@@ -12,10 +12,10 @@ from era_cache.config import FitConfig
 from era_cache.errors import InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.alignment.methods import ALIGNMENTS
-from era_cache.fitting.held_out import Part, document_references
+from era_cache.fitting.held_out import Part
 from era_cache.fitting.label_free import joined_start, spread
 from era_cache.fitting.recipes import fit_candidates, parts_of
-from era_cache.fitting.starts import align
+from era_cache.fitting.starts import align, document_references
 from era_cache.fitting.tensors import FitData
 
 

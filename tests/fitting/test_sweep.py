@@ -14,10 +14,9 @@ from era_cache.errors import FitError, InputError
 from era_cache.fitting import sweep as sweep_module
 from era_cache.fitting.candidates import TRAINED, VIEWS_READ
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
-from era_cache.fitting.held_out import document_references
 from era_cache.fitting.label_free import joined_start, spread
 from era_cache.fitting.recipes import parts_of
-from era_cache.fitting.starts import align, choose_scale
+from era_cache.fitting.starts import align, choose_scale, document_references
 from era_cache.fitting.sweep import Job, short, sweep
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.types import IntArray
