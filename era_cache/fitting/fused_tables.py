@@ -22,7 +22,7 @@ from era_cache.fitting.judging_pool import best_of_own
 from era_cache.fitting.means import Settings, luck, macro, standard_error
 from era_cache.rank.corpus import gathered
 from era_cache.rank.fuse import fused_rankings
-from era_cache.rank.measures import evaluate
+from era_cache.rank.measures import evaluate_each
 from era_cache.rank.ties import Ties, tie_tables
 from era_cache.types import FloatArray, Qrels
 
@@ -68,15 +68,11 @@ class _Own(NamedTuple):
             scores[:, rows] = torch.bmm(documents, every[rows]).permute(2, 0, 1)
         scores = (scores + self.lifts).masked_fill_(self.docs < 0, float("-inf"))
         depth = min(PRIMARY.cutoff or 10, len(self.corpus))
-        return [
-            evaluate(
-                best_of_own(one, self.docs, depth, self.ties, self.exclude).doc_rows,
-                self.qrels,
-                [PRIMARY],
-                len(self.corpus),
-            )[PRIMARY]
-            for one in scores
+        rankings = [
+            best_of_own(one, self.docs, depth, self.ties, self.exclude).doc_rows for one in scores
         ]
+        each = evaluate_each(rankings, self.qrels, [PRIMARY], len(self.corpus))
+        return [found[PRIMARY] for found in each]
 
 
 def choose_fused_tables(

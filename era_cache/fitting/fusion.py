@@ -23,7 +23,7 @@ from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.corpus import enough_rows, whole
 from era_cache.rank.dots import dots
 from era_cache.rank.fuse import FirstStage, fused_rankings, spreads
-from era_cache.rank.measures import evaluate
+from era_cache.rank.measures import evaluate_each
 from era_cache.rank.search import search
 from era_cache.types import FloatArray, IntArray
 
@@ -40,6 +40,8 @@ _NEAR = 0.5
 """Standard errors within which a weight counts as good as the best one."""
 _DEPTH = 1000
 """Documents of a ranking whose scores are compared, at most."""
+_SPREAD_OF = 200
+"""Queries whose rankings are compared, at most: the mean spread of more is the same within 1 %."""
 _WORTHLESS, _WORTH = 0.4, 0.7
 """Worth beside the small encoder up to which the default weight is 0, and from which it is whole:
 0.94 to 1.16 where the small encoder is a static one, 0.47 to 0.83 beside a good one, where a first
@@ -134,7 +136,7 @@ def _scale(queries: _Queries, lexical: float) -> float:
     if not lexical > 0:
         return 0.0
     corpus = queries.data.corpus
-    top = _highest(queries.mapped, corpus, min(_DEPTH, len(corpus)))
+    top = _highest(queries.mapped[:_SPREAD_OF], corpus, min(_DEPTH, len(corpus)))
     return float(spreads(top, torch.ones_like(top, dtype=torch.bool)).mean()) / lexical
 
 
@@ -142,7 +144,7 @@ def _spread_of_lists(queries: _Queries) -> float:
     """Mean spread of first-stage scores among as many documents as cosines are compared of."""
     import torch
 
-    _, docs, scores, floor = queries.first
+    docs, scores, floor = (column[:_SPREAD_OF] for column in queries.first[1:])
     depth = min(_DEPTH, len(queries.data.corpus))
     # Documents that a list does not hold count at its floor.
     wide = torch.nn.functional.pad(docs, (0, max(0, depth - docs.shape[1])), value=-1)[:, :depth]
@@ -234,7 +236,8 @@ def _values(
         tie_ranks=data.tie_ranks,
     )
     qrels = queries.qrels.select_queries(rows)
-    return [evaluate(one.doc_rows, qrels, [PRIMARY], len(data.corpus))[PRIMARY] for one in rankings]
+    each = evaluate_each([one.doc_rows for one in rankings], qrels, [PRIMARY], len(data.corpus))
+    return [found[PRIMARY] for found in each]
 
 
 def _nearest(settings: Settings, ratios: Sequence[float], default: float) -> int:

@@ -20,7 +20,7 @@ from era_cache.rank.dots import dots
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_inputs
 from era_cache.rank.search import best_packed_of
-from era_cache.rank.ties import Ties, packed, tie_tables, unpacked
+from era_cache.rank.ties import Ties, tie_tables, unpacked
 from era_cache.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["FirstStage", "fused_rankings", "spreads", "stacked"]
 
 _BLOCK_BYTES = 1 << 26
-_FIRST_PIECE = 64
-"""Documents at the head of a list that are always compared."""
+_FIRST_PIECE = 32
+"""Documents at the head of a list that are always compared, or twice those of a ranking."""
 _ROUNDING = 2.0**-21
 """Of the largest sum: how far behind in cosine a document may end up level by rounding."""
 
@@ -190,12 +190,12 @@ def _each(
     others, rows = unpacked(outside, ties)
     inside.masked_fill_(~allowed, float("-inf"))
     inside, listed, docs = _leading(inside, lists, k, max(weights))
-    ranks = ties.ranks[docs.clamp(min=0)]
+    # Minus infinity stays what it is: a document that was left out.
+    cosines = torch.cat([others, inside], dim=1)
+    firsts = torch.cat([lists.floor[:, None].expand_as(others), listed], dim=1)
+    ranks = torch.cat([ties.ranks[rows], ties.ranks[docs.clamp(min=0)]], dim=1)
     for weight in weights:
-        best = best_packed_of(torch.add(inside, listed, alpha=weight), ranks, k)
-        # Minus infinity stays what it is: a document that was left out.
-        lifted = packed(others + weight * lists.floor[:, None], ties.ranks[rows])
-        yield torch.cat([lifted, best], dim=1)
+        yield best_packed_of(torch.add(cosines, firsts, alpha=weight), ranks, k)
 
 
 def _leading(
@@ -204,7 +204,7 @@ def _leading(
     """Of documents in lists, those that may be among the k best at some weight up to ``most``.
 
     Whoever has k documents before it in its list, all of higher cosine, never is. That is asked of
-    pieces of the lists, each twice as long as those before it together.
+    pieces of the lists, each as long as those before it together.
 
     Args:
         inside: (q, m) cosines of the lists' documents, minus infinity where there is none.
@@ -219,16 +219,17 @@ def _leading(
 
     m, scores = inside.shape[1], lists.scores
     falling = bool((scores[:, 1:] <= scores[:, :-1]).all())  # else no order is known
-    if m <= _FIRST_PIECE or k > _FIRST_PIECE or not falling:
+    end = max(_FIRST_PIECE, 2 * k)
+    if m <= end or not falling:
         return inside, scores, lists.docs
     kept = torch.ones_like(inside, dtype=torch.bool)
     level = _ROUNDING * (1 + most * float(scores.abs().max()))
-    end = _FIRST_PIECE
+    before = inside[:, :end]
     while end < m:
-        piece = slice(end, min(m, 2 * end))
-        before = inside[:, :end].topk(k, dim=1).values[:, -1:]
-        kept[:, piece] = inside[:, piece] > before - level
-        end = 2 * end
+        before = before.topk(k, dim=1).values
+        piece = inside[:, end : 2 * end]
+        kept[:, end : 2 * end] = piece > before[:, -1:] - level
+        before, end = torch.cat([before, piece], dim=1), 2 * end
     counts = kept.sum(dim=1)
     width = int(counts.max())
     rows, columns = kept.nonzero(as_tuple=True)

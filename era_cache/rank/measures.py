@@ -20,7 +20,15 @@ from era_cache.errors import InputError
 from era_cache.rank.definitions import MEASURES, Gains, Judged
 from era_cache.types import FloatArray, IntArray, Qrels
 
-__all__ = ["Measure", "Ranking", "evaluate", "mean", "parse_measure", "relevance_of"]
+__all__ = [
+    "Measure",
+    "Ranking",
+    "evaluate",
+    "evaluate_each",
+    "mean",
+    "parse_measure",
+    "relevance_of",
+]
 
 
 class Measure(NamedTuple):
@@ -79,6 +87,32 @@ def parse_measure(text: str) -> Measure:
     return Measure(known, int(cutoff))
 
 
+class _Grades:
+    """Looks grades of ranked documents up; what depends on the judgements alone is made once."""
+
+    def __init__(self, qrels: Qrels, n_docs: int) -> None:
+        self._qrels, self._n_docs = qrels, n_docs
+        # Most ranked documents are judged for no query at all, or for few: a look into a small
+        # table spares them the binary search, which is what takes the time.
+        self._judged = np.zeros(n_docs + 1, dtype=np.bool_)  # the last answers for padding, row -1
+        self._judged[qrels.doc_rows] = True
+        keys = qrels.query_rows * n_docs + qrels.doc_rows
+        self._order = np.argsort(keys)
+        self._keys = keys[self._order]
+
+    def of(self, doc_rows: IntArray) -> IntArray:
+        """Grades (q, k) of a ranking, 0 where a document is unjudged or padding."""
+        grades: IntArray = np.zeros(doc_rows.shape, dtype=np.int64)
+        if not len(self._keys) or not grades.size:
+            return grades
+        cells = np.flatnonzero(self._judged[doc_rows])
+        wanted = cells // grades.shape[1] * self._n_docs + doc_rows.ravel()[cells]
+        found = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
+        hit = self._keys[found] == wanted
+        grades.ravel()[cells[hit]] = self._qrels.relevance[self._order[found[hit]]]
+        return grades
+
+
 def relevance_of(ranking_doc_rows: IntArray, qrels: Qrels, n_docs: int) -> IntArray:
     """Look up the grade of every ranked document.
 
@@ -95,22 +129,7 @@ def relevance_of(ranking_doc_rows: IntArray, qrels: Qrels, n_docs: int) -> IntAr
         ValueError: The ranking is not a matrix, or a row number is out of range.
     """
     _check_rows(ranking_doc_rows, qrels, n_docs)
-    grades: IntArray = np.zeros(ranking_doc_rows.shape, dtype=np.int64)
-    if not len(qrels.query_rows) or not grades.size:
-        return grades
-    # Most ranked documents are judged for no query at all, or for few: a look into a small
-    # table spares them the binary search, which is what takes the time.
-    judged = np.zeros(n_docs + 1, dtype=np.bool_)  # the last entry answers for padding, row -1
-    judged[qrels.doc_rows] = True
-    cells = np.flatnonzero(judged[ranking_doc_rows])
-    wanted = cells // grades.shape[1] * n_docs + ranking_doc_rows.ravel()[cells]
-    keys = qrels.query_rows * n_docs + qrels.doc_rows
-    order = np.argsort(keys)
-    keys = keys[order]
-    found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    hit = keys[found] == wanted
-    grades.ravel()[cells[hit]] = qrels.relevance[order[found[hit]]]
-    return grades
+    return _Grades(qrels, n_docs).of(ranking_doc_rows)
 
 
 def evaluate(
@@ -138,15 +157,30 @@ def evaluate(
         ValueError: The ranking is not a matrix, a row number is out of range, or a measure was
             not made as ``parse_measure`` makes it.
     """
+    (found,) = evaluate_each([doc_rows], qrels, measures, n_docs)
+    return found
+
+
+def evaluate_each(
+    rankings: Sequence[IntArray], qrels: Qrels, measures: Sequence[Measure], n_docs: int
+) -> list[dict[Measure, NDArray[np.float64]]]:
+    """Compute measures of several rankings of the same queries, each as ``evaluate`` does."""
     for measure in measures:
         _check_measure(measure)
-    grades = relevance_of(doc_rows, qrels, n_docs)
-    cells = np.flatnonzero(grades > 0)
-    query_rows, ranks = np.divmod(cells, max(1, grades.shape[1]))
-    gains = grades.ravel()[cells].astype(np.float64)
-    found = Gains(query_rows, ranks, _positions(query_rows), gains)
-    judged = Judged(found, _ideal(qrels), len(doc_rows))
-    return {one: MEASURES[one.name].compute(judged, one.cutoff) for one in measures}
+    for doc_rows in rankings:
+        _check_rows(doc_rows, qrels, n_docs)
+    looked_up, ideal = _Grades(qrels, n_docs), _ideal(qrels)
+    found = []
+    for doc_rows in rankings:
+        grades = looked_up.of(doc_rows)
+        cells = np.flatnonzero(grades > 0)
+        query_rows, ranks = np.divmod(cells, max(1, grades.shape[1]))
+        gains = Gains(
+            query_rows, ranks, _positions(query_rows), grades.ravel()[cells].astype(np.float64)
+        )
+        judged = Judged(gains, ideal, len(doc_rows))
+        found.append({one: MEASURES[one.name].compute(judged, one.cutoff) for one in measures})
+    return found
 
 
 def mean(values: FloatArray) -> float:

@@ -13,7 +13,14 @@ from planted import qrels_of
 
 from era_cache.errors import InputError
 from era_cache.rank.definitions import MEASURES, Definition, Judged, Values
-from era_cache.rank.measures import Measure, evaluate, mean, parse_measure, relevance_of
+from era_cache.rank.measures import (
+    Measure,
+    evaluate,
+    evaluate_each,
+    mean,
+    parse_measure,
+    relevance_of,
+)
 from era_cache.rank.ties import tie_order
 from era_cache.types import Qrels
 
@@ -121,6 +128,18 @@ def test_grades_equal_a_dictionary_lookup_and_are_zero_for_padding() -> None:
     judged = {(q, d): g for q, d, g in zip(*(c.tolist() for c in qrels), strict=True)}
     expected = [[judged.get((q, d), 0) for d in row] for q, row in enumerate(ranking.tolist())]
     assert relevance_of(ranking, qrels, 30).tolist() == expected
+
+
+def test_several_rankings_are_evaluated_as_each_alone() -> None:
+    rng = np.random.default_rng(4)
+    pairs = rng.permutation(20 * 30)[:90]
+    qrels = Qrels(pairs // 30, pairs % 30, rng.integers(-1, 4, size=90))
+    measures = [parse_measure(name) for name in ("nDCG@10", "RR", "R@5", "AP")]
+    rankings = [np.argsort(rng.random((20, 30)), axis=1)[:, :k] for k in (12, 3, 30)]
+    for ranking, found in zip(rankings, evaluate_each(rankings, qrels, measures, 30), strict=True):
+        for measure, values in evaluate(ranking, qrels, measures, 30).items():
+            assert found[measure].tolist() == values.tolist()
+    assert evaluate_each([], qrels, measures, 30) == []
 
 
 @pytest.mark.parametrize(
