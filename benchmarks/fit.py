@@ -24,7 +24,7 @@ from benchmarks.fit_bounds import bounds
 from benchmarks.fit_data import PAIRS, available, demo_name
 from benchmarks.fit_domains import domains_bars
 from benchmarks.fit_harm import harm_bars
-from benchmarks.fit_hybrid import hybrid_bars, store_bar
+from benchmarks.fit_hybrid import command_bars, hybrid_bars, store_bar
 from benchmarks.fit_labels import labels_bars, large_corpus_bars
 from benchmarks.fit_quality import PEER_NAMES, RATIOS, SEEDS, check, records, run
 from benchmarks.fit_time import time_bars
@@ -315,7 +315,7 @@ def main(
         for found in map(hybrid_bars, pairs):
             click.echo(f"\n{found[0]}", err=as_json)
             bars += found[1]
-        bars.append(store_bar())
+        bars += [store_bar(), *command_bars(store, collection)]
     if "harm" in parts:
         table, harmed = harm_bars()
         click.echo(f"\n{table}", err=as_json)

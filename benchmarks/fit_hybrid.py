@@ -8,7 +8,10 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import Bar, skipped
+from benchmarks.common import Bar, seconds_of, skipped
 from benchmarks.fit_data import COLLECTIONS, PAIRS, available, demo_name, problem
 from benchmarks.fit_labels import large_index, without_labels
 from benchmarks.fit_quality import SEEDS, Kept
@@ -38,7 +41,7 @@ from era_cache.store.lists import as_table
 from era_cache.store.store import Store
 from era_cache.types import FloatArray
 
-__all__ = ["hybrid_bars", "store_bar"]
+__all__ = ["command_bars", "hybrid_bars", "store_bar"]
 
 _RRF = "small + bm25, RRF"
 _SHOWN = (
@@ -126,6 +129,38 @@ def store_bar() -> Bar:
         report = embed_bm25(store, texts, collection)
     figure = f"{report.seconds:.1f} s ({report.encoded:,} queries)"
     return Bar(what, "< 60 s", figure, report.seconds < 60)
+
+
+def command_bars(store: Path, collection: str) -> list[Bar]:
+    """What lists in a store add to whole commands, the better of three, in turn with none."""
+    if not store.is_dir():
+        return [skipped("fusion, of whole commands", f"no store at {store}; make demo makes one")]
+    spent: dict[tuple[str, bool], list[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        plain = Path(name, "store")
+        shutil.copytree(store, plain)
+        shutil.rmtree(plain / "runs")
+        for turn in range(3):
+            for lists, source in ((True, store), (False, plain)):
+                adapter = f"{name}/adapter-{turn}-{lists}"
+                commands = {
+                    "era-fit": [str(source), collection, "--labels", "20", "--out", adapter],
+                    "era-eval": [str(source), adapter],
+                }
+                for command, arguments in commands.items():
+                    spent.setdefault((command, lists), []).append(_seconds(command, arguments))
+    bars = []
+    for command in commands:
+        with_lists, without = (min(spent[command, lists]) for lists in (True, False))
+        more = with_lists / without - 1
+        figure = f"{more:.1%} ({with_lists:.2f} s, without lists {without:.2f} s)"
+        bars.append(Bar(f"fusion adds to {command}", "<= 10 %", figure, more <= 0.1))
+    return bars
+
+
+def _seconds(command: str, arguments: list[str]) -> float:
+    line = [str(Path(sys.executable).with_name(command)), *arguments]
+    return seconds_of(lambda: subprocess.run(line, check=True, capture_output=True))
 
 
 def _share(records: Iterable[Mapping[str, Any]]) -> float:

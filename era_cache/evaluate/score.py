@@ -109,8 +109,13 @@ def score_adapters(
     """
     device, views = data.corpus.device, data.queries.views
     found = {}
+    mapped_by: list[tuple[Adapter, torch.Tensor]] = []
     for name, adapter in adapters.items():
-        mapped = adapter.to(device).apply(views)
+        # What a first stage joins is mapped as it is without one.
+        known = (rows for other, rows in mapped_by if adapter.fusion and adapter.maps_as(other))
+        if (mapped := next(known, None)) is None:
+            mapped = adapter.to(device).apply(views)
+            mapped_by.append((adapter, mapped))
         if adapter.fusion is None:
             found[name] = _score(mapped, data.corpus, data, measures, depth, index)
         else:

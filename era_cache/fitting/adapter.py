@@ -164,6 +164,11 @@ class Adapter(NamedTuple):
             ),
         )
 
+    def maps_as(self, other: Adapter) -> bool:
+        """Whether both map any query to the same vector; what joins in may differ."""
+        plain, others = (_leaves(one._replace(fusion=None)) for one in (self, other))
+        return len(plain) == len(others) and all(map(_same, plain, others))
+
     def size(self) -> int:
         """Numbers that the adapter holds."""
         tensors = [self.weight, *(self.hidden or ())]
@@ -250,3 +255,18 @@ class Adapter(NamedTuple):
                 )
             mapped = table.move(mapped, table.wanted(views[table.view]))
         return mapped
+
+
+def _leaves(value: object) -> list[object]:
+    """What nested tuples hold, in order; each tuple is preceded by its length."""
+    if not isinstance(value, tuple):
+        return [value]
+    return [len(value), *(leaf for one in value for leaf in _leaves(one))]
+
+
+def _same(one: object, other: object) -> bool:
+    import torch
+
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one is other or (one.dtype == other.dtype and torch.equal(one, other))
+    return type(one) is type(other) and one == other

@@ -10,7 +10,7 @@ import pytest
 import pytrec_eval
 import torch
 from hash_encoder import HashEncoder
-from planted import embedded, planted_texts
+from planted import embedded, first_stage, planted_texts
 
 from era_cache.collection.splits import make_split
 from era_cache.config import EmbedConfig, SplitConfig
@@ -28,7 +28,7 @@ from era_cache.evaluate.score import (
     score_large,
 )
 from era_cache.evaluate.trec import write_qrels, write_run
-from era_cache.fitting.adapter import Adapter, unit
+from era_cache.fitting.adapter import Adapter, Fusion, unit
 from era_cache.fitting.encoder_pair import resolve_encoders
 from era_cache.fitting.tensors import HeldOut, QuerySet, load_held_out
 from era_cache.rank.measures import Measure, parse_measure
@@ -234,3 +234,28 @@ def test_the_loss_of_int8_is_the_difference_of_two_evaluations(tmp_path):
     assert row.mean == pytest.approx(after, abs=1e-12)
     assert row.difference == pytest.approx(after - before, abs=1e-12)
     assert row.difference_low <= row.difference <= row.difference_high
+
+
+def test_joined_candidates_are_mapped_once_and_scored_as_each_alone(tmp_path, monkeypatch) -> None:
+    data, _ = _held_out(tmp_path)
+    queries = data.queries
+    first = first_stage(queries, len(data.corpus), 0.5)
+    data = data._replace(queries=queries._replace(first=first))
+    plain = _adapters()["both"]
+    other = plain._replace(weight=plain.weight + 0.1)
+    joined = {
+        "both": plain,
+        "bm25+both": plain._replace(fusion=Fusion("bm25", 0.05)),
+        "bm25+other": other._replace(fusion=Fusion("bm25", 0.05)),
+    }
+    applied = []
+    apply = Adapter.apply
+    monkeypatch.setattr(Adapter, "apply", lambda *a: applied.append(1) or apply(*a))
+    together = score_adapters(data, joined, DEFAULT_MEASURES)
+    assert len(applied) == 2
+    for name, adapter in joined.items():
+        (alone,) = score_adapters(data, {name: adapter}, DEFAULT_MEASURES).values()
+        assert np.array_equal(together[name].ranking.doc_rows, alone.ranking.doc_rows)
+    assert not np.array_equal(
+        together["bm25+both"].ranking.doc_rows, together["bm25+other"].ranking.doc_rows
+    )

@@ -11,7 +11,7 @@ from planted import normal
 
 from era_cache.errors import FingerprintError, InputError
 from era_cache.fitting import adapter as maps
-from era_cache.fitting.adapter import Adapter, Hidden, References, unit
+from era_cache.fitting.adapter import Adapter, Fusion, Hidden, References, unit
 
 
 def _table(step: float = 0.4, view: str = "large", **changes: object) -> References:
@@ -204,6 +204,45 @@ def test_an_adapter_moves_with_and_without_bias_and_hidden_layer() -> None:
             moved = adapter.to("cpu")
             assert (moved.bias is None) == (bias is None)
             assert (moved.hidden is None) == (hidden is None)
+
+
+def test_adapters_that_differ_in_what_joins_in_map_alike() -> None:
+    copied = FULL.to("cpu")._replace(weight=FULL.weight.clone(), fusion=Fusion("bm25", 0.3))
+    assert FULL.maps_as(copied)
+    assert copied.maps_as(FULL)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"views": ("large", "small")},
+        {"weight": FULL.weight.clone().index_fill_(0, torch.tensor([2]), 0.5)},
+        {"weight": FULL.weight.double()},
+        {"bias": None},
+        {"bias": torch.ones(3)},
+        {"hidden": None},
+        {"hidden": Hidden(*(tensor + 1 for tensor in HIDDEN))},
+        {"references": ()},
+        {"references": FULL.references[:1]},
+        {"references": FULL.references[::-1]},
+        *(
+            {"references": (FULL.references[0]._replace(**one), *FULL.references[1:])}
+            for one in (
+                {"view": "small"},
+                {"keys": FULL.references[0].keys + 1},
+                {"values": -FULL.references[0].values},
+                {"temperature": 0.3},
+                {"step": 0.1},
+                {"steps": 7},
+                {"contrast": not FULL.references[0].contrast},
+                {"pull": 0.2},
+            )
+        ),
+    ],
+)
+def test_adapters_that_differ_in_anything_else_do_not_map_alike(changes) -> None:
+    assert not FULL.maps_as(FULL._replace(**changes))
+    assert not FULL._replace(**changes).maps_as(FULL)
 
 
 def test_unit_works_on_the_last_axis() -> None:
