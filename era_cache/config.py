@@ -89,7 +89,7 @@ class FitConfig:
     learn_temperature: bool = False
     strengths: tuple[float, ...] = (24.0, 8.0, 2.5)
     """Of the pull towards the start, divided by the number of queries; held-out labels choose."""
-    iterations: int = 5
+    iterations: int = 6
     """L-BFGS steps at each strength; each goes on from the one before."""
     folds: int = 5
     few_folds: int = 2

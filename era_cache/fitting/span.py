@@ -11,13 +11,15 @@ the same points with C (d_out, r) as with D, but for rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from era_cache.fitting.trained_part import Linear, Shape
 
 if TYPE_CHECKING:
     import torch
+
+    Back = Callable[[torch.Tensor], torch.Tensor]
 
 __all__ = ["Space", "space_of"]
 
@@ -33,10 +35,17 @@ class Space(Protocol):
 
     def outputs(
         self, within: torch.Tensor, number: int, members: torch.Tensor | None
-    ) -> torch.Tensor:
-        """What maps make of their own queries of collection ``number``, (j, m, d_out).
+    ) -> tuple[torch.Tensor, Back]:
+        """What maps make of their own queries of collection ``number``, and the way back.
 
-        ``members`` (j,) says which maps the coordinates are of, None for all. Not of unit length.
+        Args:
+            within: (j, q) coordinates.
+            number: of the collection.
+            members: (j,) which maps they are of, None for all.
+
+        Returns:
+            (j, m, d_out), not of unit length; and a function from the gradient with respect to it
+            to that with respect to the coordinates.
         """
 
 
@@ -65,11 +74,15 @@ class _Whole:
 
     def outputs(
         self, within: torch.Tensor, number: int, members: torch.Tensor | None
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, Back]:
+        import torch
+
         base, inputs = self._base, self._inputs[number]
         if members is not None:
             base, inputs = base[members], inputs[members]
-        return self._shape.outputs(within, base, inputs)
+        leaf = within.detach().requires_grad_()
+        found = self._shape.outputs(leaf, base, inputs)
+        return found.detach(), lambda gradient: torch.autograd.grad(found, leaf, gradient)[0]
 
 
 class _Span:
@@ -99,11 +112,12 @@ class _Span:
 
     def outputs(
         self, within: torch.Tensor, number: int, members: torch.Tensor | None
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, Back]:
         inputs, placed = self._inputs[number], self._placed[number]
         if members is not None:
             inputs, placed = inputs[members], placed[members]
-        return placed.baddbmm(inputs, self._as_maps(within).transpose(1, 2))
+        found = placed.baddbmm(inputs, self._as_maps(within).transpose(1, 2))
+        return found, lambda gradient: (gradient.transpose(1, 2) @ inputs).flatten(1)
 
 
 def _basis(inputs: Sequence[torch.Tensor]) -> torch.Tensor | None:

@@ -175,15 +175,17 @@ class Stack:
         loss = held * away.square().sum(dim=1)
         gradient = 2 * held[:, None] * away
         everyone = len(members) == len(self.base)
-        leaf = self.maps(parameters).clone().requires_grad_()
+        maps = self.maps(parameters)
         for number, (task, (rows, weight)) in enumerate(zip(self.tasks, self._rows, strict=True)):
             if not rows.shape[1]:
                 continue
             if not everyone:
                 rows, weight = rows[members], weight[members]
-            mapped = unit(self._space.outputs(leaf, number, None if everyone else members))
-            found = corpus_softmax(
-                mapped.detach().reshape(-1, mapped.shape[2]),
+            found, back = self._space.outputs(maps, number, None if everyone else members)
+            lengths = found.norm(dim=2, keepdim=True).clamp(min=1e-12)
+            mapped = found / lengths
+            ranked = corpus_softmax(
+                mapped.view(-1, mapped.shape[2]),
                 task.corpus,
                 task.pull[rows.reshape(-1)],
                 temperatures.repeat_interleave(rows.shape[1]),
@@ -192,14 +194,15 @@ class Stack:
                 block_bytes=self._block_bytes,
             )
             share = weight / counts[:, None]
-            loss = loss + (found.loss.view_as(share) * share).sum(dim=1)
-            mapped.backward(found.gradient.view_as(mapped) * share[:, :, None])
+            loss = loss + (ranked.loss.view_as(share) * share).sum(dim=1)
+            slope = ranked.gradient.view_as(mapped) * share[:, :, None]
+            # Of a unit vector only what is across it changes.
+            along = (slope * mapped).sum(dim=2, keepdim=True)
+            gradient[:, : maps.shape[1]] += back(slope.sub_(along * mapped).div_(lengths))
             if self._learn_temperature:
-                slope = (found.by_log_temperature.view_as(share) * share).sum(dim=1)
-                gradient[:, -1] += slope
-        if leaf.grad is not None:
-            gradient[:, : leaf.shape[1]] += leaf.grad
-        return loss.detach(), gradient
+                by_temperature = (ranked.by_log_temperature.view_as(share) * share).sum(dim=1)
+                gradient[:, -1] += by_temperature
+        return loss, gradient
 
 
 def _padded(rows: Sequence[IntArray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -299,8 +299,8 @@ def test_a_wrong_object_of_judgements_is_named(tmp_path, row, message):
         (b"\x28\xb5\x2f\xfd\0", "packed with zstd. Unpack it"),
         (b"BZh91AY", "packed with bzip2"),
         (b"\xfd7zXZ\0\0", "packed with xz"),
-        (gzip.compress(b"PAR1"), "a Parquet file"),
-        (gzip.compress(b"x" * 99)[:-9], "damaged gzip"),
+        (gzip.compress(b"PAR1", mtime=0), "a Parquet file"),
+        (gzip.compress(b"x" * 99, mtime=0)[:-9], "damaged gzip"),
     ],
 )
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])

@@ -39,8 +39,26 @@ def test_outputs_are_those_of_the_parameters(name, counts) -> None:
     some = torch.tensor([2, 0])
     for number, rows in enumerate(inputs):
         expected = shape.outputs(parameters, BASE, rows)
-        torch.testing.assert_close(space.outputs(within, number, None), expected)
-        torch.testing.assert_close(space.outputs(within[some], number, some), expected[some])
+        torch.testing.assert_close(space.outputs(within, number, None)[0], expected)
+        torch.testing.assert_close(space.outputs(within[some], number, some)[0], expected[some])
+
+
+@pytest.mark.parametrize("counts", [FEW, MANY, TWO])
+@pytest.mark.parametrize("name", ["linear", "low-rank", "mlp"])
+def test_the_way_back_is_the_gradient(name, counts) -> None:
+    shape, inputs = _shape(name), _inputs(*counts)
+    space = space_of(shape, BASE, inputs)
+    within = space.inward(_parameters(shape))
+    step = 1e-3 * normal(*within.shape, seed=9)
+    for members in (None, torch.tensor([2, 0])):
+        here, there = (within, step) if members is None else (within[members], step[members])
+        for number in range(len(inputs)):
+            _, back = space.outputs(here, number, members)
+            ahead, behind = (space.outputs(here + s, number, members)[0] for s in (there, -there))
+            upstream = normal(*ahead.shape, seed=11)
+            expected = (upstream * (ahead - behind)).sum(dim=(1, 2)) / 2
+            found = (back(upstream) * there).sum(dim=1)
+            torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-4)
 
 
 @pytest.mark.parametrize(("counts", "width"), [(FEW, 4), (TWO, 7), (NONE, 6), (MANY, D_IN)])
@@ -70,11 +88,13 @@ def test_a_minimum_in_the_span_is_that_of_all_parameters(counts) -> None:
     begin = torch.zeros(K, D_OUT * D_IN)
 
     def objective(within, members):
-        leaf = within.clone().requires_grad_()
-        outputs = torch.cat([space.outputs(leaf, i, members) for i in range(len(inputs))], dim=1)
-        losses = (outputs - wanted[members]).square().sum(dim=(1, 2)) + leaf.square().sum(dim=1)
-        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        return losses.detach(), gradient
+        losses, gradient = within.square().sum(dim=1), 2 * within
+        for number, one in enumerate(wanted.split(list(counts), dim=1)):
+            found, back = space.outputs(within, number, members)
+            away = found - one[members]
+            losses = losses + away.square().sum(dim=(1, 2))
+            gradient = gradient + back(2 * away)
+        return losses, gradient
 
     found = space.outward(minimise(objective, space.inward(begin), 200, tolerance=1e-9), begin)
     left = wanted - rows @ BASE.transpose(1, 2)
@@ -88,4 +108,4 @@ def test_queries_that_are_equal_or_zero_are_no_trouble() -> None:
     inputs = [torch.cat([rows, rows, torch.zeros(K, 1, D_IN)], dim=1)]
     space, parameters = space_of(_shape(), BASE, inputs), _parameters(_shape())
     expected = _shape().outputs(parameters, BASE, inputs[0])
-    torch.testing.assert_close(space.outputs(space.inward(parameters), 0, None), expected)
+    torch.testing.assert_close(space.outputs(space.inward(parameters), 0, None)[0], expected)
