@@ -158,7 +158,7 @@ def pool_rows(
     """
     judged = np.unique(qrels.doc_rows)
     by_rank = mined.T.reshape(-1)
-    spare = np.random.default_rng(seed).permutation(n_docs)
+    spare = np.random.default_rng(seed).permutation(n_docs)[: most + len(judged)]
     joined = np.concatenate([judged, by_rank[by_rank >= 0], spare])
     _, first = np.unique(joined, return_index=True)
     return np.sort(joined[np.sort(first)][: most + len(judged)])

@@ -12,7 +12,7 @@ import numpy as np
 from era_cache.config import FitConfig
 from era_cache.fitting.judging_pool import JudgingPool
 from era_cache.fitting.losses import pull_of
-from era_cache.fitting.mining import Mining, mine_triples, pool_rows
+from era_cache.fitting.mining import STRATEGIES, Mining, mine_triples, pool_rows
 from era_cache.fitting.stack import Task
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.corpus import whole
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["barred_documents", "task_of"]
 
+_CHOSEN_FROM = 20_000
+"""Documents that strategies of negatives choose from, at least: they are not all to be hard."""
 _SPARE = 4
 """Documents that each query is asked for, for each that it would have to give."""
 
@@ -56,6 +58,8 @@ def task_of(
     asked = np.arange(len(mapped)) if known is None else known
     judged = len(np.unique(qrels.doc_rows))
     hardest = max(config.pool_documents, len(asked))
+    if config.negatives in STRATEGIES:
+        hardest = max(hardest, _CHOSEN_FROM)
     if judged + hardest < len(corpus):
         theirs = mapped[torch.from_numpy(asked).to(mapped.device)]
         # Queries find the same documents, so that each is asked for more than its share.

@@ -345,6 +345,12 @@ def test_mined_negatives_and_positives_are_all_that_is_left(spy, strategy) -> No
     assert bool(barred[torch.arange(80), torch.arange(3, 83)].all())
 
 
+def test_strategies_choose_from_all_documents_not_from_the_hardest(spy) -> None:
+    config = dataclasses.replace(POOLED, pool_documents=1, negatives="random")
+    _barred(config, fit_data(n_docs=310), spy)
+    assert spy.tasks[0].corpus.shape == (310, 12)
+
+
 @pytest.mark.parametrize("negatives", ["in-batch", *STRATEGIES])
 def test_every_choice_of_negatives_trains(data, negatives) -> None:
     # Query 0 has no positive: nothing is mined for it.
