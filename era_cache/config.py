@@ -141,8 +141,8 @@ class FitConfig:
     duplicates: float = 0.999
     """Documents at least this similar to a positive are no candidates; above 1 for no such rule."""
     pool_documents: int = 1000
-    """Documents of the softmax beside the judged ones, at least one for each labelled query: those
-    that queries find first, found anew at each strength."""
+    """Documents of the softmax beside the judged ones: those that queries find first, found anew at
+    each strength. At least one for each labelled query, and 7.5 % of a corpus, up to 20,000."""
     mined_per_query: int = 200
     """Documents that a query is asked for to fill the pool, at most."""
     judge_exactly: int = 100_000

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["barred_documents", "task_of"]
 
-_CHOSEN_FROM = 20_000
-"""Documents that strategies of negatives choose from, at least: they are not all to be hard."""
+_SHARE, _MOST = 0.075, 20_000
+"""Of a larger corpus a pool has this share, up to so many documents: more of them are hard."""
 _SPARE = 4
 """Documents that each query is asked for, for each that it would have to give."""
 
@@ -57,9 +57,9 @@ def task_of(
         qrels = Qrels(*(column[np.isin(qrels.query_rows, known)] for column in qrels))
     asked = np.arange(len(mapped)) if known is None else known
     judged = len(np.unique(qrels.doc_rows))
-    hardest = max(config.pool_documents, len(asked))
-    if config.negatives in STRATEGIES:
-        hardest = max(hardest, _CHOSEN_FROM)
+    # Strategies choose among documents that are not all to be hard.
+    share = _MOST if config.negatives in STRATEGIES else min(_MOST, int(_SHARE * len(corpus)))
+    hardest = max(config.pool_documents, len(asked), share)
     if judged + hardest < len(corpus):
         theirs = mapped[torch.from_numpy(asked).to(mapped.device)]
         # Queries find the same documents, so that each is asked for more than its share.

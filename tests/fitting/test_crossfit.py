@@ -420,6 +420,11 @@ def test_a_pool_is_mined_anew_between_strengths(spy) -> None:
     assert spy.stacks[1].tasks[0] is spy.stacks[0].tasks[0]  # and so trains the last one
 
 
+def test_a_pool_is_a_share_of_a_large_corpus_at_least(spy) -> None:
+    crossfit(_request(fit_data(n_docs=4000), config=POOLED))
+    assert len(spy.tasks[0].corpus) == 80 + 300  # 7.5 % beside the judged ones
+
+
 def test_fits_by_other_labels_have_pools_of_their_own(spy) -> None:
     data = fit_data(n_docs=310)
     every = _request(data, config=POOLED)
