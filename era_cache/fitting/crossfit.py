@@ -13,6 +13,7 @@ import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Adapter, References, unit
+from era_cache.fitting.choose_tables import choose_tables
 from era_cache.fitting.held_out import PRIMARY, Corrections, Judge, Part
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.means import BETTER, luck, macro
@@ -236,7 +237,7 @@ class _Group:
             self._tasks = self._make_tasks(mapped, self._tasks)  # also for the final training
             return self._tasks
 
-        best = [self._point(stack, stack.origin, rows, i) for i, rows in enumerate(mine)]
+        best = self._starts(stack, mine)
         tried: list[dict[float | None, tuple[FloatArray, ...]]] = [
             {None: point.values} for point in best
         ]
@@ -257,6 +258,18 @@ class _Group:
             self._finish(stack, number, mine[number], best[number], tried[number], refit)
             for number in range(len(self._requests))
         ]
+
+    def _starts(self, stack: Stack, mine: Sequence[slice]) -> list[_Point]:
+        """The untrained point of each request; those that differ in training share theirs."""
+        known: dict[Any, _Point] = {}
+        points = []
+        for number, (request, rows) in enumerate(zip(self._requests, mine, strict=True)):
+            judges = [(part.labels.judges.tobytes(), id(part.pool)) for part in request.parts]
+            key = (id(request.start), id(request.references), *judges)
+            if key not in known:
+                known[key] = self._point(stack, stack.origin, rows, number)
+            points.append(known[key]._replace(parameters=stack.origin[rows]))
+        return points
 
     def _point(
         self,
@@ -280,7 +293,7 @@ class _Group:
         refit: bool,
     ) -> Fitted:
         request, judge = self._requests[number], self._judges[number]
-        values, measured = judge.choose_tables(point.mapped, point.values)
+        values, measured = choose_tables(judge, point.mapped, point.values)
         held_out = tuple(judge.corrected(point.mapped))
         owed = luck(list(tried.values()), list(tried).index(point.strength))
         values = tuple(v - less for v, less in zip(values, owed, strict=True))

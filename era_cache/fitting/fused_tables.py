@@ -3,76 +3,32 @@
 In: a fused candidate, the weight of the first stage, what its tables could be. Out: the candidate
 with the tables that held-out queries prefer in joined rankings.
 
-Each judging query is ranked among documents of its own here, those that lead its ranking by the
-cosine alone or by the sum: tables move a query a little, and a search of the corpus for each
-setting would cost as much as training.
+Each judging query is ranked among documents of its own here (``own_documents``): those that lead
+its ranking by the cosine alone or by the sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import PRIMARY, Part
-from era_cache.fitting.judging_pool import best_of_own
 from era_cache.fitting.means import Settings, luck, macro, standard_error
-from era_cache.rank.corpus import gathered
+from era_cache.fitting.own_documents import LEADING, OwnDocuments, own_documents
 from era_cache.rank.fuse import fused_rankings
-from era_cache.rank.measures import evaluate_each
-from era_cache.rank.ties import Ties, tie_tables
-from era_cache.types import FloatArray, Qrels
 
 if TYPE_CHECKING:
     import torch
 
-    from era_cache.rank.corpus import Corpus
 
 __all__ = ["choose_fused_tables"]
 
-_LEADING = 25
-"""Documents of either ranking among which a query is judged."""
-_GATHERED = 1 << 24
-"""Elements of documents that are gathered at a time."""
 _AHEAD = 0.5
 """Standard errors by which tables must be ahead of those that the candidate has alone."""
-
-
-class _Own(NamedTuple):
-    """Judging queries of a collection with documents of their own: (q, m) rows and lifts.
-
-    A lift is the weighted score by the first stage.
-    """
-
-    docs: torch.Tensor
-    lifts: torch.Tensor
-    corpus: Corpus
-    ties: Ties
-    exclude: torch.Tensor | None
-    qrels: Qrels
-
-    def values(self, mapped: Sequence[torch.Tensor]) -> list[FloatArray]:
-        """Primary measure of each query, (q,) float64, for each way (q, d) of mapping them."""
-        import torch
-
-        q, m = self.docs.shape
-        scores = self.lifts.new_empty(len(mapped), q, m)
-        every = torch.stack(list(mapped), dim=2)  # (q, d, settings)
-        step = max(1, _GATHERED // max(1, m * every.shape[1]))
-        for begin in range(0, q, step):
-            rows = slice(begin, begin + step)
-            documents = gathered(self.corpus, self.docs[rows].clamp(min=0))
-            scores[:, rows] = torch.bmm(documents, every[rows]).permute(2, 0, 1)
-        scores = (scores + self.lifts).masked_fill_(self.docs < 0, float("-inf"))
-        depth = min(PRIMARY.cutoff or 10, len(self.corpus))
-        rankings = [
-            best_of_own(one, self.docs, depth, self.ties, self.exclude).doc_rows for one in scores
-        ]
-        each = evaluate_each(rankings, self.qrels, [PRIMARY], len(self.corpus))
-        return [found[PRIMARY] for found in each]
 
 
 def choose_fused_tables(
@@ -103,7 +59,7 @@ def choose_fused_tables(
             others = [now._replace(memory=step) for step in corrections.judge.memories()]
         tried = [now, *(one for one in others if one != now)]
         mapped = zip(*(corrections.at(one) for one in tried), strict=True)
-        found = [o.values(ways) for o, ways in zip(own, mapped, strict=True)]
+        found = [o.values(ways, PRIMARY) for o, ways in zip(own, mapped, strict=True)]
         settings = list(zip(*found, strict=True))
         chosen = _chosen(settings)
         owed = luck(settings, chosen, choose=_chosen)
@@ -133,7 +89,7 @@ def _chosen(settings: Settings) -> int:
     return best if macro(ahead) > _AHEAD * standard_error(ahead) else 0
 
 
-def _own(part: Part, mapped: torch.Tensor, weight: float) -> _Own:
+def _own(part: Part, mapped: torch.Tensor, weight: float) -> OwnDocuments:
     import torch
 
     queries, rows, data = part.labels.queries, part.labels.judges, part.data
@@ -147,13 +103,9 @@ def _own(part: Part, mapped: torch.Tensor, weight: float) -> _Own:
         data.corpus,
         first,
         [0.0, weight],
-        min(_LEADING, len(data.corpus)),
+        min(LEADING, len(data.corpus)),
         exclude=exclude,
         tie_ranks=data.tie_ranks,
     )
-    docs = torch.from_numpy(np.concatenate([one.doc_rows for one in rankings], axis=1))
-    docs = docs.to(mapped.device).sort(dim=1).values
-    docs[:, 1:] = docs[:, 1:].masked_fill(docs[:, 1:] == docs[:, :-1], -1)
-    ties = tie_tables(data.tie_ranks, len(data.corpus), mapped.device)
-    lifts = weight * first.of(docs)
-    return _Own(docs, lifts, data.corpus, ties, exclude, queries.qrels.select_queries(rows))
+    own = own_documents(rankings, queries, rows, data)
+    return own._replace(lifts=weight * first.of(own.docs))

@@ -14,12 +14,11 @@ import numpy as np
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import References, unit
 from era_cache.fitting.judging_pool import JudgingPool
-from era_cache.fitting.means import BETTER, luck, macro
 from era_cache.fitting.stack import Stack
 from era_cache.fitting.table_moves import TableMoves
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import Labels
-from era_cache.rank.measures import Measure, evaluate, parse_measure
+from era_cache.rank.measures import Measure, Ranking, evaluate, parse_measure
 from era_cache.rank.search import search
 from era_cache.types import FloatArray, IntArray
 
@@ -32,6 +31,7 @@ __all__ = [
     "Judge",
     "Part",
     "Tables",
+    "ranking_of",
     "values_of",
 ]
 
@@ -61,27 +61,32 @@ class Part(NamedTuple):
         return self.pool.values(mapped, rows, PRIMARY)
 
 
-def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData) -> FloatArray:
-    """Primary measure of some queries over the whole corpus.
+def ranking_of(
+    mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData, depth: int
+) -> Ranking:
+    """The best documents of some queries in the whole corpus, ``depth`` at most.
 
     Args:
         mapped: (m, d) unit rows, in the order of ``rows``.
         queries: the set that ``rows`` numbers.
         rows: (m,) int64.
         data: the corpus.
-
-    Returns:
-        (m,) float64.
+        depth: how many.
     """
     import torch
 
-    if not len(rows):
-        return np.zeros(0)
     exclude = None
     if queries.exclude is not None:
         exclude = queries.exclude[torch.from_numpy(rows).to(mapped.device)]
-    depth = min(PRIMARY.cutoff or 10, len(data.corpus))
-    ranking = search(mapped, data.corpus, depth, exclude=exclude, tie_ranks=data.tie_ranks)
+    depth = min(depth, len(data.corpus))
+    return search(mapped, data.corpus, depth, exclude=exclude, tie_ranks=data.tie_ranks)
+
+
+def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData) -> FloatArray:
+    """Primary measure of some queries over the whole corpus, (m,) float64; see ``ranking_of``."""
+    if not len(rows):
+        return np.zeros(0)
+    ranking = ranking_of(mapped, queries, rows, data, PRIMARY.cutoff or 10)
     qrels = queries.qrels.select_queries(rows)
     return evaluate(ranking.doc_rows, qrels, [PRIMARY], len(data.corpus))[PRIMARY]
 
@@ -114,13 +119,13 @@ class Judge:
         pulls: Sequence[torch.Tensor],
         config: FitConfig,
     ) -> None:
-        self._parts, self._config = parts, config
+        self.parts, self._config = parts, config
         self._documents, self._pulls = references, pulls
         self._memory_view = memory_view
         self._memory_step: tuple[float, bool] | None = None
         self._wanted = [
             None if self._documents is None else self._documents.wanted(_view(part, "large"))
-            for part in self._parts
+            for part in self.parts
         ]
         self._moves = TableMoves()
         self._memories: dict[int, tuple[References, list[torch.Tensor]]] = {}
@@ -135,7 +140,7 @@ class Judge:
         import torch
 
         mapped = []
-        for part, joined in zip(self._parts, inputs, strict=True):
+        for part, joined in zip(self.parts, inputs, strict=True):
             vectors = torch.zeros(len(joined), stack.base.shape[1], device=joined.device)
             for number, fold in enumerate(part.labels.folds):
                 rows = torch.from_numpy(fold.judge).to(joined.device)
@@ -166,7 +171,7 @@ class Judge:
         tables = [] if self._documents is None else [self._documents]
         if self._memory_step is not None:
             step, contrast = self._memory_step
-            rows = [part.labels.train_rows for part in self._parts]
+            rows = [part.labels.train_rows for part in self.parts]
             tables.append(self._memory(rows)._replace(step=step, contrast=contrast))
         return tuple(table for table in tables if table.step)
 
@@ -176,7 +181,7 @@ class Judge:
 
         view = self._memory_view
         kept = [torch.from_numpy(r).to(self._pulls[0].device) for r in rows]
-        keys = [_view(part, view)[r] for part, r in zip(self._parts, kept, strict=True)]
+        keys = [_view(part, view)[r] for part, r in zip(self.parts, kept, strict=True)]
         values = [unit(pull[r]) for pull, r in zip(self._pulls, kept, strict=True)]
         temperature = self._config.memory_temperature
         return References(view, torch.cat(keys), torch.cat(values), temperature, 0.0)
@@ -186,10 +191,10 @@ class Judge:
         import torch
 
         if fold not in self._memories:
-            mine = [part.labels.folds[fold % len(part.labels.folds)] for part in self._parts]
+            mine = [part.labels.folds[fold % len(part.labels.folds)] for part in self.parts]
             table = self._memory([one.train for one in mine])
             judges = [torch.from_numpy(one.judge).to(table.keys.device) for one in mine]
-            views = [_view(part, table.view) for part in self._parts]
+            views = [_view(part, table.view) for part in self.parts]
             wanted = [table.wanted(v[r]) for v, r in zip(views, judges, strict=True)]
             self._memories[fold] = table, wanted
         return self._memories[fold]
@@ -204,7 +209,7 @@ class Judge:
         found = []
         table = self._documents
         steps = None if table is None or not table.step else (table.step, table.steps)
-        for number, (part, vectors) in enumerate(zip(self._parts, mapped, strict=True)):
+        for number, (part, vectors) in enumerate(zip(self.parts, mapped, strict=True)):
             judges = torch.from_numpy(part.labels.judges).to(vectors.device)
             moved, wanted = vectors.clone(), self._wanted[number]
             if table is not None and wanted is not None and steps is not None:
@@ -230,72 +235,13 @@ class Judge:
         """Values of all judging queries, corrected by the tables as they are set."""
         return tuple(
             part.judged(vectors, look=look)
-            for part, vectors in zip(self._parts, self.corrected(mapped), strict=True)
+            for part, vectors in zip(self.parts, self.corrected(mapped), strict=True)
         )
 
-    def choose_tables(
-        self, mapped: Sequence[torch.Tensor], values: tuple[FloatArray, ...]
-    ) -> tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]]:
-        """Choose the step of the references, then the memory.
-
-        Args:
-            mapped: from ``held_out``.
-            values: what ``values`` gave for them with the tables as they are now.
-
-        Returns:
-            The values with the tables as chosen, less what the choice owes to luck; and as they
-            were measured.
-        """
-        best = values
-        tried: list[tuple[FloatArray, ...]] = []
-        kept = 0
-        self._look_around(mapped)
-        if self._documents is not None:
-            table = chosen = self._documents
-            first = True
-            for step, steps in self._config.reference_steps:
-                self._documents = table._replace(step=step, steps=steps)
-                same = (step, steps) == (table.step, table.steps)
-                found = values if same else self.values(mapped, look=False)
-                tried.append(found)
-                if first or macro(found) > macro(best) + BETTER:
-                    best, chosen, first = found, self._documents, False
-                    kept = len(tried) - 1
-            self._documents = chosen
-        tried = tried or [values]
-        # The memory is added to what the references left, which is a setting, too.
-        owed = luck(tried, kept)
-        tried, kept = [best], 0
-        memory: tuple[float, bool] | None = None
-        for setting in self.memories()[1:]:
-            self._memory_step = setting
-            found = self.values(mapped, look=False)
-            tried.append(found)
-            if macro(found) > macro(best) + BETTER:
-                best, memory = found, setting
-                kept = len(tried) - 1
-        self._memory_step = memory
-        more = luck(tried, kept)
-        if any(part.pool is not None for part in self._parts):
-            best = self.values(mapped)  # among what they find here, not only what was near before
-        return tuple(v - a - b for v, a, b in zip(best, owed, more, strict=True)), best
-
-    def _look_around(self, mapped: Sequence[torch.Tensor]) -> None:
-        """Let pools take up what queries find at the far ends of the settings.
-
-        Else a step that moves queries far would be judged among documents found elsewhere.
-        """
-        if all(part.pool is None for part in self._parts):
-            return
-        kept = self._documents
-        if kept is not None:
-            self._documents = kept._replace(step=0.0)
-            self.values(mapped)
-            self._documents = kept
-        for contrast in (True, False) if self._config.memory_steps else ():
-            self._memory_step = (max(self._config.memory_steps), contrast)
-            self.values(mapped)
-        self._memory_step = None
+    def reference_steps(self) -> Sequence[tuple[float, int] | None]:
+        """Settings of the references to choose from; theirs alone where there are no others."""
+        now = self.setting.references
+        return (now,) if now is None else self._config.reference_steps or (now,)
 
     def options(self) -> dict[str, float | int | str]:
         """What was chosen, for the record."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
+from era_cache.fitting.adapter import References
 from era_cache.fitting.candidates import TRAINED, VIEWS_READ
 from era_cache.fitting.crossfit import Fitted, Request, crossfit_all
 from era_cache.fitting.held_out import Part
@@ -55,8 +56,8 @@ def short(config: FitConfig) -> FitConfig:
     return replace(
         config,
         strengths=middle,
-        iterations=min(4, config.iterations),
-        reference_steps=((0.25, 1),),
+        iterations=min(3, config.iterations),
+        reference_steps=(),
         memory_steps=(),
     )
 
@@ -118,6 +119,8 @@ class _Shared:
         self._aligned: dict[object, torch.Tensor] = {}
         self._spread: dict[object, torch.Tensor] = {}
         self._starts: dict[object, torch.Tensor] = {}
+        self._labels: dict[object, list[Labels]] = {}
+        self._references: dict[object, References | None] = {}
 
     def request(self, job: Job, first_fold: bool) -> Request:
         """Turn a job into a request; in the short round only the first fold is trained."""
@@ -126,13 +129,7 @@ class _Shared:
             raise InputError(
                 f"Candidate '{job.candidate}' has no settings; sweep {', '.join(TRAINED)}."
             )
-        labels = labels_together(
-            [
-                Labelled(queries, len(one.train.ids), job.use)
-                for one, queries in zip(self._data, self._queries, strict=True)
-            ],
-            config,
-        )
+        labels = self._labels_of(job)
         if not any(mine.folds and len(mine.judges) for mine in labels):
             raise FitError(
                 "Too few labelled queries: none is left to train, or none to judge. Judge at least "
@@ -140,11 +137,23 @@ class _Shared:
             )
         data = self._aligned_on(config.align_documents)
         parts = [Part(one, mine) for one, mine in zip(data, labels, strict=True)]
-        references = document_references(parts, config) if job.candidate != "small+" else None
+        references = self._references_of(parts, config) if job.candidate != "small+" else None
         start = self._start(job, parts)
         if first_fold:
             parts = [Part(part.data, _first_fold(part.labels)) for part in parts]
         return Request(parts, VIEWS_READ[job.candidate], start, config, references)
+
+    def _labels_of(self, job: Job) -> list[Labels]:
+        use, config = job.use, job.config
+        folds = (config.folds, config.few_folds, config.many_labels, config.seed)
+        key = (None if use is None else use.tobytes(), config.refit, config.align_texts, folds)
+        if key not in self._labels:
+            sets = [
+                Labelled(queries, len(one.train.ids), use)
+                for one, queries in zip(self._data, self._queries, strict=True)
+            ]
+            self._labels[key] = labels_together(sets, config)
+        return self._labels[key]
 
     def _aligned_on(self, most: int) -> list[FitData]:
         """The collections with so many alignment documents: of nested samples, a prefix."""
@@ -158,6 +167,14 @@ class _Shared:
                 for one in self._data
             ]
         return self._cut[most]
+
+    def _references_of(self, parts: Sequence[Part], config: FitConfig) -> References | None:
+        """``document_references``, the same object wherever it would be equal."""
+        how = (config.reference_temperature, config.default_reference_step)
+        key = (config.align_documents, config.reference_documents, how)
+        if key not in self._references:
+            self._references[key] = document_references(parts, config)
+        return self._references[key]
 
     def _start(self, job: Job, parts: Sequence[Part]) -> torch.Tensor:
         config = job.config
@@ -185,7 +202,7 @@ class _Shared:
             if job.candidate == "era":
                 self._starts[key] = self._spread[wide] @ aligned
             else:
-                references = document_references(parts, config)
+                references = self._references_of(parts, config)
                 scale, _ = choose_scale(parts, aligned, self._spread[wide], references, config)
                 self._starts[key] = joined_start(aligned, scale, self._spread[wide])
         return self._starts[key]

@@ -11,6 +11,7 @@ from planted import aligned, fit_data, labels_of, measured, normal, qrels_of, si
 
 from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
+from era_cache.fitting import choose_tables as tables_module
 from era_cache.fitting import crossfit as crossfit_module
 from era_cache.fitting import held_out as judging
 from era_cache.fitting.adapter import Adapter, References, unit
@@ -191,7 +192,7 @@ def test_held_out_values_never_fall_below_the_start(seed, monkeypatch) -> None:
     def nothing(settings, _chosen):  # what was chosen is looked at, not what luck takes off
         return tuple(np.zeros(len(values)) for values in settings[0])
 
-    for module in (crossfit_module, judging):
+    for module in (crossfit_module, tables_module):
         monkeypatch.setattr(module, "luck", nothing)
     for data in (fit_data(seed=seed, noise=3.0, n_train=6, n_validation=5), fit_data(seed=seed)):
         request = _request(data)

@@ -10,7 +10,7 @@ import torch
 from planted import QUICK, fit_data, with_lists
 
 from era_cache.config import FitConfig
-from era_cache.fitting import fused_tables, fusion
+from era_cache.fitting import fused_tables, fusion, own_documents
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.fused_tables import choose_fused_tables
 from era_cache.fitting.fusion import _values
@@ -57,7 +57,7 @@ def _by_search(mapped: torch.Tensor, part: Part) -> np.ndarray:
 def test_tables_are_those_that_searches_of_all_documents_choose(
     monkeypatch, excluding, half
 ) -> None:
-    monkeypatch.setattr(fused_tables, "_LEADING", 150)  # all documents
+    monkeypatch.setattr(fused_tables, "LEADING", 150)  # all documents
     monkeypatch.setattr(fused_tables, "_AHEAD", 0.0)
     fit, parts, config = _fitted(excluding, half)
     assert fit.corrections is not None
@@ -164,7 +164,7 @@ def test_scores_of_documents_are_those_of_the_list_or_its_floor() -> None:
 def test_blocks_of_documents_do_not_change_values(monkeypatch) -> None:
     fit, parts, config = _fitted()
     whole_ = choose_fused_tables(fit, parts, WEIGHT, config)
-    monkeypatch.setattr(fused_tables, "_GATHERED", 1)
+    monkeypatch.setattr(own_documents, "_GATHERED", 1)
     one_by_one = choose_fused_tables(fit, parts, WEIGHT, config)
     for mine, theirs in zip(whole_.values, one_by_one.values, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-12)
@@ -180,6 +180,6 @@ def test_settings_name_what_they_set() -> None:
     assert judge.options() == {"references": "0.25 x 1", "memory": "0.2 plain"}
     moved = fit.corrections.at(Tables((0.0, 1), None))
     mapped = fit.corrections.mapped
-    rows = judge._parts[0].labels.judges
+    rows = judge.parts[0].labels.judges
     torch.testing.assert_close(moved[0], mapped[0][rows])
     assert not torch.equal(moved[0], fit.corrections.at(tables)[0])

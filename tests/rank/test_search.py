@@ -12,7 +12,7 @@ from planted import normal
 
 from era_cache.rank.corpus import HalfRows, ReadRows, products
 from era_cache.rank.measures import Ranking
-from era_cache.rank.search import search
+from era_cache.rank.search import _highest, search
 from era_cache.rank.ties import tie_order
 
 
@@ -79,6 +79,41 @@ def test_equals_brute_force_whatever_ties_and_blocks(
     exclude = rng.integers(-1, n_docs, size=n_queries) if with_exclude else None
     ranks = rng.permutation(n_docs) if with_ranks else None
     check(queries, corpus, k, exclude, ranks, block_bytes=block_bytes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    n_docs=st.integers(60, 900),
+    largest=st.sampled_from([0, 1, 3, 1000]),
+    k=st.integers(1, 12),
+    excluded=st.integers(-1, 59),
+    halves=st.booleans(),
+)
+def test_a_few_of_many_documents_are_found_by_their_maxima(
+    seed, n_docs, largest, k, excluded, halves
+) -> None:
+    rng = np.random.default_rng(seed)
+    queries, corpus = whole(rng, largest, 3, 2), whole(rng, largest, n_docs, 2)
+    exclude = np.full(3, excluded)
+    block_bytes = 4 * 3 * (n_docs // 2) if halves else None
+    given = {} if block_bytes is None else {"block_bytes": block_bytes}
+    check(queries, corpus, k, exclude, rng.permutation(n_docs), **given)
+
+
+@pytest.mark.parametrize("n_docs", [64, 65, 95, 1000, 1023, 1024])
+def test_the_highest_scores_are_those_of_topk_wherever_they_stand(n_docs: int) -> None:
+    for first in range(0, n_docs, 7):
+        scores = normal(2, n_docs, seed=first)
+        scores[:, [first, n_docs - 1]] = 9.0
+        values, columns = _highest(scores, 1)
+        assert torch.equal(values, scores.topk(1, dim=1).values)
+        assert set(columns.flatten().tolist()) <= {first, n_docs - 1}
+        if n_docs >= 640:
+            values, columns = _highest(scores, 10)
+            assert torch.equal(values, scores.topk(10, dim=1).values)
+            assert torch.equal(scores.gather(1, columns), values)
+            assert all(len(set(row)) == 10 for row in columns.tolist())
 
 
 @pytest.mark.parametrize("k", [1, 10, 1999, 2000, 2001])

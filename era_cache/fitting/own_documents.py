@@ -1,0 +1,96 @@
+"""Queries that are judged among documents of their own: many ways of mapping them in one product.
+
+In: rankings of the same queries, found where they may come to lie. Out: values of the primary
+measure among what was found, for each way of mapping them. Tables move a query a little, and a
+search of all documents for every setting would cost as much as training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from era_cache.fitting.judging_pool import best_of_own
+from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.rank.corpus import gathered
+from era_cache.rank.measures import Measure, Ranking, evaluate_each
+from era_cache.rank.ties import Ties, tie_tables
+from era_cache.types import FloatArray, IntArray, Qrels
+
+if TYPE_CHECKING:
+    import torch
+
+    from era_cache.rank.corpus import Corpus
+
+__all__ = ["LEADING", "OwnDocuments", "own_documents"]
+
+LEADING = 25
+"""Documents of each ranking among which a query is judged."""
+_GATHERED = 1 << 24
+"""Elements of documents that are gathered at a time."""
+
+
+class OwnDocuments(NamedTuple):
+    """q queries of a collection with up to m documents each.
+
+    ``docs`` (q, m) int64 are rows of the corpus, each once in a row, -1 for none; ``lifts`` (q, m)
+    float32 is added to their cosines.
+    """
+
+    docs: torch.Tensor
+    corpus: Corpus
+    ties: Ties
+    exclude: torch.Tensor | None
+    qrels: Qrels
+    lifts: torch.Tensor | None = None
+
+    def values(self, mapped: Sequence[torch.Tensor], measure: Measure) -> list[FloatArray]:
+        """The measure of each query, (q,) float64, for each way (q, d) of mapping them."""
+        import torch
+
+        q, m = self.docs.shape
+        scores = mapped[0].new_empty(len(mapped), q, m)
+        step = max(1, _GATHERED // max(1, m * mapped[0].shape[1]))
+        for begin in range(0, q, step):
+            rows = slice(begin, begin + step)
+            documents = gathered(self.corpus, self.docs[rows].clamp(min=0))
+            every = torch.stack([one[rows] for one in mapped], dim=2)  # (rows, d, ways)
+            scores[:, rows] = torch.bmm(documents, every).permute(2, 0, 1)
+        if self.lifts is not None:
+            scores += self.lifts
+        scores.masked_fill_(self.docs < 0, float("-inf"))
+        depth = min(measure.cutoff or 10, len(self.corpus))
+        rankings = [
+            best_of_own(one, self.docs, depth, self.ties, self.exclude).doc_rows for one in scores
+        ]
+        each = evaluate_each(rankings, self.qrels, [measure], len(self.corpus))
+        return [found[measure] for found in each]
+
+
+def own_documents(
+    rankings: Sequence[Ranking], queries: QuerySet, rows: IntArray, data: FitData
+) -> OwnDocuments:
+    """What some rankings of the same queries found.
+
+    Args:
+        rankings: of (q, k) documents each.
+        queries: the set that ``rows`` numbers.
+        rows: (q,) int64.
+        data: the collection.
+    """
+    import torch
+
+    device = data.corpus.device
+    docs = torch.from_numpy(np.concatenate([one.doc_rows for one in rankings], axis=1))
+    docs = docs.to(device).sort(dim=1).values
+    docs[:, 1:] = docs[:, 1:].masked_fill(docs[:, 1:] == docs[:, :-1], -1)
+    docs = docs.sort(dim=1, descending=True).values
+    most = int((docs >= 0).sum(dim=1).max()) if len(docs) else 0
+    exclude = None
+    if queries.exclude is not None:
+        exclude = queries.exclude[torch.from_numpy(rows).to(device)]
+    ties = tie_tables(data.tie_ranks, len(data.corpus), device)
+    qrels = queries.qrels.select_queries(rows)
+    return OwnDocuments(docs[:, :most].contiguous(), data.corpus, ties, exclude, qrels)
