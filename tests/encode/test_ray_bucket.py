@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from one_cluster import one_cluster
 
 from era_cache.config import EmbedConfig
 from era_cache.encode import ray_workers
@@ -17,7 +18,6 @@ from era_cache.store.contents import diff
 from era_cache.store.open_store import create_store, open_store
 from era_cache.store.store import Store
 
-ray = pytest.importorskip("ray")
 CONFIG = EmbedConfig(align_sample="random", align_documents=20)
 SETTINGS = EncoderSettings()
 
@@ -27,10 +27,8 @@ def bucket(s3, tmp_path, monkeypatch):
     """A bucket, and a cluster that knows the way there."""
     _, url = s3
     monkeypatch.setenv("ERA_CACHE_DIR", str(tmp_path / "cache"))
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield url
-    ray.shutdown()
-    RayEncoder._running = None
+    with one_cluster():
+        yield url
 
 
 @pytest.mark.filterwarnings("ignore")
