@@ -23,6 +23,7 @@ from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.corpus import enough_rows, whole
 from era_cache.rank.dots import dots
 from era_cache.rank.fuse import FirstStage, fused_rankings, spreads
+from era_cache.rank.largest import highest
 from era_cache.rank.measures import evaluate_each
 from era_cache.rank.search import search
 from era_cache.types import FloatArray, IntArray
@@ -161,7 +162,7 @@ def _highest(mapped: torch.Tensor, corpus: Corpus, depth: int) -> torch.Tensor:
         return torch.from_numpy(search(mapped, corpus, depth).scores)
     # Which documents they are of does not matter, so that ties need not be broken.
     cosines = dots(enough_rows(mapped), whole(corpus))[: len(mapped)]
-    return cosines.topk(depth, dim=1, sorted=False).values
+    return highest(cosines, depth)[0]
 
 
 def _joined(

@@ -17,6 +17,7 @@ import numpy as np
 
 from era_cache.rank.corpus import enough_rows, whole
 from era_cache.rank.dots import dots
+from era_cache.rank.largest import falling
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_inputs
 from era_cache.rank.search import best_packed_of
@@ -314,7 +315,7 @@ def _allowed(docs: torch.Tensor, exclude: torch.Tensor | None) -> torch.Tensor:
 def _ranking(keys: torch.Tensor, k: int, ties: Ties) -> Ranking:
     """The best of some keys as a ranking of k places; what scores minus infinity takes none."""
     n_best = min(k, keys.shape[1])
-    best = keys.topk(n_best, dim=1).values
+    best = falling(keys, n_best)
     values, rows = unpacked(best, ties)
     rows = rows.where(values > float("-inf"), -1)
     doc_rows = np.full((len(keys), k), -1, dtype=np.int64)

@@ -21,6 +21,7 @@ import numpy as np
 
 from era_cache.rank.corpus import UnitRows, enough_rows
 from era_cache.rank.dots import BLOCK_BYTES, dots
+from era_cache.rank.largest import falling, highest
 from era_cache.rank.measures import Ranking
 from era_cache.rank.request import check_inputs
 from era_cache.rank.ties import packed, score_of, tie_tables, unpacked
@@ -40,9 +41,6 @@ _DEVICE_BYTES, _FOUND_BYTES = 256 << 20, 256 << 20
 _MERGED = 64
 """Keys of a query that may wait before they are merged with its best, or k of them."""
 _LOWEST = -(1 << 63)
-_IN_TURN, _FEW = 32, 64
-"""Scores that are first represented by their maximum; where there are so many for each one that is
-looked for."""
 
 
 def search(
@@ -144,7 +142,7 @@ class _Best:
         self._k = keys.shape[1]
         room = max(_MERGED, self._k)
         self._table = keys.new_full((len(keys), self._k + room), _LOWEST)
-        self._table[:, : self._k] = keys.sort(dim=1, descending=True).values
+        self._table[:, : self._k] = falling(keys, self._k)
         self._waiting = keys.new_zeros(len(keys))
 
     def least(self) -> torch.Tensor:
@@ -170,7 +168,7 @@ class _Best:
     def merged(self) -> torch.Tensor:
         """The k best keys of all, (q, k) int64 falling."""
         if int(self._waiting.max()):
-            self._table[:, : self._k] = self._table.topk(self._k, dim=1).values
+            self._table[:, : self._k] = falling(self._table, self._k)
             self._table[:, self._k :] = _LOWEST
             self._waiting.zero_()
         return self._table[:, : self._k]
@@ -199,40 +197,6 @@ def _not_below(
     return asked[rows], packed(some[rows, columns], ranks[columns])
 
 
-def _maxima(scores: torch.Tensor) -> torch.Tensor:
-    """The largest of every ``_IN_TURN`` columns of scores (q, n), (q, n // _IN_TURN).
-
-    Columns go together that are as far apart as there are maxima: so neighbours are compared with
-    neighbours, at the speed of memory. The last ones, if any are left, are in none of them.
-    """
-    width = scores.shape[1] // _IN_TURN
-    parts = scores[:, : _IN_TURN * width].unflatten(1, (_IN_TURN, width))
-    highest: torch.Tensor = parts.amax(dim=1)
-    return highest
-
-
-def _highest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``topk``: the k best of each row (q, n) falling, and their columns.
-
-    The k best are among the columns whose maxima are the k best, since k maxima above one of them
-    would be k better scores; a topk of these takes a fraction of the time.
-    """
-    import torch
-
-    n = scores.shape[1]
-    if n < _FEW * k:
-        return scores.topk(k, dim=1)
-    width = n // _IN_TURN
-    lead = _maxima(scores).topk(k, dim=1, sorted=False).indices
-    parts = scores[:, : _IN_TURN * width].unflatten(1, (_IN_TURN, width))
-    near = parts.gather(2, lead[:, None].expand(-1, _IN_TURN, -1)).flatten(1)
-    top = torch.cat([near, scores[:, _IN_TURN * width :]], dim=1).topk(k, dim=1)
-    turn = top.indices // k
-    columns = turn * width + lead.gather(1, top.indices % k)
-    rest = top.indices - _IN_TURN * (k - width)
-    return top.values, columns.where(turn < _IN_TURN, rest)
-
-
 def _places(marks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows and columns of what is true, row by row; numpy takes a third of torch's time."""
     import torch
@@ -252,28 +216,28 @@ def _leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:
 
 
 def best_packed_of(scores: torch.Tensor, ranks: torch.Tensor, k: int) -> torch.Tensor:
-    """Keys (``ties.packed``) of the k best of each row of scores, ties at the cut resolved.
+    """Keys (``ties.packed``) of the k best of each row of scores, in any order.
 
     ``ranks`` are (n,) of the columns, or (q, n) where each row has documents of its own.
 
-    Keys for the whole block would take longer than topk on the scores. topk chooses freely among
-    equal scores, but one score more than needed shows where it had a choice: only there, where
+    Keys for the whole block would take longer than to find the highest scores. Which of equal ones
+    are found is chance, but one more than needed shows where there was a choice: only there, where
     the k-th and the next are equal, are all keys of the row compared.
     """
     if not scores.shape[1]:
         return ranks.new_zeros(len(scores), 0)
-    values, columns = _highest(scores, min(k + 1, scores.shape[1]))
-    check_scores(values[:, :1])  # topk puts NaN first
+    values, columns = highest(scores, min(k + 1, scores.shape[1]))
+    check_scores(values.amax(dim=1))  # NaN among them stays NaN
     own = ranks.dim() == 2
     keys = packed(values, ranks.gather(1, columns) if own else ranks[columns])[:, :k]
     if values.shape[1] <= k:
         return keys
-    tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
+    tied = (values[:, :k].amin(dim=1) == values[:, k]).nonzero().squeeze(1)
     # Keys are int64 and pass through copies: a sixteenth of the rows keeps them below the block.
     for piece in _slices(len(tied), max(1, len(scores) // 16)):
         rows = tied[piece]
         theirs = ranks[rows] if own else ranks.expand(len(rows), -1)
-        keys[rows] = packed(scores[rows], theirs).topk(k, dim=1).values
+        keys[rows] = falling(packed(scores[rows], theirs), k)
     return keys
 
 

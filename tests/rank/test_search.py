@@ -12,7 +12,7 @@ from planted import normal
 
 from era_cache.rank.corpus import HalfRows, ReadRows, products
 from era_cache.rank.measures import Ranking
-from era_cache.rank.search import _highest, search
+from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order
 
 
@@ -99,21 +99,6 @@ def test_a_few_of_many_documents_are_found_by_their_maxima(
     block_bytes = 4 * 3 * (n_docs // 2) if halves else None
     given = {} if block_bytes is None else {"block_bytes": block_bytes}
     check(queries, corpus, k, exclude, rng.permutation(n_docs), **given)
-
-
-@pytest.mark.parametrize("n_docs", [64, 65, 95, 1000, 1023, 1024])
-def test_the_highest_scores_are_those_of_topk_wherever_they_stand(n_docs: int) -> None:
-    for first in range(0, n_docs, 7):
-        scores = normal(2, n_docs, seed=first)
-        scores[:, [first, n_docs - 1]] = 9.0
-        values, columns = _highest(scores, 1)
-        assert torch.equal(values, scores.topk(1, dim=1).values)
-        assert set(columns.flatten().tolist()) <= {first, n_docs - 1}
-        if n_docs >= 640:
-            values, columns = _highest(scores, 10)
-            assert torch.equal(values, scores.topk(10, dim=1).values)
-            assert torch.equal(scores.gather(1, columns), values)
-            assert all(len(set(row)) == 10 for row in columns.tolist())
 
 
 @pytest.mark.parametrize("k", [1, 10, 1999, 2000, 2001])
