@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Bar", "finish", "seconds_of", "skipped"]
+__all__ = ["Bar", "finish", "seconds_of", "seconds_of_command", "skipped"]
 
 _WORDS = {True: "yes", False: "NO", None: "-"}
 
@@ -30,6 +32,12 @@ def seconds_of(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def seconds_of_command(command: Sequence[str]) -> float:
+    """How long a whole process takes, which finds its modules compiled as users' do."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return seconds_of(lambda: subprocess.run(command, check=True, capture_output=True, env=kept))
 
 
 def skipped(name: str, why: str) -> Bar:

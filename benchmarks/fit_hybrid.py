@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import Bar, seconds_of, skipped
+from benchmarks.common import Bar, seconds_of_command, skipped
 from benchmarks.fit_data import COLLECTIONS, PAIRS, available, demo_name, problem
 from benchmarks.fit_labels import large_index, without_labels
 from benchmarks.fit_quality import SEEDS, Kept
@@ -160,7 +159,7 @@ def command_bars(store: Path, collection: str) -> list[Bar]:
 
 def _seconds(command: str, arguments: list[str]) -> float:
     line = [str(Path(sys.executable).with_name(command)), *arguments]
-    return seconds_of(lambda: subprocess.run(line, check=True, capture_output=True))
+    return seconds_of_command(line)
 
 
 def _share(records: Iterable[Mapping[str, Any]]) -> float:

@@ -9,7 +9,6 @@ is timed for a few epochs and counted for all.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.common import Bar, seconds_of, skipped
+from benchmarks.common import Bar, seconds_of, seconds_of_command, skipped
 from benchmarks.fit_data import PAIRS, available, demo_name, problem
 from benchmarks.fit_labels import without_labels
 from benchmarks.fit_quality import SEEDS, one_thread
@@ -211,11 +210,8 @@ def _process_bar(store: Path, collection: str) -> Bar:
     launcher = str(Path(sys.executable).with_name("era-fit"))
     with tempfile.TemporaryDirectory() as folder:
         command = [launcher, str(store), collection, "--labels", "20", "--out", f"{folder}/adapter"]
-        spent = min(
-            seconds_of(lambda: subprocess.run(command, check=True, capture_output=True))
-            for _ in range(3)
-        )
+        spent = min(seconds_of_command(command) for _ in range(3))
     imports = [sys.executable, "-c", "import torch, numpy, h5py, safetensors"]
-    loading = min(seconds_of(lambda: subprocess.run(imports, check=True)) for _ in range(3))
+    loading = min(seconds_of_command(imports) for _ in range(3))
     figure = f"{spent:.1f} s, of which imports {loading:.1f} s"
     return Bar("era-fit, whole process", "<= 5 s", figure, spent <= 5)
