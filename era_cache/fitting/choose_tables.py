@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_tables"]
 
+_HELD = 1 << 26
+"""Numbers of queries, under several settings, that are held at a time."""
+
 
 def choose_tables(
     judge: Judge, mapped: Sequence[torch.Tensor], values: tuple[FloatArray, ...]
@@ -110,14 +113,19 @@ def _compared(
     found: Sequence[OwnDocuments | None],
 ) -> list[tuple[FloatArray, ...]]:
     """Values of the judging queries with the tables set otherwise, among what was found."""
-    moved = []
-    for tables in tried:
-        judge.set(tables)
-        moved.append(judge.corrected(mapped))
-    by_part = []
-    for part, own, ways in zip(judge.parts, found, zip(*moved, strict=True), strict=True):
-        if own is None:
-            by_part.append([part.judged(one, look=False) for one in ways])
-        else:
-            by_part.append(own.values(ways, PRIMARY))
-    return list(zip(*by_part, strict=True))
+    size = sum(rows.numel() for rows in mapped)
+    step = max(1, _HELD // max(1, size))
+    values: list[tuple[FloatArray, ...]] = []
+    for begin in range(0, len(tried), step):
+        moved = []
+        for tables in tried[begin : begin + step]:
+            judge.set(tables)
+            moved.append(judge.corrected(mapped))
+        by_part = [
+            [part.judged(one, look=False) for one in ways]
+            if own is None
+            else own.values(ways, PRIMARY)
+            for part, own, ways in zip(judge.parts, found, zip(*moved, strict=True), strict=True)
+        ]
+        values += zip(*by_part, strict=True)
+    return values

@@ -76,6 +76,15 @@ def test_what_is_chosen_is_judged_among_all_documents(monkeypatch) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_settings_that_are_held_one_at_a_time_give_the_same(monkeypatch) -> None:
+    together = _fitted()
+    monkeypatch.setattr(module, "_HELD", 1)
+    apart = _fitted()
+    assert apart.options == together.options
+    for mine, theirs in zip(apart.values, together.values, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+
+
 def test_where_there_is_one_setting_nothing_is_searched_for(monkeypatch) -> None:
     def nothing(*_: object) -> Ranking:
         raise AssertionError("searched")
