@@ -10,7 +10,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -577,19 +576,21 @@ HEAVY = [
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
-    """One process for all forms: its start is half of the time."""
+    """One process for all forms: its start is half of the time.
+
+    Processor time is looked at: what else the machine is doing does not count.
+    """
     script = (
         "import sys, time, click.testing; from era_cache.cli import evaluate\n"
         "for form in [[], *([name] for name in evaluate.main.forms)]:\n"
-        "    start = time.perf_counter()\n"
+        "    start = time.process_time()\n"
         "    found = click.testing.CliRunner().invoke(evaluate.main, [*form, '--help'])\n"
         "    assert found.exit_code == 0 and 'Options:' in found.stdout, found.output\n"
-        "    assert time.perf_counter() - start < 0.3, form\n"
-        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+        "    assert time.process_time() - start < 0.3, form\n"
+        f"print(time.process_time(), *sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
     times = []
-    for _ in range(3):  # the machine may be busy
-        start = time.monotonic()
+    for _ in range(3):  # the first may compile the modules
         done = subprocess.run(
             [sys.executable, "-c", script],
             capture_output=True,
@@ -597,8 +598,9 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
             check=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        times.append(time.monotonic() - start)
-        assert done.stdout == "[]\n"
+        seconds, *heavy = done.stdout.split()
+        assert not heavy
+        times.append(float(seconds))
         if times[-1] < 0.5:
             break
     assert min(times) < 0.5, times

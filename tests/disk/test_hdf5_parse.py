@@ -508,10 +508,10 @@ def test_continuations_that_end_are_followed(tmp_path):
 
 def test_a_header_larger_than_a_mebibyte_is_refused_at_once(tmp_path):
     data = whole(message(0, bytes(60_000)) * 20)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(FormatError, match="its structure is larger than 1048576 bytes"):
         parsed(tmp_path, data)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 # Links in a heap: files of more than 8 datasets

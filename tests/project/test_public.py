@@ -45,8 +45,8 @@ def test_other_names_are_attribute_errors(package):
 
 def test_importing_the_package_loads_nothing_and_takes_no_time():
     code = (
-        "import sys, time; begun = time.perf_counter(); import era_cache;"
-        "print(time.perf_counter() - begun, *sys.modules)"
+        "import sys, time; begun = time.process_time(); import era_cache;"
+        "print(time.process_time() - begun, *sys.modules)"
     )
     runs = [_python(code).split() for _ in range(3)]
     assert min(float(seconds) for seconds, *_ in runs) < 0.05
