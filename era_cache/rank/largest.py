@@ -1,7 +1,7 @@
 """The largest numbers of each row: on processors by numpy, whose sorting uses their vector units.
 
-In: scores or packed keys. Out: the k largest of each row. A topk of torch takes five to ten times
-as long where k is large (``python -m benchmarks.evaluate --only search``).
+In: scores or packed keys. Out: the k largest of each row. A topk of torch takes several times as
+long where k is large.
 """
 
 from __future__ import annotations
