@@ -104,7 +104,8 @@ def _pick_rows(task: _Task, size: int, out: FloatArray) -> None:
     """Read rows that lie far apart through a memory map, whose pages are given back."""
     plain = task.segment.plain
     with _opened(task.segment) as reader:
-        arrays = {name: reader.array(name, brought=True) for name in plain.slots if name != "keys"}
+        names = plain.slots.keys() - {"keys"}
+        arrays = {name: reader.array(name, rows=task.rows) for name in names}
     for begin in range(0, len(task.rows), size):
         rows = task.rows[begin : begin + size]
         scales = arrays["scales"][rows] if "scales" in arrays else None
@@ -179,9 +180,8 @@ def mapped_rows(index: KeyIndex, positions: IntArray) -> FloatArray | None:
     if positions[-1] >= index.starts[number + 1] or index.segments[number].dtype != "float32":
         return None
     segment = index.segments[number]
-    segment.bring(positions - index.starts[number])
     with _opened(segment) as reader:
-        mapped = reader.array("vectors", mode="c", brought=True)
+        mapped = reader.array("vectors", mode="c", rows=positions - index.starts[number])
     start = int(positions[0] - index.starts[number])
     rows: FloatArray = np.asarray(mapped)[start : start + len(positions)]
     size = max(1, _BUFFER_BYTES // (4 * segment.dim))

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from small_stores import add_collection, add_rows, spec_of
 from era_cache.collection.keys import row_keys
 from era_cache.errors import EraError, FormatError, StoreError
 from era_cache.store.bucket import blocks
+from era_cache.store.bucket.blocks import KeptSegment
 from era_cache.store.bucket.bucket_store import BucketStore
 from era_cache.store.bucket.cache import Cache
 from era_cache.store.compact import compact
@@ -210,6 +212,52 @@ def test_many_readers_share_one_incomplete_file(s3, cache) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(read, range(8)))
         assert (kept_in(cache) / Path(name).name).stat().st_size == files.info(name)["size"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("numbers", [range(0, 30_000, 7), range(200, 24_000)])
+def test_a_file_replaced_between_asking_and_mapping_gives_no_wrong_rows(
+    s3, cache, monkeypatch, numbers, dtype
+) -> None:
+    files, url = s3
+    everyone = range(30_000)
+    store = create_store(url)
+    store.put(SPEC, Role.DOCUMENT, texts(*everyone), vectors(*everyone), dtype=dtype)
+    (name,) = segments(files, url)
+    kept = kept_in(cache) / Path(name).name
+    kept.unlink()
+    store, bring = open_store(url), KeptSegment.bring
+    rows_of(store, 5)
+
+    def brought_and_evicted(self, *about) -> None:
+        bring(self, *about)
+        for path in (kept, part_of(kept)):
+            path.unlink(missing_ok=True)
+
+    monkeypatch.setattr(KeptSegment, "bring", brought_and_evicted)
+    np.testing.assert_array_equal(rows_of(store, *numbers), vectors(*numbers))
+
+
+def test_a_mark_that_comes_late_does_not_undo_a_whole_file(s3, cache, monkeypatch) -> None:
+    files, url = s3
+    put(create_store(url), *range(30_000))
+    (name,) = segments(files, url)
+    kept, size = kept_in(cache) / Path(name).name, files.info(name)["size"]
+    kept.unlink()
+    write, others = blocks._write, []
+
+    def late(descriptor, data, offset) -> None:
+        if offset >= size and not others:
+            others.append(threading.Thread(target=rows_of, args=(url, *range(30_000))))
+            others[0].start()
+            others[0].join(1.0)  # meanwhile it brings everything, and would cut the file down
+        write(descriptor, data, offset)
+
+    monkeypatch.setattr(blocks, "_write", late)
+    store = open_store(url)
+    rows_of(store, 5)
+    others[0].join()
+    assert kept.stat().st_size == size
 
 
 def test_the_cache_is_bounded_and_what_was_used_last_stays(s3, cache, monkeypatch) -> None:

@@ -137,13 +137,17 @@ class PlainReader:
             whole = np.array([0, self._plain.size])
             self._plain.origin.bring(self._descriptor, whole[:1], whole[1:])
 
-    def array(self, name: str, mode: Literal["r", "c"] = "r", *, brought: bool = False) -> Array:
+    def array(
+        self, name: str, mode: Literal["r", "c"] = "r", *, rows: IntArray | None = None
+    ) -> Array:
         """Memory-map a dataset; one of no elements gives an empty array. The map may stay longer.
 
         Args:
             name: the dataset.
             mode: "r" read-only; "c" on private pages, so that a write stays in this process.
-            brought: only rows are read that ``bring`` has brought; else all are.
+            rows: (n,) int64, ascending: those that will be looked at, which are brought; None is
+                all. They are asked for here, of the file that is mapped: what was brought through
+                another descriptor may be another file's by now.
 
         Raises:
             StoreError: it cannot be mapped.
@@ -151,8 +155,7 @@ class PlainReader:
         slot = self._plain.slots[name]
         if slot.nbytes == 0:
             return np.empty(slot.shape, slot.dtype)
-        if not brought:
-            self.bring(name)
+        self.bring(name, rows)
         with (
             os_errors("mapping", self._plain.path),
             os.fdopen(self._descriptor, "rb", closefd=False) as file,

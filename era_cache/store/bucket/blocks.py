@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import hashlib
 import os
@@ -168,8 +169,9 @@ class KeptSegment:
         """Write blocks, and only then say that they are there."""
         for (first, last), data in zip(spans, came, strict=True):
             _write(descriptor, data, first * BLOCK_BYTES)
-            if os.fstat(descriptor).st_size > self.size:  # else it is whole by now
-                _write(descriptor, b"\1" * (last - first), self.size + first)
+            with _alone(descriptor):
+                if os.fstat(descriptor).st_size > self.size:  # else it is whole by now
+                    _write(descriptor, b"\1" * (last - first), self.size + first)
 
     def _complete(self, descriptor: int) -> None:
         """Compare the content with its name, make it durable, and cut off what is behind it."""
@@ -184,10 +186,26 @@ class KeptSegment:
                 "only its rows again."
             )
         os.fsync(descriptor)
-        os.ftruncate(descriptor, self.size)
-        with contextlib.suppress(FileNotFoundError):  # another thread has moved it
+        with _alone(descriptor), contextlib.suppress(FileNotFoundError):  # another has moved it
+            os.ftruncate(descriptor, self.size)
             if self._partial.stat().st_ino == os.fstat(descriptor).st_ino:
                 self._partial.rename(self.path)
+
+
+@contextlib.contextmanager
+def _alone(descriptor: int) -> Iterator[None]:
+    """Wait for other programs and threads that change what is behind the segment's end.
+
+    A mark written just after the file was cut down would make it longer again: all would have to
+    come once more. That is no more than slow, so a file system without locks may go without.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _spans(blocks: IntArray) -> Iterator[tuple[int, int]]:
