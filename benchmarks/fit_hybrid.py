@@ -182,7 +182,7 @@ def hybrid_bars(pair: str) -> tuple[str, list[Bar]]:
     names = [name for name in available(PAIRS[pair]) if name != demo_name()]
     if len(names) < 2:
         return "", [skipped(f"{pair}: beside BM25", "the development collections are not here")]
-    kept = Kept("hybrid", "8")
+    kept = Kept("hybrid", "9")
     lines, bars = [], []
     for labels in _LABELS:
         records = {}

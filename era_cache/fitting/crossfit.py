@@ -7,6 +7,7 @@ adapter with its references, and the value of each judging query under a model t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Adapter, References, unit
 from era_cache.fitting.choose_tables import choose_tables
-from era_cache.fitting.held_out import PRIMARY, Corrections, Judge, Part
+from era_cache.fitting.held_out import PRIMARY, Corrections, Judge, Part, Trained
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.means import BETTER, luck, macro
 from era_cache.fitting.mining import STRATEGIES
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Told = Callable[[str], None]
 
-__all__ = ["Fitted", "Request", "crossfit", "crossfit_all"]
+__all__ = ["Fitted", "Request", "crossfit", "crossfit_all", "strength_told"]
 
 
 class Fitted(NamedTuple):
@@ -80,6 +81,8 @@ class Request(NamedTuple):
     start: torch.Tensor
     config: FitConfig
     references: References | None = None
+    keep_path: bool = False
+    """Whether the fit's corrections have the other points of the training path, too."""
 
 
 def crossfit(request: Request, *, tell: Told = lambda _text: None) -> Fitted:
@@ -238,9 +241,7 @@ class _Group:
             return self._tasks
 
         best = self._starts(stack, mine)
-        tried: list[dict[float | None, tuple[FloatArray, ...]]] = [
-            {None: point.values} for point in best
-        ]
+        tried = [[self._noted(number, point)] for number, point in enumerate(best)]
         path = stack.path(
             self._config.strengths,
             self._config.iterations,
@@ -249,7 +250,7 @@ class _Group:
         for strength, parameters in zip(self._config.strengths, path, strict=False):
             for number, rows in enumerate(mine):
                 point = self._point(stack, parameters, rows, number, strength)
-                tried[number][strength] = point.values
+                tried[number].append(self._noted(number, point))
                 if point.mean > best[number].mean + BETTER:
                     best[number] = point
             values = ", ".join(f"{point.mean:.4f}" for point in best[:4])
@@ -258,6 +259,12 @@ class _Group:
             self._finish(stack, number, mine[number], best[number], tried[number], refit)
             for number in range(len(self._requests))
         ]
+
+    def _noted(self, number: int, point: _Point) -> _Point:
+        """What is kept of a point that may not be the best: its values, all where asked for."""
+        if self._requests[number].keep_path:
+            return point._replace(parameters=point.parameters.mean(dim=0))
+        return point._replace(parameters=point.parameters.new_empty(0), mapped=[])
 
     def _starts(self, stack: Stack, mine: Sequence[slice]) -> list[_Point]:
         """The untrained point of each request; those that differ in training share theirs."""
@@ -289,34 +296,50 @@ class _Group:
         number: int,
         rows: slice,
         point: _Point,
-        tried: Mapping[float | None, tuple[FloatArray, ...]],
+        tried: Sequence[_Point],
         refit: bool,
     ) -> Fitted:
         request, judge = self._requests[number], self._judges[number]
         values, measured = choose_tables(judge, point.mapped, point.values)
         held_out = tuple(judge.corrected(point.mapped))
-        owed = luck(list(tried.values()), list(tried).index(point.strength))
+        best = [one.strength for one in tried].index(point.strength)
+        owed = luck([one.values for one in tried], best)
         values = tuple(v - less for v, less in zip(values, owed, strict=True))
         options: dict[str, float | int | str] = {
-            "strength": "start" if point.strength is None else point.strength,
+            "strength": strength_told(point.strength),
             **judge.options(),
         }
         parameters = point.parameters.mean(dim=0)
         if request.config.learn_temperature:
             options["temperature"] = round(stack.temperature(parameters, rows.start), 5)
-        every = [part.labels.train_rows for part in request.parts]
+        others = [
+            Trained(one.strength, one.mapped, partial(self._adapter, stack, number, one, refit))
+            for one in tried
+            if request.keep_path and one.strength != point.strength
+        ]
+        made = self._adapter(stack, number, point._replace(parameters=parameters), refit)
+        made = made._replace(references=judge.tables())
+        if any(table.view not in request.views for table in made.references):
+            raise ValueError("references read a view that the adapter does not")
+        corrections = Corrections(judge, point.mapped, judge.setting, others)
+        return Fitted(made, values, options, held_out, measured, corrections)
+
+    def _adapter(self, stack: Stack, number: int, point: _Point, refit: bool) -> Adapter:
+        """The adapter of a point whose parameters (p,) are those of its models' mean; no tables."""
+        request, parameters = self._requests[number], point.parameters
         folds = max(len(part.labels.folds) for part in request.parts)
         if refit and folds > 1 and point.strength is not None:
+            every = [part.labels.train_rows for part in request.parts]
             final = self._stack([Member(request.start, every, request.config.temperature)])
             path = final.path([point.strength], self._config.iterations, begin=parameters[None])
             parameters = next(path)[0]
         trained = stack.maps(parameters[None])[0]
-        adapter = self._shape.adapter(request.views, trained, request.start)
-        adapter = adapter._replace(references=judge.tables())
-        if any(table.view not in request.views for table in adapter.references):
-            raise ValueError("references read a view that the adapter does not")
-        others = Corrections(judge, point.mapped, judge.setting)
-        return Fitted(adapter, values, options, held_out, measured, others)
+        return self._shape.adapter(request.views, trained, request.start)
+
+
+def strength_told(strength: float | None) -> float | str:
+    """A strength as the record has it."""
+    return "start" if strength is None else strength
 
 
 def _joined(views: Mapping[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:

@@ -17,12 +17,15 @@ import numpy as np
 
 from era_cache.fitting.held_out import Part
 from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.rank.corpus import UnitRows
 from era_cache.rank.fuse import FirstStage
 from era_cache.rank.search import search
 from era_cache.types import IntArray
 
 if TYPE_CHECKING:
     import torch
+
+    from era_cache.rank.corpus import Corpus
 
 __all__ = ["LOOKED_AT", "looked_at", "worth_beside_small"]
 
@@ -90,11 +93,31 @@ def _places(data: FitData) -> tuple[torch.Tensor, torch.Tensor]:
     """Which alignment documents are in the corpus, and where."""
     import torch
 
-    best = search(data.align_small, data.corpus, 1)
     device = data.corpus.device
+    copied = _copies(data.align_small, data.corpus)
+    if copied is not None:
+        return torch.arange(len(copied), device=device), copied
+    best = search(data.align_small, data.corpus, 1)
     cosine, rows = (torch.from_numpy(one[:, 0]).to(device) for one in (best.scores, best.doc_rows))
     kept = (cosine >= _SAME).nonzero().squeeze(1)
     return kept, rows[kept]
+
+
+def _copies(documents: torch.Tensor, corpus: Corpus) -> torch.Tensor | None:
+    """Rows of the corpus that the documents are bit for bit; None where that is not so for all.
+
+    They are found by their first two numbers: a search would go through the whole corpus.
+    """
+    import torch
+
+    if isinstance(corpus, UnitRows) or not len(corpus) or corpus.shape[1] < 2:
+        return None
+    heads, wanted = (
+        rows[:, :2].contiguous().view(torch.int64).squeeze(1) for rows in (corpus, documents)
+    )
+    known, order = heads.sort(stable=True)
+    rows = order[torch.searchsorted(known, wanted).clamp_(max=len(known) - 1)]
+    return rows if torch.equal(corpus[rows], documents) else None
 
 
 def _scores(first: FirstStage, rows: torch.Tensor, n_docs: int) -> torch.Tensor:

@@ -16,17 +16,17 @@ from era_cache.fitting.adapter import Fusion
 from era_cache.fitting.candidates import FUSED, fused_name
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.first_stage_sign import looked_at, worth_beside_small
-from era_cache.fitting.fused_tables import choose_fused_tables
+from era_cache.fitting.fused_settings import choose_fused
 from era_cache.fitting.held_out import PRIMARY, Part
 from era_cache.fitting.means import Settings, luck, macro, standard_error
-from era_cache.fitting.tensors import FitData, QuerySet
+from era_cache.fitting.tensors import FitData
 from era_cache.rank.corpus import enough_rows, whole
 from era_cache.rank.dots import dots
 from era_cache.rank.fuse import FirstStage, fused_rankings, spreads
 from era_cache.rank.largest import highest
-from era_cache.rank.measures import evaluate_each
+from era_cache.rank.measures import Ranking, evaluate_each
 from era_cache.rank.search import search
-from era_cache.types import FloatArray, IntArray
+from era_cache.types import FloatArray
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,24 +35,28 @@ if TYPE_CHECKING:
 
     from era_cache.rank.corpus import Corpus
 
-__all__ = ["fused_candidates"]
+__all__ = ["RETABLED", "fused_candidates"]
 
 _NEAR = 0.5
 """Standard errors within which a weight counts as good as the best one."""
 _DEPTH = 1000
 """Documents of a ranking whose scores are compared, at most."""
-_SPREAD_OF = 200
-"""Queries whose rankings are compared, at most: the mean spread of more is the same within 1 %."""
+_CUTOFF = PRIMARY.cutoff or 10
+_SPREAD_OF = 100
+"""Queries whose rankings are compared, at most: the mean spread of more is the same within 5 %, and
+neighbouring weights are a fifth apart or more."""
 _WORTHLESS, _WORTH = 0.4, 0.7
 """Worth beside the small encoder up to which the default weight is 0, and from which it is whole:
 0.94 to 1.16 where the small encoder is a static one, 0.47 to 0.83 beside a good one, where a first
 stage at 0.47 loses and at 0.6 gains; 0 where lists are of other queries."""
 
 
+_LEADING = 15
+"""Documents of each ranking, by cosines alone and by the sum, among which settings are compared."""
 _AT_ONCE = 1 << 24
 """Cosines that are held at a time."""
-_RETABLED = "era-dual"
-"""Whose tables are chosen anew by joined rankings; for ``era`` that gained nothing."""
+RETABLED = "era-dual"
+"""Whose strength and tables are chosen anew by joined rankings; for ``era`` that gained nothing."""
 
 
 class _Queries(NamedTuple):
@@ -71,8 +75,8 @@ def fused_candidates(
     The weight is the one nearest to the default among those whose held-out mean is within half a
     standard error of the best; the default itself without judging queries, which is less where the
     first stage is worth little beside the small encoder (``first_stage_sign``). Like every choice
-    by held-out queries it is taken off their values (``luck``). The tables of ``era-dual`` are then
-    chosen anew (``fused_tables``).
+    by held-out queries it is taken off their values (``luck``). Strength and tables of
+    ``era-dual`` are then chosen anew (``fused_settings``).
 
     Args:
         fits: fitted candidates with the mapped queries.
@@ -98,10 +102,11 @@ def fused_candidates(
         scale = float(np.average(scales, weights=weights))
         if scale:
             run = queries[0].first.name
-            fused = _joined(fit, parts, config, run, scale, worth)
-            if name == _RETABLED and fused.adapter.fusion is not None:
+            depth = _LEADING if name == RETABLED else 0
+            fused, leading = _joined(fit, parts, config, (run, scale, worth), depth)
+            if depth and fused.adapter.fusion is not None:
                 weight = fused.adapter.fusion.weight
-                fused = choose_fused_tables(fused, parts, weight, config)
+                fused = choose_fused(fused, parts, weight, leading, config)
             found[fused_name(run, name)] = fused
     return found
 
@@ -169,17 +174,31 @@ def _joined(
     fit: Fitted,
     parts: Sequence[Part],
     config: FitConfig,
-    run: str,
-    scale: float,
-    worth: float | None,
-) -> Fitted:
-    """One candidate with the weight that labels choose, or the default."""
+    first: tuple[str, float, float | None],
+    depth: int,
+) -> tuple[Fitted, list[list[Ranking]]]:
+    """One candidate with the weight that labels choose, or the default.
+
+    Args:
+        fit: the candidate.
+        parts: the collections.
+        config: weights to choose from.
+        first: name of the first stage, what its scores count in cosines, and its worth.
+        depth: of the rankings that are given back, at least.
+
+    Returns:
+        The candidate; and of each collection with judging queries what leads their rankings, by
+        cosines alone and by the sum.
+    """
+    run, scale, worth = first
     share = 1.0 if worth is None else (worth - _WORTHLESS) / (_WORTH - _WORTHLESS)
     default = config.fusion_default * min(1.0, max(0.0, share))
     ratios = sorted({0.0, default, *config.fusion_weights})
     chosen, values = ratios.index(default), fit.values
+    leading: list[list[Ranking]] = []
     if sum(len(part.labels.judges) for part in parts):
-        settings = _settings(fit, parts, [ratio * scale for ratio in ratios])
+        found = _rankings(fit, parts, [ratio * scale for ratio in ratios], depth)
+        settings = _settings(found, parts, len(ratios))
 
         def choose(some: Settings) -> int:
             return _nearest(some, ratios, default)
@@ -193,52 +212,55 @@ def _joined(
                 fit.values, settings[chosen], settings[0], owed, strict=True
             )
         )
+        leading = [[of_part[0], of_part[chosen]] if of_part else [] for of_part in found]
     weight = float(f"{ratios[chosen] * scale:.6g}")  # short enough to be copied by hand
     options = {**fit.options, "run": run, "weight": weight, "ratio": round(ratios[chosen], 4)}
     if worth is not None:
         options["worth"] = round(worth, 4)
     adapter = fit.adapter._replace(fusion=Fusion(run, weight))
-    return fit._replace(adapter=adapter, values=values, options=options)
+    return fit._replace(adapter=adapter, values=values, options=options), leading
 
 
-def _settings(fit: Fitted, parts: Sequence[Part], weights: Sequence[float]) -> Settings:
-    """Values of the judging queries at each weight."""
-    by_part: list[list[FloatArray]] = []
-    for number, part in enumerate(parts):
-        queries, rows = part.labels.queries, part.labels.judges
-        if not len(rows) or queries.first is None:
-            by_part.append([np.zeros(0)] * len(weights))
-            continue
-        by_part.append(_values(fit.mapped[number], queries, rows, part.data, weights))
-    return [tuple(values[i] for values in by_part) for i in range(len(weights))]
-
-
-def _values(
-    mapped: torch.Tensor,
-    queries: QuerySet,
-    rows: IntArray,
-    data: FitData,
-    weights: Sequence[float],
-) -> list[FloatArray]:
+def _rankings(
+    fit: Fitted, parts: Sequence[Part], weights: Sequence[float], depth: int
+) -> list[list[Ranking]]:
+    """Of each collection the judging queries' rankings at each weight; none without judges."""
     import torch
 
-    assert queries.first is not None
-    exclude = None
-    if queries.exclude is not None:
-        exclude = queries.exclude[torch.from_numpy(rows).to(mapped.device)]
-    depth = min(PRIMARY.cutoff or 10, len(data.corpus))
-    rankings = fused_rankings(
-        mapped,
-        data.corpus,
-        queries.first.select(rows),
-        weights,
-        depth,
-        exclude=exclude,
-        tie_ranks=data.tie_ranks,
-    )
-    qrels = queries.qrels.select_queries(rows)
-    each = evaluate_each([one.doc_rows for one in rankings], qrels, [PRIMARY], len(data.corpus))
-    return [found[PRIMARY] for found in each]
+    found: list[list[Ranking]] = []
+    for number, part in enumerate(parts):
+        queries, rows, data = part.labels.queries, part.labels.judges, part.data
+        if not len(rows) or queries.first is None:
+            found.append([])
+            continue
+        mapped, exclude = fit.mapped[number], None
+        if queries.exclude is not None:
+            exclude = queries.exclude[torch.from_numpy(rows).to(mapped.device)]
+        rankings = fused_rankings(
+            mapped,
+            data.corpus,
+            queries.first.select(rows),
+            weights,
+            min(max(depth, _CUTOFF), len(data.corpus)),
+            exclude=exclude,
+            tie_ranks=data.tie_ranks,
+        )
+        found.append(rankings)
+    return found
+
+
+def _settings(found: Sequence[Sequence[Ranking]], parts: Sequence[Part], count: int) -> Settings:
+    """Values of the judging queries at each of ``count`` weights."""
+    by_part: list[list[FloatArray]] = []
+    for part, rankings in zip(parts, found, strict=True):
+        if not rankings:
+            by_part.append([np.zeros(0)] * count)
+            continue
+        qrels = part.labels.queries.qrels.select_queries(part.labels.judges)
+        docs = [one.doc_rows[:, :_CUTOFF] for one in rankings]
+        each = evaluate_each(docs, qrels, [PRIMARY], len(part.data.corpus))
+        by_part.append([values[PRIMARY] for values in each])
+    return [tuple(values[i] for values in by_part) for i in range(count)]
 
 
 def _nearest(settings: Settings, ratios: Sequence[float], default: float) -> int:

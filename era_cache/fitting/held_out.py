@@ -6,13 +6,13 @@ query, and the reference tables that help.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from era_cache.config import FitConfig
-from era_cache.fitting.adapter import References, unit
+from era_cache.fitting.adapter import Adapter, References, unit
 from era_cache.fitting.judging_pool import JudgingPool
 from era_cache.fitting.stack import Stack
 from era_cache.fitting.table_moves import TableMoves
@@ -254,16 +254,30 @@ class Judge:
         return options
 
 
+class Trained(NamedTuple):
+    """A point of the training path, of which an adapter can be made.
+
+    ``mapped`` are the judging queries before any correction, as ``Judge.held_out`` gives them;
+    ``adapter`` trains with all labels and gives the adapter, without tables.
+    """
+
+    strength: float | None
+    mapped: Sequence[torch.Tensor]
+    adapter: Callable[[], Adapter]
+
+
 class Corrections(NamedTuple):
     """What the tables of a fitted candidate could be, and what its judging queries would become.
 
     ``mapped`` are these queries before any correction, as ``Judge.held_out`` gives them;
-    ``setting`` is how the candidate has its tables.
+    ``setting`` is how the candidate has its tables; ``others`` are the points of its training path
+    that were not the best, where they were asked for.
     """
 
     judge: Judge
     mapped: Sequence[torch.Tensor]
     setting: Tables
+    others: Sequence[Trained] = ()
 
     def at(self, tables: Tables) -> list[torch.Tensor]:
         """The judging queries with the tables set otherwise; for each collection (n, d) rows."""

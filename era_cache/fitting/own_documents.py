@@ -75,7 +75,7 @@ def own_documents(
     """What some rankings of the same queries found.
 
     Args:
-        rankings: of (q, k) documents each.
+        rankings: of (q, k) documents each; none where there is no query.
         queries: the set that ``rows`` numbers.
         rows: (q,) int64.
         data: the collection.
@@ -83,7 +83,8 @@ def own_documents(
     import torch
 
     device = data.corpus.device
-    docs = torch.from_numpy(np.concatenate([one.doc_rows for one in rankings], axis=1))
+    none = np.zeros((len(rows), 0), dtype=np.int64)
+    docs = torch.from_numpy(np.concatenate([none, *(one.doc_rows for one in rankings)], axis=1))
     docs = docs.to(device).sort(dim=1).values
     docs[:, 1:] = docs[:, 1:].masked_fill(docs[:, 1:] == docs[:, :-1], -1)
     docs = docs.sort(dim=1, descending=True).values

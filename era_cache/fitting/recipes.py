@@ -22,7 +22,7 @@ from era_cache.fitting.candidates import DEFAULT, TRAINED, VIEWS_READ, described
 from era_cache.fitting.choice import Choice, choose
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.elsewhere import choose_elsewhere, free_elsewhere
-from era_cache.fitting.fusion import fused_candidates
+from era_cache.fitting.fusion import RETABLED, fused_candidates
 from era_cache.fitting.held_out import PRIMARY, Part, values_of
 from era_cache.fitting.judging_pool import JudgingPool
 from era_cache.fitting.label_free import joined_start
@@ -264,7 +264,9 @@ def _from_start(
             parts, begin.aligned.weight, begin.spread, references, config
         )
         start = joined_start(begin.aligned.weight, float(options["scale"]), begin.spread)
-    request = Request(parts, VIEWS_READ[name], start, config, references)
+    # Joined with a first stage, another strength may be the best.
+    joined = name == RETABLED and all(part.labels.queries.first is not None for part in parts)
+    request = Request(parts, VIEWS_READ[name], start, config, references, keep_path=joined)
     fit = crossfit(request, tell=lambda text: tell(f"{name}, {text}"))
     values = fit.values
     if owed is not None:

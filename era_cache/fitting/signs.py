@@ -26,6 +26,9 @@ _AGREEMENT, _FOUND, _RANK = 0.2, 0.65, 0.6
 _OWN = {8: 0.9, 20: 0.75}
 """Below so many queries, the own share asked for: few shuffled rows can pass by chance."""
 _OWN_OF_MANY = 0.65
+_FEW_QUERIES = 8
+"""Below so many, two rows that are exchanged are looked for: many shuffles of five move only two or
+three of them, and the own share is then as high as that of some sound vectors."""
 _MOST_QUERIES, _MOST_DOCUMENTS = 1000, 5000
 """What is looked at; more would say the same, and cost memory."""
 _CENTRED, _FEW_DOCUMENTS = 20, 30
@@ -42,7 +45,8 @@ class Signs(NamedTuple):
     the small one (from 20 queries on, each document's mean over queries is taken off first);
     ``own`` the share of other queries' small cosines that correlate less with a query's large ones
     than its own do: 0.5 is chance. Both are None without queries, ``own`` with a single one.
-    ``same`` tells whether both sides are one model.
+    ``same`` tells whether both sides are one model; ``exchanged``, whether of fewer than eight
+    queries two would agree better if one had the large vector of the other.
     """
 
     documents: int
@@ -52,6 +56,7 @@ class Signs(NamedTuple):
     agreement: float | None
     own: float | None
     same: bool
+    exchanged: bool = False
 
     def unknown(self) -> str:
         """What cannot be told for want of documents, in words; empty where it can."""
@@ -82,6 +87,11 @@ class Signs(NamedTuple):
             wrong.append(
                 "a query's large vector agrees with its own small vector no better than with other "
                 f"queries' ({self.own:.0%}; chance is 50%): query rows are shuffled or noise"
+            )
+        elif self.exchanged:
+            wrong.append(
+                "the large vectors of two queries agree better with each other's small vector than "
+                "with their own: query rows are shuffled"
             )
         elif self.agreement is not None and self.agreement < _AGREEMENT:
             wrong.append(
@@ -115,18 +125,18 @@ def signs_of(data: FitData, seed: int) -> Signs:
             found = 0.0  # all alike
         rank = _directions(large) / max(1.0, _directions(small))
     agreement = own = None
-    queries = 0
+    queries, exchanged = 0, False
     same = _same_model(large, small)
     if views and len(large) > 2:
         both = [torch.cat([v[name] for v in views])[:_MOST_QUERIES] for name in ("large", "small")]
         queries = len(both[0])
-        agreement, own = agreement_of(both[0] @ large.T, both[1] @ small.T)
+        agreement, own, exchanged = agreement_of(both[0] @ large.T, both[1] @ small.T)
         same = same and _same_model(*both)
-    return Signs(documents, queries, found, rank, agreement, own, same)
+    return Signs(documents, queries, found, rank, agreement, own, same, exchanged)
 
 
-def agreement_of(large: torch.Tensor, small: torch.Tensor) -> tuple[float, float | None]:
-    """Mean agreement and own share (``Signs``) of queries.
+def agreement_of(large: torch.Tensor, small: torch.Tensor) -> tuple[float, float | None, bool]:
+    """Mean agreement, own share, and whether two are exchanged (``Signs``).
 
     Args:
         large: (n, m) cosines of queries with documents in the large space.
@@ -138,9 +148,12 @@ def agreement_of(large: torch.Tensor, small: torch.Tensor) -> tuple[float, float
     correlations = _standard(large) @ _standard(small).T
     mine = correlations.diagonal()
     if queries < 2:
-        return float(mine.mean()), None
+        return float(mine.mean()), None, False
     beaten = (mine[:, None] > correlations).sum()
-    return float(mine.mean()), float(beaten) / (queries * (queries - 1))
+    own = float(beaten) / (queries * (queries - 1))
+    better = correlations + correlations.T > mine[:, None] + mine
+    better.fill_diagonal_(False)
+    return float(mine.mean()), own, queries < _FEW_QUERIES and bool(better.any())
 
 
 def _standard(rows: torch.Tensor) -> torch.Tensor:

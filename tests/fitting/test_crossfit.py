@@ -220,6 +220,21 @@ def test_a_strength_is_chosen_by_held_out_values(data) -> None:
         assert fitted(*strengths).options["strength"] == 1.0
 
 
+def test_every_point_of_a_path_that_is_kept_is_the_fit_that_ends_there(data) -> None:
+    request = _request(data, config=dataclasses.replace(CONFIG, strengths=(100.0, 4.0, 1.0)))
+    assert not crossfit(request).corrections.others
+    fitted = crossfit(request._replace(keep_path=True))
+    torch.testing.assert_close(fitted.adapter.weight, crossfit(request).adapter.weight)
+    others = {one.strength: one for one in fitted.corrections.others}
+    assert {*others, fitted.options["strength"]} == {None, 100.0, 4.0, 1.0}
+    torch.testing.assert_close(others[None].adapter().weight, request.start)
+    ended = crossfit(request._replace(config=dataclasses.replace(CONFIG, strengths=(100.0,))))
+    assert ended.options["strength"] == 100.0
+    torch.testing.assert_close(others[100.0].adapter().weight, ended.adapter.weight)
+    torch.testing.assert_close(others[100.0].mapped[0], ended.corrections.mapped[0])
+    assert others[100.0].adapter().references == ()
+
+
 # Who trains and who judges
 
 

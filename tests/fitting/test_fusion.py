@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from planted import LIST_DEPTH, QUICK, fit_data, silenced, with_lists
 
 from era_cache.config import FitConfig
 from era_cache.errors import InputError
+from era_cache.fitting import first_stage_sign
 from era_cache.fitting.adapter import Adapter, Fusion, unit
 from era_cache.fitting.candidates import FUSED, described, fused_name, unfused_name
 from era_cache.fitting.choice import choose
@@ -18,6 +21,7 @@ from era_cache.fitting.held_out import Part
 from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.tensors import QuerySet
 from era_cache.fitting.who_judges import Labels
+from era_cache.rank.corpus import HalfRows, whole
 from era_cache.rank.fuse import FirstStage
 from era_cache.rank.search import search
 from era_cache.types import Qrels
@@ -126,6 +130,28 @@ def test_worth_is_the_reciprocal_rank_of_what_the_large_model_ranks_first() -> N
     assert worth_beside_small([part._replace(data=few)]) is None
     elsewhere = data._replace(align_small=-corpus)
     assert worth_beside_small([part._replace(data=elsewhere)]) is None
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_where_alignment_documents_lie_is_what_a_search_finds(monkeypatch, half) -> None:
+    data = fit_data()
+    corpus = data.corpus if not half else HalfRows(whole(data.corpus).half())
+    chosen = torch.arange(0, len(corpus), 3).flip(0)
+    copies = data._replace(corpus=corpus, align_small=corpus[chosen])
+    kept, rows = first_stage_sign._places(copies)
+    assert torch.equal(rows, chosen)
+    assert torch.equal(kept, torch.arange(len(chosen)))
+    searched = Mock(side_effect=search)
+    monkeypatch.setattr(first_stage_sign, "search", searched)
+    first_stage_sign._places(copies)
+    assert searched.call_count == half
+    # Some are another document's first numbers, some of no document: then all are searched for.
+    mixed = copies.align_small.clone()
+    mixed[0, 2:] *= -1
+    mixed[1] = -mixed[1]
+    kept, rows = first_stage_sign._places(copies._replace(align_small=mixed))
+    assert torch.equal(kept, torch.arange(2, len(chosen)))
+    assert torch.equal(rows, chosen[2:])
 
 
 def test_a_collection_without_lists_leaves_candidates_as_they_are() -> None:

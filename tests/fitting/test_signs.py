@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -52,6 +53,32 @@ def test_agreement_is_the_correlation_of_cosines_with_the_documents(sound) -> No
     assert signs.agreement == pytest.approx(table.diagonal().mean(), abs=1e-6)
     beaten = sum(table[i, i] > table[i, j] for i in range(3) for j in range(3) if i != j)
     assert signs.own == pytest.approx(beaten / 6)
+
+
+def _of_queries(data: FitData, rows: list[int], larges: list[int]) -> FitData:
+    views = data.train.views
+    train = data.train._replace(
+        ids=[data.train.ids[row] for row in rows],
+        views={"large": views["large"][larges], "small": views["small"][rows]},
+    )
+    return data._replace(train=train, validation=data.validation._replace(ids=[]))
+
+
+def test_two_queries_of_few_whose_large_rows_are_exchanged_are_seen(sound) -> None:
+    rows = list(range(5))
+    assert signs_of(_of_queries(sound, rows, rows), seed=0).problems() == []
+    missed = []
+    for i, j in itertools.combinations(rows, 2):
+        swapped = list(rows)
+        swapped[i], swapped[j] = j, i
+        signs = signs_of(_of_queries(sound, rows, swapped), seed=0)
+        assert signs.exchanged
+        assert any("shuffled" in problem for problem in signs.problems())
+        missed.append(signs.own is not None and signs.own >= 0.9)
+    assert any(missed)  # which the own share alone would let pass
+    more = list(range(8))
+    swapped = [1, 0, *more[2:]]
+    assert not signs_of(_of_queries(sound, more, swapped), seed=0).exchanged
 
 
 def test_effective_rank_counts_directions() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ import torch
 from planted import QUICK, fit_data, with_lists
 
 from era_cache.config import FitConfig
-from era_cache.fitting import fused_tables, fusion, own_documents
+from era_cache.fitting import fused_settings, fusion, own_documents
+from era_cache.fitting.adapter import Fusion, unit
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
-from era_cache.fitting.fused_tables import choose_fused_tables
-from era_cache.fitting.fusion import _values
-from era_cache.fitting.held_out import Part, Tables
+from era_cache.fitting.fused_settings import choose_fused
+from era_cache.fitting.fusion import _LEADING, _rankings, _settings
+from era_cache.fitting.held_out import Part, Tables, Trained
+from era_cache.fitting.losses import pull_of
 from era_cache.fitting.means import luck, macro, standard_error
 from era_cache.fitting.recipes import fit_candidates, parts_of
 from era_cache.fitting.starts import align, document_references
@@ -43,13 +47,21 @@ def _fitted(excluding: bool = False, half: bool = False) -> tuple[Fitted, list[P
     start = align(found, CONFIG)[0].weight
     references = document_references(found, CONFIG)
     fit = crossfit(Request(found, ("large",), start, CONFIG, references))
-    values = tuple(_by_search(m, part) for m, part in zip(fit.mapped, found, strict=True))
-    return fit._replace(values=values), found, CONFIG
+    return fit._replace(values=_by_search(fit, fit.mapped, found)), found, CONFIG
 
 
-def _by_search(mapped: torch.Tensor, part: Part) -> np.ndarray:
-    labels = part.labels
-    return _values(mapped, labels.queries, labels.judges, part.data, [WEIGHT])[0]
+def _by_search(
+    fit: Fitted, mapped: Sequence[torch.Tensor], parts: list[Part]
+) -> tuple[np.ndarray, ...]:
+    found = _rankings(fit._replace(mapped=mapped), parts, [WEIGHT], 0)
+    return _settings(found, parts, 1)[0]
+
+
+def _retabled(
+    fit: Fitted, parts: list[Part], config: FitConfig, weight: float = WEIGHT, depth: int = _LEADING
+) -> Fitted:
+    leading = _rankings(fit, parts, [0.0, weight], depth)
+    return choose_fused(fit, parts, weight, leading, config)
 
 
 @pytest.mark.parametrize("excluding", [False, True])
@@ -57,8 +69,7 @@ def _by_search(mapped: torch.Tensor, part: Part) -> np.ndarray:
 def test_tables_are_those_that_searches_of_all_documents_choose(
     monkeypatch, excluding, half
 ) -> None:
-    monkeypatch.setattr(fused_tables, "LEADING", 150)  # all documents
-    monkeypatch.setattr(fused_tables, "_AHEAD", 0.0)
+    monkeypatch.setattr(fused_settings, "_AHEAD", 0.0)
     fit, parts, config = _fitted(excluding, half)
     assert fit.corrections is not None
     now, values = fit.corrections.setting, fit.values
@@ -68,22 +79,17 @@ def test_tables_are_those_that_searches_of_all_documents_choose(
         ("memory", [None, *((s, c) for c in (True, False) for s in config.memory_steps)]),
     ):
         ways = [now, *(w for c in choices if (w := now._replace(**{field: c})) != now)]
-        tried = [
-            tuple(
-                _by_search(m, part) for m, part in zip(fit.corrections.at(way), parts, strict=True)
-            )
-            for way in ways
-        ]
+        tried = [_by_search(fit, list(fit.corrections.at(way)), parts) for way in ways]
         means = [macro(one) for one in tried]
         best = int(np.argmax(means)) if max(means) > means[0] else 0
-        owed = luck(tried, best, choose=fused_tables._chosen)
+        owed = luck(tried, best, choose=fused_settings._chosen)
         values = tuple(
             v + new - old - less
             for v, new, old, less in zip(values, tried[best], tried[0], owed, strict=True)
         )
         now = ways[best]
     assert now != before  # else nothing would be seen here
-    found = choose_fused_tables(fit, parts, WEIGHT, config)
+    found = _retabled(fit, parts, config, depth=150)  # all documents
     for mine, theirs in zip(found.values, values, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-12)
     for mine, theirs in zip(found.mapped, fit.corrections.at(now), strict=True):
@@ -98,15 +104,47 @@ def test_tables_are_those_that_searches_of_all_documents_choose(
 
 
 def test_the_candidate_itself_keeps_its_tables(monkeypatch) -> None:
-    monkeypatch.setattr(fused_tables, "_AHEAD", -10.0)  # anything is ahead
+    monkeypatch.setattr(fused_settings, "_AHEAD", -10.0)  # anything is ahead
     fit, parts, config = _fitted()
     tables = [(t.step, t.steps, len(t.values)) for t in fit.adapter.references]
-    choose_fused_tables(fit, parts, WEIGHT, config)
+    _retabled(fit, parts, config)
     assert [(t.step, t.steps, len(t.values)) for t in fit.adapter.references] == tables
-    again = choose_fused_tables(fit, parts, WEIGHT, config)
-    twice = choose_fused_tables(fit, parts, WEIGHT, config)
+    again = _retabled(fit, parts, config)
+    twice = _retabled(fit, parts, config)
     assert again.options == twice.options
     np.testing.assert_array_equal(again.values[0], twice.values[0])
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_another_strength_is_taken_if_joined_rankings_prefer_it(better) -> None:
+    fit, parts, config = _fitted()
+    assert fit.corrections is not None
+    fusion_ = Fusion("bm25", WEIGHT)
+    fit = fit._replace(
+        adapter=fit.adapter._replace(fusion=fusion_), options={**fit.options, "temperature": 1.0}
+    )
+    # Queries that lie on one of their documents, and queries that lie anywhere.
+    good = [
+        unit(pull_of(p.labels.queries.qrels, len(p.labels.queries.ids), p.data.corpus))
+        for p in parts
+    ]
+    bad = [one.roll(1, dims=1) for one in good]
+    made = fit.adapter._replace(weight=2 * fit.adapter.weight, references=(), fusion=None)
+    trained = Mock(return_value=made)
+    mine, other = (bad, good) if better else (good, bad)
+    start = Trained(None, bad, Mock(side_effect=AssertionError))
+    corrections = fit.corrections._replace(
+        mapped=mine, others=[start, Trained(3.0, other, trained)]
+    )
+    fit = fit._replace(mapped=tuple(corrections.at(corrections.setting)), corrections=corrections)
+    found = _retabled(fit, parts, config)
+    assert trained.call_count == better
+    chosen = made if better else fit.adapter
+    torch.testing.assert_close(found.adapter.weight, chosen.weight, rtol=0, atol=0)
+    assert found.adapter.fusion == fusion_
+    assert found.options["strength"] == (3.0 if better else fit.options["strength"])
+    assert ("temperature" in found.options) != better
+    assert not better or macro(found.values) > macro(fit.values)
 
 
 def test_tables_stay_unless_others_are_clearly_ahead() -> None:
@@ -116,23 +154,23 @@ def test_tables_stay_unless_others_are_clearly_ahead() -> None:
     gain -= gain.mean()
     error = standard_error([gain])
     barely, clearly = first + gain + 0.4 * error, first + gain + 0.6 * error
-    assert fused_tables._chosen([(first,), (barely,)]) == 0
-    assert fused_tables._chosen([(first,), (clearly,)]) == 1
-    assert fused_tables._chosen([(first,), (first,)]) == 0
+    assert fused_settings._chosen([(first,), (barely,)]) == 0
+    assert fused_settings._chosen([(first,), (clearly,)]) == 1
+    assert fused_settings._chosen([(first,), (first,)]) == 0
 
 
 @pytest.mark.parametrize("weight", [0.0, WEIGHT])
 def test_where_nothing_is_to_choose_nothing_changes(weight) -> None:
     fit, parts, config = _fitted()
     bare = fit._replace(corrections=None)
-    assert choose_fused_tables(bare, parts, weight, config) is bare
+    assert _retabled(bare, parts, config, weight) is bare
     if not weight:
-        assert choose_fused_tables(fit, parts, weight, config) is fit
+        assert _retabled(fit, parts, config, weight) is fit
     silent = [
         part._replace(labels=part.labels._replace(queries=part.labels.queries._replace(first=None)))
         for part in parts
     ]
-    assert choose_fused_tables(fit, silent, weight, config) is fit
+    assert choose_fused(fit, silent, weight, [[], []], config) is fit
 
 
 def test_of_a_fit_era_dual_alone_has_other_tables(monkeypatch) -> None:
@@ -142,7 +180,7 @@ def test_of_a_fit_era_dual_alone_has_other_tables(monkeypatch) -> None:
         seen.append(fit.adapter.views)
         return fit
 
-    monkeypatch.setattr(fusion, "choose_fused_tables", watched)
+    monkeypatch.setattr(fusion, "choose_fused", watched)
     fit_candidates(with_lists(fit_data(noise=1.0), 0.8), QUICK)
     assert seen == [("small", "large")]
 
@@ -163,9 +201,9 @@ def test_scores_of_documents_are_those_of_the_list_or_its_floor() -> None:
 
 def test_blocks_of_documents_do_not_change_values(monkeypatch) -> None:
     fit, parts, config = _fitted()
-    whole_ = choose_fused_tables(fit, parts, WEIGHT, config)
+    whole_ = _retabled(fit, parts, config)
     monkeypatch.setattr(own_documents, "_GATHERED", 1)
-    one_by_one = choose_fused_tables(fit, parts, WEIGHT, config)
+    one_by_one = _retabled(fit, parts, config)
     for mine, theirs in zip(whole_.values, one_by_one.values, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-12)
 
