@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Signs", "agreement_of", "signs_of"]
 
 _AGREEMENT, _FOUND, _RANK = 0.2, 0.65, 0.6
-_OWN = {8: 0.9, 20: 0.75}
-"""Below so many queries, the own share asked for: few shuffled rows can pass by chance."""
-_OWN_OF_MANY = 0.65
+_OWN_OF_FEW, _FEW_ROWS, _OWN_OF_MANY = 0.75, 20, 0.65
+"""The own share asked for, of fewer than 20 queries and of more: few shuffled rows pass by chance."""
 _FEW_QUERIES = 8
 """Below so many, two rows that are exchanged are looked for: many shuffles of five move only two or
 three of them, and the own share is then as high as that of some sound vectors."""
@@ -67,9 +66,6 @@ class Signs(NamedTuple):
             "knows them (--align-documents encodes more)"
         )
 
-    def _own_asked(self) -> float:
-        return next((least for most, least in _OWN.items() if self.queries < most), _OWN_OF_MANY)
-
     def problems(self) -> list[str]:
         """What is wrong, in words; empty where nothing is."""
         wrong = []
@@ -83,7 +79,8 @@ class Signs(NamedTuple):
                 f"the large documents lie in {self.rank:.0%} of the directions that the small ones "
                 "use: the large model tells less apart than the small one"
             )
-        if self.own is not None and self.own < self._own_asked():
+        asked = _OWN_OF_FEW if self.queries < _FEW_ROWS else _OWN_OF_MANY
+        if self.own is not None and self.own < asked:
             wrong.append(
                 "a query's large vector agrees with its own small vector no better than with other "
                 f"queries' ({self.own:.0%}; chance is 50%): query rows are shuffled or noise"

@@ -74,7 +74,7 @@ def test_two_queries_of_few_whose_large_rows_are_exchanged_are_seen(sound) -> No
         signs = signs_of(_of_queries(sound, rows, swapped), seed=0)
         assert signs.exchanged
         assert any("shuffled" in problem for problem in signs.problems())
-        missed.append(signs.own is not None and signs.own >= 0.9)
+        missed.append(signs.own is not None and signs.own >= 0.75)
     assert any(missed)  # which the own share alone would let pass
     more = list(range(8))
     swapped = [1, 0, *more[2:]]
