@@ -24,7 +24,7 @@ __all__ = ["Signs", "agreement_of", "signs_of"]
 
 _AGREEMENT, _FOUND, _RANK = 0.2, 0.65, 0.6
 _OWN_OF_FEW, _FEW_ROWS, _OWN_OF_MANY = 0.75, 20, 0.65
-"""The own share asked for, of fewer than 20 queries and of more: few shuffled rows pass by chance."""
+"""The own share asked for of fewer than 20 queries, and of more: few shuffled rows pass by luck."""
 _FEW_QUERIES = 8
 """Below so many, two rows that are exchanged are looked for: many shuffles of five move only two or
 three of them, and the own share is then as high as that of some sound vectors."""
