@@ -31,7 +31,7 @@ from era_cache.types import FloatArray
 __all__ = ["domains_bars"]
 
 _SHOWN = ("small", "era-zero", "small+", "era", "era-dual", "shipped", "no labels", "alone")
-_KEPT = Kept("domains", "4")
+_KEPT = Kept("domains", "5")
 _SHUFFLES = SEEDS[:2]
 
 Records = Mapping[tuple[str, int], Mapping[str, Any]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from era_cache.errors import InputError
 from era_cache.fitting.adapter import Adapter, Fusion
 from era_cache.fitting.candidates import FUSED, fused_name
-from era_cache.fitting.choice import choose
+from era_cache.fitting.choice import _Judges, choose
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.signs import Signs
 
@@ -108,7 +108,7 @@ def test_a_collection_with_one_judging_query_is_never_enough() -> None:
     assert choose(fits).name == "small"
 
 
-def test_of_few_judges_only_the_dual_view_is_tried_and_must_be_ahead_by_two_errors() -> None:
+def test_of_few_judges_only_the_dual_view_is_tried_and_must_be_clearly_ahead() -> None:
     # era has the best mean, but of 4 judging queries that says little. Gains of era-dual: 0.1,
     # 0.1, 0.2, 0.2, mean 0.15, standard error 0.029; then -0.2, 0, 0.2, 0.2, mean 0.05.
     fits = {
@@ -120,9 +120,25 @@ def test_of_few_judges_only_the_dual_view_is_tried_and_must_be_ahead_by_two_erro
     weaker = {**fits, "era-dual": _fitted(0.3, 0.5, 0.7, 0.7)}
     choice = choose(weaker)
     assert choice.name == "small"
-    assert "by two standard errors" in choice.reason
+    assert "by 3.3 standard errors" in choice.reason
     many = {name: _fitted(*np.tile(fit.values[0], 15)) for name, fit in fits.items()}
     assert choose(many).name == "era"
+
+
+@pytest.mark.parametrize(("number", "exact"), [(5, 2.869), (10, 2.320), (20, 2.140), (49, 2.052)])
+def test_two_errors_of_few_are_more_by_students_t(number, exact) -> None:
+    """Quantiles of Student's t at the 0.97725 that lie below two deviations of a normal one."""
+    assert _Judges(number, "queries", few=True).clearly == pytest.approx(exact, abs=0.01)
+
+
+def test_five_labels_against_what_needs_none_must_be_clearer_than_twenty() -> None:
+    # A mean loss of 2.5 standard errors, whoever many there are.
+    for number, chosen in ((5, "era-zero"), (20, "small")):
+        losses = np.linspace(-1, 1, number)
+        error = losses.std(ddof=1) / number**0.5
+        losses = 0.05 * (losses / error - 2.5) / 2.5
+        fits = {"small": _fitted(*[0.5] * number), "era-zero": _fitted(*(0.5 + losses))}
+        assert choose(fits).name == chosen
 
 
 ZERO = {"small": _fitted(*[0.5] * 60), "era-zero": _fitted(*[0.6] * 60)}
