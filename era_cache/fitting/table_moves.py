@@ -53,6 +53,10 @@ class TableMoves:
         if key not in self._changes:
             self._changes[key] = table.change(rows, wanted)
         moved = unit(rows + table.step * self._changes[key])
-        return (
-            table._replace(steps=table.steps - 1).move(moved, wanted) if table.steps > 1 else moved
-        )
+        if table.steps < 2:
+            return moved
+        # Further steps begin elsewhere with every step: what they end at is kept, not a change.
+        ended = (*key, table.step, table.steps)
+        if ended not in self._changes:
+            self._changes[ended] = table._replace(steps=table.steps - 1).move(moved, wanted)
+        return self._changes[ended]

@@ -60,3 +60,11 @@ def test_what_settings_share_is_computed_once(contrast, monkeypatch) -> None:
         table = _table(step, 1, contrast)
         moves.move(table, mapped[0], table.wanted(queries), of=mapped, name=0)
     assert len(asked) == 1
+    # Of longer ways the first step is known, and each is gone once.
+    gone, move = [], References.move
+    monkeypatch.setattr(References, "move", lambda *a: gone.append(1) or move(*a))
+    for step in (0.1, 0.4, 0.1, 0.4):
+        table = _table(step, 3, contrast)
+        found = moves.move(table, mapped[0], table.wanted(queries), of=mapped, name=0)
+        assert torch.equal(found, move(table, mapped[0], table.wanted(queries)))
+    assert (len(asked), len(gone)) == (1, 2)
