@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Told = Callable[[str], None]
 
-__all__ = ["Fitted", "Request", "crossfit", "crossfit_all", "strength_told"]
+__all__ = ["Fitted", "Request", "crossfit", "crossfit_all"]
 
 
 class Fitted(NamedTuple):
@@ -59,7 +59,7 @@ class Fitted(NamedTuple):
 class _Point(NamedTuple):
     """The fold models after one strength: parameters, and what they make of the judging queries."""
 
-    strength: float | None
+    strength: float | str
     parameters: torch.Tensor
     mapped: list[torch.Tensor]
     values: tuple[FloatArray, ...]
@@ -229,8 +229,7 @@ class _Group:
         mine: list[slice] = []  # of the members, those of each request
         for request in self._requests:
             first, trained = len(members), _rows_by_fold(request.parts)
-            temperature = request.config.temperature
-            members += [Member(request.start, rows, temperature) for rows in trained]
+            members += [Member(request.start, r, request.config.temperature) for r in trained]
             mine.append(slice(first, len(members)))
         stack = self._stack(members)
 
@@ -284,7 +283,7 @@ class _Group:
         parameters: torch.Tensor,
         rows: slice,
         number: int,
-        strength: float | None = None,
+        strength: float | str = "start",
     ) -> _Point:
         own = parameters[rows]
         mapped = self._judges[number].held_out(stack, own, rows.start, self._inputs)
@@ -305,10 +304,7 @@ class _Group:
         best = [one.strength for one in tried].index(point.strength)
         owed = luck([one.values for one in tried], best)
         values = tuple(v - less for v, less in zip(values, owed, strict=True))
-        options: dict[str, float | int | str] = {
-            "strength": strength_told(point.strength),
-            **judge.options(),
-        }
+        options = {"strength": point.strength, **judge.options()}
         parameters = point.parameters.mean(dim=0)
         if request.config.learn_temperature:
             options["temperature"] = round(stack.temperature(parameters, rows.start), 5)
@@ -328,18 +324,13 @@ class _Group:
         """The adapter of a point whose parameters (p,) are those of its models' mean; no tables."""
         request, parameters = self._requests[number], point.parameters
         folds = max(len(part.labels.folds) for part in request.parts)
-        if refit and folds > 1 and point.strength is not None:
+        if refit and folds > 1 and not isinstance(point.strength, str):
             every = [part.labels.train_rows for part in request.parts]
             final = self._stack([Member(request.start, every, request.config.temperature)])
             path = final.path([point.strength], self._config.iterations, begin=parameters[None])
             parameters = next(path)[0]
         trained = stack.maps(parameters[None])[0]
         return self._shape.adapter(request.views, trained, request.start)
-
-
-def strength_told(strength: float | None) -> float | str:
-    """A strength as the record has it."""
-    return "start" if strength is None else strength
 
 
 def _joined(views: Mapping[str, torch.Tensor], names: Sequence[str]) -> torch.Tensor:

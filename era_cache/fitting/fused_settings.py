@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from era_cache.config import FitConfig
-from era_cache.fitting.crossfit import Fitted, strength_told
+from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import PRIMARY, Part
 from era_cache.fitting.means import Settings, luck, macro, standard_error
 from era_cache.fitting.own_documents import OwnDocuments, own_documents
@@ -93,7 +93,7 @@ def choose_fused(
     if other:
         corrections, point = points[other], corrections.others[other - 1]
         adapter = point.adapter()._replace(fusion=adapter.fusion)
-        options["strength"] = strength_told(point.strength)
+        options["strength"] = point.strength
         options.pop("temperature", None)  # what training learned at the other strength
     steps = config.reference_steps if now.references is not None else ()
     for turn in ("references", "memory"):

@@ -31,6 +31,7 @@ __all__ = [
     "Judge",
     "Part",
     "Tables",
+    "Trained",
     "ranking_of",
     "values_of",
 ]
@@ -257,11 +258,12 @@ class Judge:
 class Trained(NamedTuple):
     """A point of the training path, of which an adapter can be made.
 
-    ``mapped`` are the judging queries before any correction, as ``Judge.held_out`` gives them;
-    ``adapter`` trains with all labels and gives the adapter, without tables.
+    ``strength`` is a number, or ``start``; ``mapped`` are the judging queries before any
+    correction, as ``Judge.held_out`` gives them; ``adapter`` trains with all labels and gives the
+    adapter, without tables.
     """
 
-    strength: float | None
+    strength: float | str
     mapped: Sequence[torch.Tensor]
     adapter: Callable[[], Adapter]
 

@@ -226,8 +226,8 @@ def test_every_point_of_a_path_that_is_kept_is_the_fit_that_ends_there(data) -> 
     fitted = crossfit(request._replace(keep_path=True))
     torch.testing.assert_close(fitted.adapter.weight, crossfit(request).adapter.weight)
     others = {one.strength: one for one in fitted.corrections.others}
-    assert {*others, fitted.options["strength"]} == {None, 100.0, 4.0, 1.0}
-    torch.testing.assert_close(others[None].adapter().weight, request.start)
+    assert {*others, fitted.options["strength"]} == {"start", 100.0, 4.0, 1.0}
+    torch.testing.assert_close(others["start"].adapter().weight, request.start)
     ended = crossfit(request._replace(config=dataclasses.replace(CONFIG, strengths=(100.0,))))
     assert ended.options["strength"] == 100.0
     torch.testing.assert_close(others[100.0].adapter().weight, ended.adapter.weight)

@@ -132,7 +132,7 @@ def test_another_strength_is_taken_if_joined_rankings_prefer_it(better) -> None:
     made = fit.adapter._replace(weight=2 * fit.adapter.weight, references=(), fusion=None)
     trained = Mock(return_value=made)
     mine, other = (bad, good) if better else (good, bad)
-    start = Trained(None, bad, Mock(side_effect=AssertionError))
+    start = Trained("start", bad, Mock(side_effect=AssertionError))
     corrections = fit.corrections._replace(
         mapped=mine, others=[start, Trained(3.0, other, trained)]
     )
