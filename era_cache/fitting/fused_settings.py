@@ -87,9 +87,10 @@ def choose_fused(
     choices, now = _Choices(own, fit.values), corrections.setting
     options, adapter = dict(fit.options), fit.adapter
     points = [corrections, *(corrections._replace(mapped=p.mapped) for p in corrections.others)]
-    # Those of the candidate last: what its tables change is kept until others are looked at.
-    ways = [one.at(now) for one in reversed(points)][::-1]
-    other = choices.best(ways) if len(points) > 1 else 0
+    other = 0
+    if len(points) > 1:
+        # Those of the candidate last: what its tables change is kept until others are looked at.
+        other = choices.best([one.at(now) for one in reversed(points)][::-1])
     if other:
         corrections, point = points[other], corrections.others[other - 1]
         adapter = point.adapter()._replace(fusion=adapter.fusion)

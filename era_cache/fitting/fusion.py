@@ -19,6 +19,7 @@ from era_cache.fitting.first_stage_sign import looked_at, worth_beside_small
 from era_cache.fitting.fused_settings import choose_fused
 from era_cache.fitting.held_out import PRIMARY, Part
 from era_cache.fitting.means import Settings, luck, macro, standard_error
+from era_cache.fitting.own_documents import excluded
 from era_cache.fitting.tensors import FitData
 from era_cache.rank.corpus import enough_rows, whole
 from era_cache.rank.dots import dots
@@ -103,7 +104,7 @@ def fused_candidates(
         if scale:
             run = queries[0].first.name
             depth = _LEADING if name == RETABLED else 0
-            fused, leading = _joined(fit, parts, config, (run, scale, worth), depth)
+            fused, leading = _joined(fit, parts, config, run, scale, worth, depth)
             if depth and fused.adapter.fusion is not None:
                 weight = fused.adapter.fusion.weight
                 fused = choose_fused(fused, parts, weight, leading, config)
@@ -174,7 +175,9 @@ def _joined(
     fit: Fitted,
     parts: Sequence[Part],
     config: FitConfig,
-    first: tuple[str, float, float | None],
+    run: str,
+    scale: float,
+    worth: float | None,
     depth: int,
 ) -> tuple[Fitted, list[list[Ranking]]]:
     """One candidate with the weight that labels choose, or the default.
@@ -183,14 +186,15 @@ def _joined(
         fit: the candidate.
         parts: the collections.
         config: weights to choose from.
-        first: name of the first stage, what its scores count in cosines, and its worth.
+        run: name of the first stage.
+        scale: how far cosines spread against its scores.
+        worth: of the first stage beside the small encoder, None where that is not known.
         depth: of the rankings that are given back, at least.
 
     Returns:
         The candidate; and of each collection with judging queries what leads their rankings, by
         cosines alone and by the sum.
     """
-    run, scale, worth = first
     share = 1.0 if worth is None else (worth - _WORTHLESS) / (_WORTH - _WORTHLESS)
     default = config.fusion_default * min(1.0, max(0.0, share))
     ratios = sorted({0.0, default, *config.fusion_weights})
@@ -225,24 +229,19 @@ def _rankings(
     fit: Fitted, parts: Sequence[Part], weights: Sequence[float], depth: int
 ) -> list[list[Ranking]]:
     """Of each collection the judging queries' rankings at each weight; none without judges."""
-    import torch
-
     found: list[list[Ranking]] = []
     for number, part in enumerate(parts):
         queries, rows, data = part.labels.queries, part.labels.judges, part.data
         if not len(rows) or queries.first is None:
             found.append([])
             continue
-        mapped, exclude = fit.mapped[number], None
-        if queries.exclude is not None:
-            exclude = queries.exclude[torch.from_numpy(rows).to(mapped.device)]
         rankings = fused_rankings(
-            mapped,
+            fit.mapped[number],
             data.corpus,
             queries.first.select(rows),
             weights,
             min(max(depth, _CUTOFF), len(data.corpus)),
-            exclude=exclude,
+            exclude=excluded(queries, rows),
             tie_ranks=data.tie_ranks,
         )
         found.append(rankings)

@@ -14,6 +14,7 @@ import numpy as np
 from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Adapter, References, unit
 from era_cache.fitting.judging_pool import JudgingPool
+from era_cache.fitting.own_documents import excluded
 from era_cache.fitting.stack import Stack
 from era_cache.fitting.table_moves import TableMoves
 from era_cache.fitting.tensors import FitData, QuerySet
@@ -74,13 +75,8 @@ def ranking_of(
         data: the corpus.
         depth: how many.
     """
-    import torch
-
-    exclude = None
-    if queries.exclude is not None:
-        exclude = queries.exclude[torch.from_numpy(rows).to(mapped.device)]
-    depth = min(depth, len(data.corpus))
-    return search(mapped, data.corpus, depth, exclude=exclude, tie_ranks=data.tie_ranks)
+    own, depth = excluded(queries, rows), min(depth, len(data.corpus))
+    return search(mapped, data.corpus, depth, exclude=own, tie_ranks=data.tie_ranks)
 
 
 def values_of(mapped: torch.Tensor, queries: QuerySet, rows: IntArray, data: FitData) -> FloatArray:

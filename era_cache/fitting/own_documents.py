@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from era_cache.rank.corpus import Corpus
 
-__all__ = ["LEADING", "OwnDocuments", "own_documents"]
+__all__ = ["LEADING", "OwnDocuments", "excluded", "own_documents"]
 
 LEADING = 25
 """Documents of each ranking among which a query is judged."""
@@ -69,6 +69,15 @@ class OwnDocuments(NamedTuple):
         return [found[measure] for found in each]
 
 
+def excluded(queries: QuerySet, rows: IntArray) -> torch.Tensor | None:
+    """The document that each of some queries leaves out, (m,) int64 rows, -1 for none."""
+    import torch
+
+    if queries.exclude is None:
+        return None
+    return queries.exclude[torch.from_numpy(rows).to(queries.exclude.device)]
+
+
 def own_documents(
     rankings: Sequence[Ranking], queries: QuerySet, rows: IntArray, data: FitData
 ) -> OwnDocuments:
@@ -89,9 +98,8 @@ def own_documents(
     docs[:, 1:] = docs[:, 1:].masked_fill(docs[:, 1:] == docs[:, :-1], -1)
     docs = docs.sort(dim=1, descending=True).values
     most = int((docs >= 0).sum(dim=1).max()) if len(docs) else 0
-    exclude = None
-    if queries.exclude is not None:
-        exclude = queries.exclude[torch.from_numpy(rows).to(device)]
     ties = tie_tables(data.tie_ranks, len(data.corpus), device)
     qrels = queries.qrels.select_queries(rows)
-    return OwnDocuments(docs[:, :most].contiguous(), data.corpus, ties, exclude, qrels)
+    return OwnDocuments(
+        docs[:, :most].contiguous(), data.corpus, ties, excluded(queries, rows), qrels
+    )
