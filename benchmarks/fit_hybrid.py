@@ -34,7 +34,7 @@ from era_cache.fitting.choice import choose
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.tensors import FitData, HeldOut, QuerySet
-from era_cache.rank.fuse import FirstStage
+from era_cache.rank.lists import FirstStage
 from era_cache.rank.measures import Ranking, evaluate
 from era_cache.store.lists import as_table
 from era_cache.store.store import Store

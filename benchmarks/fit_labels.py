@@ -32,7 +32,7 @@ from era_cache.fitting.encoder_pair import resolve_encoders
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.tensors import FitData, HeldOut, load_fit_data, load_held_out
-from era_cache.rank.fuse import stacked
+from era_cache.rank.lists import stacked
 from era_cache.store.store import Store
 from era_cache.types import Qrels
 

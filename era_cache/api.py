@@ -47,7 +47,8 @@ from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.settings import checked
 from era_cache.fitting.tensors import resolve_device
 from era_cache.rank.answers import Answers
-from era_cache.rank.fuse import FirstStage, fused_rankings
+from era_cache.rank.fuse import fused_rankings
+from era_cache.rank.lists import FirstStage
 from era_cache.rank.measures import evaluate, mean, parse_measure
 from era_cache.rank.search import search
 from era_cache.types import Array, IntArray

@@ -24,7 +24,7 @@ from era_cache.fitting.held_out import values_of
 from era_cache.fitting.sources import Reading
 from era_cache.fitting.tensors import FitData, QuerySet, load_fit_data
 from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged
-from era_cache.rank.fuse import FirstStage
+from era_cache.rank.lists import FirstStage
 from era_cache.rank.ties import tie_order
 from era_cache.store.store import Store
 from era_cache.types import FloatArray, IntArray, Qrels, Role

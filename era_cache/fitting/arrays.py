@@ -21,7 +21,7 @@ from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.sources import environment
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.fitting.who_judges import same_vectors
-from era_cache.rank.fuse import FirstStage
+from era_cache.rank.lists import FirstStage
 from era_cache.types import Array, IntArray, Qrels
 
 if TYPE_CHECKING:

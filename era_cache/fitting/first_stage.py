@@ -13,7 +13,7 @@ import numpy as np
 
 from era_cache.collection.records import Collection
 from era_cache.errors import InputError
-from era_cache.rank.fuse import FirstStage
+from era_cache.rank.lists import FirstStage
 from era_cache.store.lists import ListTable, StoredLists, find_lists, has_other_lists, lists_of
 from era_cache.store.store import Store
 from era_cache.types import IntArray

@@ -18,7 +18,7 @@ import numpy as np
 from era_cache.fitting.held_out import Part
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.corpus import UnitRows
-from era_cache.rank.fuse import FirstStage
+from era_cache.rank.lists import FirstStage
 from era_cache.rank.search import search
 from era_cache.types import IntArray
 

@@ -89,8 +89,8 @@ def choose_fused(
     points = [corrections, *(corrections._replace(mapped=p.mapped) for p in corrections.others)]
     other = 0
     if len(points) > 1:
-        # Those of the candidate last: what its tables change is kept until others are looked at.
-        other = choices.best([one.at(now) for one in reversed(points)][::-1])
+        # Of the candidate, what its tables change was kept when they were chosen, and is needed.
+        other = choices.best([one.at(now, again=one is corrections) for one in points])
     if other:
         corrections, point = points[other], corrections.others[other - 1]
         adapter = point.adapter()._replace(fusion=adapter.fusion)

@@ -21,10 +21,9 @@ from era_cache.fitting.held_out import PRIMARY, Part
 from era_cache.fitting.means import Settings, luck, macro, standard_error
 from era_cache.fitting.own_documents import excluded
 from era_cache.fitting.tensors import FitData
-from era_cache.rank.corpus import enough_rows, whole
-from era_cache.rank.dots import dots
-from era_cache.rank.fuse import FirstStage, fused_rankings, spreads
+from era_cache.rank.fuse import cosines_of, fused_rankings
 from era_cache.rank.largest import highest
+from era_cache.rank.lists import FirstStage, spreads
 from era_cache.rank.measures import Ranking, evaluate_each
 from era_cache.rank.search import search
 from era_cache.types import FloatArray
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
-
-    from era_cache.rank.corpus import Corpus
 
 __all__ = ["RETABLED", "fused_candidates"]
 
@@ -61,11 +58,12 @@ RETABLED = "era-dual"
 
 
 class _Queries(NamedTuple):
-    """Queries of one collection, mapped, with their lists."""
+    """Queries of one collection, mapped, with their lists; their cosines where these are known."""
 
     mapped: torch.Tensor
     first: FirstStage
     data: FitData
+    cosines: torch.Tensor | None = None
 
 
 def fused_candidates(
@@ -92,8 +90,11 @@ def fused_candidates(
     lexical: list[float] = []
     for name in FUSED:
         fit = fits.get(name)
-        queries = None if fit is None else _queries(fit, parts)
-        if fit is None or not queries:
+        if fit is None:
+            continue
+        known = _cosines(fit, parts)
+        queries = _queries(fit, parts, known)
+        if not queries:
             continue
         if not lexical:
             worth = worth_beside_small(parts)
@@ -104,7 +105,7 @@ def fused_candidates(
         if scale:
             run = queries[0].first.name
             depth = _LEADING if name == RETABLED else 0
-            fused, leading = _joined(fit, parts, config, run, scale, worth, depth)
+            fused, leading = _joined(fit, parts, config, _Beside(run, scale, worth, known), depth)
             if depth and fused.adapter.fusion is not None:
                 weight = fused.adapter.fusion.weight
                 fused = choose_fused(fused, parts, weight, leading, config)
@@ -112,7 +113,25 @@ def fused_candidates(
     return found
 
 
-def _queries(fit: Fitted, parts: Sequence[Part]) -> list[_Queries]:
+def _cosines(fit: Fitted, parts: Sequence[Part]) -> dict[int, torch.Tensor]:
+    """Cosines of judging queries with all documents, by the number of their collection.
+
+    They tell how far cosines spread, and are then ranked. Where there are too many to be held they
+    are computed when they are needed.
+    """
+    found: dict[int, torch.Tensor] = {}
+    held = 0
+    for number, (part, mapped) in enumerate(zip(parts, fit.mapped, strict=False)):
+        size = len(mapped) * len(part.data.corpus)
+        if part.labels.queries.first is not None and 0 < size <= _AT_ONCE - held:
+            found[number] = cosines_of(mapped, part.data.corpus)
+            held += size
+    return found
+
+
+def _queries(
+    fit: Fitted, parts: Sequence[Part], known: Mapping[int, torch.Tensor]
+) -> list[_Queries]:
     """Judging queries, as models that never saw them map them, else those that nobody judged.
 
     None at all where a collection with judging queries has no lists.
@@ -126,10 +145,12 @@ def _queries(fit: Fitted, parts: Sequence[Part]) -> list[_Queries]:
             continue
         if len(judges):
             mapped = fit.mapped[number][: len(looked.rows)]
+            cosines = known.get(number)
         else:
             views = looked.queries.views
             mapped = fit.adapter.mapped({n: rows[: len(looked.rows)] for n, rows in views.items()})
-        found.append(_Queries(mapped, looked.first, part.data))
+            cosines = None
+        found.append(_Queries(mapped, looked.first, part.data, cosines))
     return found
 
 
@@ -142,8 +163,14 @@ def _scale(queries: _Queries, lexical: float) -> float:
 
     if not lexical > 0:
         return 0.0
-    corpus = queries.data.corpus
-    top = _highest(queries.mapped[:_SPREAD_OF], corpus, min(_DEPTH, len(corpus)))
+    corpus, mapped = queries.data.corpus, queries.mapped[:_SPREAD_OF]
+    depth = min(_DEPTH, len(corpus))
+    if queries.cosines is None and len(mapped) * len(corpus) > _AT_ONCE:
+        top = torch.from_numpy(search(mapped, corpus, depth).scores)
+    else:
+        # Which documents they are of does not matter, so that ties need not be broken.
+        known = cosines_of(mapped, corpus) if queries.cosines is None else queries.cosines
+        top = highest(known[: len(mapped)], depth)[0]
     return float(spreads(top, torch.ones_like(top, dtype=torch.bool)).mean()) / lexical
 
 
@@ -160,24 +187,24 @@ def _spread_of_lists(queries: _Queries) -> float:
     return float(spreads(filled, torch.ones_like(wide, dtype=torch.bool)).mean())
 
 
-def _highest(mapped: torch.Tensor, corpus: Corpus, depth: int) -> torch.Tensor:
-    """The highest cosines of each query, (q, depth) float32, in any order."""
-    import torch
+class _Beside(NamedTuple):
+    """The first stage beside one candidate.
 
-    if len(mapped) * len(corpus) > _AT_ONCE:
-        return torch.from_numpy(search(mapped, corpus, depth).scores)
-    # Which documents they are of does not matter, so that ties need not be broken.
-    cosines = dots(enough_rows(mapped), whole(corpus))[: len(mapped)]
-    return highest(cosines, depth)[0]
+    Its name; how far cosines spread against its scores; what it is worth beside the small encoder,
+    None where that is not known; the cosines that are known, by the number of their collection.
+    """
+
+    run: str
+    scale: float
+    worth: float | None
+    cosines: Mapping[int, torch.Tensor]
 
 
 def _joined(
     fit: Fitted,
     parts: Sequence[Part],
     config: FitConfig,
-    run: str,
-    scale: float,
-    worth: float | None,
+    beside: _Beside,
     depth: int,
 ) -> tuple[Fitted, list[list[Ranking]]]:
     """One candidate with the weight that labels choose, or the default.
@@ -186,22 +213,21 @@ def _joined(
         fit: the candidate.
         parts: the collections.
         config: weights to choose from.
-        run: name of the first stage.
-        scale: how far cosines spread against its scores.
-        worth: of the first stage beside the small encoder, None where that is not known.
+        beside: the first stage; the cosines are overwritten.
         depth: of the rankings that are given back, at least.
 
     Returns:
         The candidate; and of each collection with judging queries what leads their rankings, by
         cosines alone and by the sum.
     """
+    run, scale, worth, cosines = beside
     share = 1.0 if worth is None else (worth - _WORTHLESS) / (_WORTH - _WORTHLESS)
     default = config.fusion_default * min(1.0, max(0.0, share))
     ratios = sorted({0.0, default, *config.fusion_weights})
     chosen, values = ratios.index(default), fit.values
     leading: list[list[Ranking]] = []
     if sum(len(part.labels.judges) for part in parts):
-        found = _rankings(fit, parts, [ratio * scale for ratio in ratios], depth)
+        found = _rankings(fit, parts, [ratio * scale for ratio in ratios], depth, cosines)
         settings = _settings(found, parts, len(ratios))
 
         def choose(some: Settings) -> int:
@@ -226,7 +252,11 @@ def _joined(
 
 
 def _rankings(
-    fit: Fitted, parts: Sequence[Part], weights: Sequence[float], depth: int
+    fit: Fitted,
+    parts: Sequence[Part],
+    weights: Sequence[float],
+    depth: int,
+    cosines: Mapping[int, torch.Tensor],
 ) -> list[list[Ranking]]:
     """Of each collection the judging queries' rankings at each weight; none without judges."""
     found: list[list[Ranking]] = []
@@ -243,6 +273,7 @@ def _rankings(
             min(max(depth, _CUTOFF), len(data.corpus)),
             exclude=excluded(queries, rows),
             tie_ranks=data.tie_ranks,
+            cosines=cosines.get(number),
         )
         found.append(rankings)
     return found

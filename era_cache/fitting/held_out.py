@@ -196,21 +196,30 @@ class Judge:
             self._memories[fold] = table, wanted
         return self._memories[fold]
 
-    def corrected(self, mapped: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def corrected(
+        self, mapped: Sequence[torch.Tensor], *, again: bool = True
+    ) -> list[torch.Tensor]:
         """What ``held_out`` mapped, corrected by the tables as they are set.
 
-        For each collection (n, d) unit rows, in the order of its judging queries.
+        Args:
+            mapped: of each collection.
+            again: whether the same list comes again with other settings: what they share is kept,
+                in place of what was kept for another list.
+
+        Returns:
+            For each collection (n, d) unit rows, in the order of its judging queries.
         """
         import torch
 
         found = []
+        moves = self._moves if again else TableMoves()
         table = self._documents
         steps = None if table is None or not table.step else (table.step, table.steps)
         for number, (part, vectors) in enumerate(zip(self.parts, mapped, strict=True)):
             judges = torch.from_numpy(part.labels.judges).to(vectors.device)
             moved, wanted = vectors.clone(), self._wanted[number]
             if table is not None and wanted is not None and steps is not None:
-                moved[judges] = self._moves.move(
+                moved[judges] = moves.move(
                     table, moved[judges], wanted[judges], of=mapped, name=number
                 )
             if self._memory_step is not None:
@@ -220,7 +229,7 @@ class Judge:
                     rows = torch.from_numpy(fold.judge).to(vectors.device)
                     memory = memory._replace(step=step, contrast=contrast)
                     name = (number, i, steps)  # after these references
-                    moved[rows] = self._moves.move(
+                    moved[rows] = moves.move(
                         memory, moved[rows], near[number], of=mapped, name=name
                     )
             found.append(moved[judges])
@@ -277,10 +286,10 @@ class Corrections(NamedTuple):
     setting: Tables
     others: Sequence[Trained] = ()
 
-    def at(self, tables: Tables) -> list[torch.Tensor]:
-        """The judging queries with the tables set otherwise; for each collection (n, d) rows."""
+    def at(self, tables: Tables, *, again: bool = True) -> list[torch.Tensor]:
+        """The judging queries with the tables set otherwise; as ``Judge.corrected``."""
         self.judge.set(tables)
-        return self.judge.corrected(self.mapped)
+        return self.judge.corrected(self.mapped, again=again)
 
 
 def _view(part: Part, name: str) -> torch.Tensor:

@@ -70,17 +70,12 @@ def luck(
     first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     places = [(start + np.arange(n)) % folds for start, n in zip(first, counts, strict=True)]
     lucky = [np.zeros(count) for count in counts]
+    tables = [np.stack(values) for values in zip(*settings, strict=True)]  # (settings, n) each
     for fold in range(folds if folds > 1 else 0):
-        theirs = choose(
-            [
-                tuple(v[place != fold] for v, place in zip(values, places, strict=True))
-                for values in settings
-            ]
-        )
-        for mine, ours, other, place in zip(
-            lucky, settings[chosen], settings[theirs], places, strict=True
-        ):
-            mine[place == fold] = (ours - other)[place == fold]
+        kept = [table[:, place != fold] for table, place in zip(tables, places, strict=True)]
+        theirs = choose(list(zip(*kept, strict=True)))
+        for mine, table, place in zip(lucky, tables, places, strict=True):
+            mine[place == fold] = (table[chosen] - table[theirs])[place == fold]
     return tuple(lucky)
 
 

@@ -28,15 +28,16 @@ __all__ = ["LEADING", "OwnDocuments", "excluded", "own_documents"]
 
 LEADING = 25
 """Documents of each ranking among which a query is judged."""
-_GATHERED = 1 << 24
-"""Elements of documents that are gathered at a time."""
+_GATHERED, _KEPT = 1 << 24, 1 << 22
+"""Elements of documents that are gathered at a time, and that are kept for the next time."""
 
 
 class OwnDocuments(NamedTuple):
     """q queries of a collection with up to m documents each.
 
     ``docs`` (q, m) int64 are rows of the corpus, each once in a row, -1 for none; ``lifts`` (q, m)
-    float32 is added to their cosines.
+    float32 is added to their cosines; ``vectors`` (q, m, d) are those of the documents, where they
+    are few enough to be kept.
     """
 
     docs: torch.Tensor
@@ -45,6 +46,7 @@ class OwnDocuments(NamedTuple):
     exclude: torch.Tensor | None
     qrels: Qrels
     lifts: torch.Tensor | None = None
+    vectors: torch.Tensor | None = None
 
     def values(self, mapped: Sequence[torch.Tensor], measure: Measure) -> list[FloatArray]:
         """The measure of each query, (q,) float64, for each way (q, d) of mapping them."""
@@ -55,7 +57,10 @@ class OwnDocuments(NamedTuple):
         step = max(1, _GATHERED // max(1, m * mapped[0].shape[1]))
         for begin in range(0, q, step):
             rows = slice(begin, begin + step)
-            documents = gathered(self.corpus, self.docs[rows].clamp(min=0))
+            if self.vectors is None:
+                documents = gathered(self.corpus, self.docs[rows].clamp(min=0))
+            else:
+                documents = self.vectors[rows]
             every = torch.stack([one[rows] for one in mapped], dim=2)  # (rows, d, ways)
             scores[:, rows] = torch.bmm(documents, every).permute(2, 0, 1)
         if self.lifts is not None:
@@ -98,8 +103,13 @@ def own_documents(
     docs[:, 1:] = docs[:, 1:].masked_fill(docs[:, 1:] == docs[:, :-1], -1)
     docs = docs.sort(dim=1, descending=True).values
     most = int((docs >= 0).sum(dim=1).max()) if len(docs) else 0
-    ties = tie_tables(data.tie_ranks, len(data.corpus), device)
-    qrels = queries.qrels.select_queries(rows)
+    docs = docs[:, :most].contiguous()
+    few = docs.numel() * data.corpus.shape[1] <= _KEPT
     return OwnDocuments(
-        docs[:, :most].contiguous(), data.corpus, ties, excluded(queries, rows), qrels
+        docs,
+        data.corpus,
+        tie_tables(data.tie_ranks, len(data.corpus), device),
+        excluded(queries, rows),
+        queries.qrels.select_queries(rows),
+        vectors=gathered(data.corpus, docs.clamp(min=0)) if few else None,
     )

@@ -20,7 +20,7 @@ from era_cache.errors import FitError
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.first_stage import QueryLists
 from era_cache.fitting.unit_rows import read_corpus, read_unit
-from era_cache.rank.fuse import FirstStage
+from era_cache.rank.lists import FirstStage
 from era_cache.rank.ties import tie_order
 from era_cache.store.key_index import KeyIndex
 from era_cache.types import Array, IntArray, Qrels

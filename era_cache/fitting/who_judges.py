@@ -14,7 +14,7 @@ import numpy as np
 
 from era_cache.config import FitConfig
 from era_cache.fitting.tensors import QuerySet
-from era_cache.rank.fuse import stacked
+from era_cache.rank.lists import stacked
 from era_cache.types import IntArray, Qrels
 
 if TYPE_CHECKING:

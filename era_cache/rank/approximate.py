@@ -187,11 +187,16 @@ class ApproximateIndex:
     def _found(self, queries: torch.Tensor, depth: int) -> tuple[Array, IntArray]:
         """Scores and rows of what is found, (q, depth) each."""
         vectors = block_array(queries)
-        if self.kind != "pq":
-            scores, rows = self._index.search(vectors, depth)
-            return scores, rows
         import torch
 
+        if self.kind == "ivf":
+            scores, rows = self._index.search(vectors, depth)
+            return scores, rows
+        if self.kind == "hnsw":
+            # It adds up four documents at a time or one: on some processors copies would not tie.
+            _, rows = self._index.search(vectors, depth)
+            places = torch.from_numpy(rows).to(queries.device)
+            return scores_of(queries, self._corpus, places).cpu().numpy(), rows
         asked = min(self._n, max(_FEWEST_RANKED, _RANKED_ANEW * depth))
         _, guessed = self._index.search(vectors, asked)
         rows = torch.from_numpy(guessed).to(queries.device)

@@ -41,6 +41,8 @@ _DEVICE_BYTES, _FOUND_BYTES = 256 << 20, 256 << 20
 _MERGED = 64
 """Keys of a query that may wait before they are merged with its best, or k of them."""
 _LOWEST = -(1 << 63)
+_SORTED = 256
+"""Columns up to which all keys of a row are sorted: that is faster than to look for the best."""
 
 
 def search(
@@ -226,10 +228,15 @@ def best_packed_of(scores: torch.Tensor, ranks: torch.Tensor, k: int) -> torch.T
     """
     if not scores.shape[1]:
         return ranks.new_zeros(len(scores), 0)
+    own = ranks.dim() == 2
+    if own and scores.shape[1] <= _SORTED:
+        check_scores(scores)
+        return falling(packed(scores, ranks), min(k, scores.shape[1]))
     values, columns = highest(scores, min(k + 1, scores.shape[1]))
     check_scores(values.amax(dim=1))  # NaN among them stays NaN
-    own = ranks.dim() == 2
-    keys = packed(values, ranks.gather(1, columns) if own else ranks[columns])[:, :k]
+    # A third of the time of ranks[columns].
+    theirs = ranks if own else ranks.expand(len(columns), -1)
+    keys = packed(values, theirs.gather(1, columns))[:, :k]
     if values.shape[1] <= k:
         return keys
     tied = (values[:, :k].amin(dim=1) == values[:, k]).nonzero().squeeze(1)

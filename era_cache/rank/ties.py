@@ -57,22 +57,26 @@ def packed(scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
     import torch
 
     bits = (scores + 0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0
-    ordered = bits.where(bits >= 0, bits ^ _ALL_BUT_SIGN).to(torch.int64)
-    return (ordered << 32) + (_LOW_BITS - ranks)
+    return (_ordered(bits).to(torch.int64) << 32).add_(_LOW_BITS).sub_(ranks)
 
 
 def unpacked(keys: torch.Tensor, ties: Ties) -> tuple[torch.Tensor, torch.Tensor]:
     """Unpack scores and rows from what ``packed`` packed."""
-    return score_of(keys), ties.rows[_LOW_BITS - (keys & _LOW_BITS)]
+    ranks = _LOW_BITS - (keys & _LOW_BITS)
+    # A third of the time of ties.rows[ranks].
+    return score_of(keys), ties.rows.index_select(0, ranks.flatten()).view_as(ranks)
 
 
 def score_of(keys: torch.Tensor) -> torch.Tensor:
     """The scores in what ``packed`` packed, float32."""
     import torch
 
-    ordered = (keys >> 32).to(torch.int32)
-    bits = ordered.where(ordered >= 0, ordered ^ _ALL_BUT_SIGN)
-    return bits.view(torch.float32)
+    return _ordered((keys >> 32).to(torch.int32)).view(torch.float32)
+
+
+def _ordered(bits: torch.Tensor) -> torch.Tensor:
+    """Flip all bits but the sign of negative int32; done twice, they are as before."""
+    return (bits >> 31).bitwise_and_(_ALL_BUT_SIGN).bitwise_xor_(bits)
 
 
 def tie_tables(tie_ranks: torch.Tensor | None, n_docs: int, device: torch.device) -> Ties:

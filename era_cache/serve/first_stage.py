@@ -12,7 +12,7 @@ import numpy as np
 
 from era_cache.encode.bm25 import BM25, Bm25Index
 from era_cache.errors import InputError
-from era_cache.rank.fuse import FirstStage, stacked
+from era_cache.rank.lists import FirstStage, stacked
 from era_cache.serve.source import Source
 from era_cache.serve.texts import Texts
 from era_cache.types import IntArray

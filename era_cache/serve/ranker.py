@@ -16,7 +16,8 @@ from era_cache.evaluate.kept_index import kept_index
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.unit_rows import read_corpus
-from era_cache.rank.fuse import FirstStage, fused_rankings
+from era_cache.rank.fuse import fused_rankings
+from era_cache.rank.lists import FirstStage
 from era_cache.rank.measures import Ranking
 from era_cache.rank.search import search
 from era_cache.rank.ties import tie_order

@@ -23,7 +23,7 @@ from era_cache.fitting.means import luck, macro, standard_error
 from era_cache.fitting.recipes import fit_candidates, parts_of
 from era_cache.fitting.starts import align, document_references
 from era_cache.rank.corpus import HalfRows, whole
-from era_cache.rank.fuse import FirstStage
+from era_cache.rank.lists import FirstStage
 
 CONFIG = dataclasses.replace(QUICK, reference_steps=((0.0, 1), (0.25, 1), (0.5, 2)))
 WEIGHT = 0.05
@@ -53,14 +53,14 @@ def _fitted(excluding: bool = False, half: bool = False) -> tuple[Fitted, list[P
 def _by_search(
     fit: Fitted, mapped: Sequence[torch.Tensor], parts: list[Part]
 ) -> tuple[np.ndarray, ...]:
-    found = _rankings(fit._replace(mapped=mapped), parts, [WEIGHT], 0)
+    found = _rankings(fit._replace(mapped=mapped), parts, [WEIGHT], 0, {})
     return _settings(found, parts, 1)[0]
 
 
 def _retabled(
     fit: Fitted, parts: list[Part], config: FitConfig, weight: float = WEIGHT, depth: int = _LEADING
 ) -> Fitted:
-    leading = _rankings(fit, parts, [0.0, weight], depth)
+    leading = _rankings(fit, parts, [0.0, weight], depth, {})
     return choose_fused(fit, parts, weight, leading, config)
 
 

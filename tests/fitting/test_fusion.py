@@ -22,7 +22,7 @@ from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.tensors import QuerySet
 from era_cache.fitting.who_judges import Labels
 from era_cache.rank.corpus import HalfRows, whole
-from era_cache.rank.fuse import FirstStage
+from era_cache.rank.lists import FirstStage
 from era_cache.rank.search import search
 from era_cache.types import Qrels
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from era_cache.rank import fuse
-from era_cache.rank.fuse import FirstStage, fused_rankings, spreads, stacked
+from era_cache.rank.fuse import fused_rankings
+from era_cache.rank.lists import FirstStage, spreads, stacked
 from era_cache.rank.search import search
 
 
@@ -53,6 +54,7 @@ def test_fusion_equals_comparing_every_document(
     monkeypatch, piece: int, depth: int, excluding: bool
 ) -> None:
     monkeypatch.setattr(fuse, "_FIRST_PIECE", piece)
+    monkeypatch.setattr(fuse, "_BLOCK_BYTES", 4 * 40 * 5)
     rng = np.random.default_rng(depth)
     # Cosines of few values: ties inside the list, outside, and between the two.
     corpus = unit(np.eye(4)[rng.integers(0, 4, 40)])
@@ -70,7 +72,6 @@ def test_fusion_equals_comparing_every_document(
             k,
             exclude=None if own is None else torch.from_numpy(own),
             tie_ranks=torch.from_numpy(ties),
-            block_bytes=4 * 40 * 5,
         )
         alone = [
             fused_rankings(
@@ -81,7 +82,6 @@ def test_fusion_equals_comparing_every_document(
                 k,
                 exclude=None if own is None else torch.from_numpy(own),
                 tie_ranks=torch.from_numpy(ties),
-                block_bytes=4 * 40 * 5,
             )[0]
             for weight in weights
         ]
