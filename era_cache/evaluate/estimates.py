@@ -50,8 +50,9 @@ def estimates(
     base = shown.index(BASELINE)
     keep = [shown.index(name) for name in others]
     differences = [group[:, keep] - group[:, [base]] for group in groups]
-    means = _by_column(macro_intervals, groups, seed)
-    gains = _by_column(macro_intervals, differences, seed)
+    both = [np.concatenate(pair, axis=1) for pair in zip(groups, differences, strict=True)]
+    intervals = _by_column(macro_intervals, both, seed)  # queries are drawn once for all
+    means, gains = intervals[: len(shown)], intervals[len(shown) :]
     p_values = _by_column(macro_randomisation_tests, differences, seed)
     n_measures = groups[0].shape[2]
     corrected = [holm(p_values[:, m].tolist()) for m in range(n_measures)]
@@ -99,20 +100,24 @@ def beside_first_stage(
     said = []
     runs = [name.removesuffix(f"+{BASELINE}") for name in panel.common if name != BASELINE]
     for run in (run for run in runs if fused_name(run, BASELINE) in panel.common):
-        parts = []
-        for other in (run, fused_name(run, BASELINE)):
-            if other == chosen or other not in panel.common:
-                continue
-            mine, theirs = panel.column(chosen), panel.column(other)
+        beside = (run, fused_name(run, BASELINE))
+        others = [name for name in beside if name != chosen and name in panel.common]
+        if others:
+            mine, theirs = panel.column(chosen), [panel.column(name) for name in others]
             columns = [
-                (values[:, mine, primary] - values[:, theirs, primary])[:, None]
+                values[:, [mine], primary] - values[:, theirs, primary]
                 for values in panel.values.values()
             ]
-            ((gain, low, high),) = macro_intervals(columns, seed=seed).tolist()
-            p = float(macro_randomisation_tests(columns, seed=seed)[0])
-            shown = "< 0.001" if p < 0.001 else f"= {p:.3f}"
-            parts.append(f"{other} {gain:+.3f} [{low:+.3f}, {high:+.3f}] (p {shown})")
-        if parts:
+            found = zip(
+                others,
+                macro_intervals(columns, seed=seed).tolist(),
+                macro_randomisation_tests(columns, seed=seed).tolist(),
+                strict=True,
+            )
+            parts = []
+            for other, (gain, low, high), p in found:
+                shown = "< 0.001" if p < 0.001 else f"= {p:.3f}"
+                parts.append(f"{other} {gain:+.3f} [{low:+.3f}, {high:+.3f}] (p {shown})")
             said.append(
                 f"{chosen} against what may be run instead, {measures[primary]}: "
                 f"{'; '.join(parts)}."

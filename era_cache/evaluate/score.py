@@ -19,8 +19,8 @@ from era_cache.fitting.tensors import HeldOut, selected_queries
 from era_cache.rank.approximate import ApproximateIndex
 from era_cache.rank.corpus import whole
 from era_cache.rank.dots import dots
-from era_cache.rank.fuse import fused_rankings
-from era_cache.rank.measures import Measure, Ranking, evaluate, mean, parse_measure
+from era_cache.rank.fuse import joined_rankings
+from era_cache.rank.measures import Measure, Ranking, evaluate_each, mean, parse_measure
 from era_cache.rank.search import search
 from era_cache.report.records import Stored
 from era_cache.store.precision import check_vectors
@@ -70,20 +70,17 @@ def depth_of(measures: Sequence[Measure]) -> int:
     return min(DEPTH, max((measure.cutoff or DEPTH for measure in measures), default=DEPTH))
 
 
-def _score(
+def _ranked(
     mapped: torch.Tensor,
     corpus: Corpus,
     data: HeldOut,
-    measures: Sequence[Measure],
     depth: int,
     index: ApproximateIndex | None = None,
-) -> Scored:
+) -> Ranking:
     k, exclude = min(depth, len(corpus)), data.queries.exclude
     if index is None:
-        ranking = search(mapped, corpus, k, exclude=exclude, tie_ranks=data.tie_ranks)
-    else:
-        ranking = index.search(mapped, k, exclude=exclude, tie_ranks=data.tie_ranks)
-    return _measured(ranking, data, measures)
+        return search(mapped, corpus, k, exclude=exclude, tie_ranks=data.tie_ranks)
+    return index.search(mapped, k, exclude=exclude, tie_ranks=data.tie_ranks)
 
 
 def score_adapters(
@@ -108,7 +105,8 @@ def score_adapters(
         InputError: one needs a first stage whose lists are not there.
     """
     device, views = data.corpus.device, data.queries.views
-    found = {}
+    rankings: dict[str, Ranking] = {}
+    joined: dict[str, tuple[torch.Tensor, float]] = {}
     mapped_by: list[tuple[Adapter, torch.Tensor]] = []
     for name, adapter in adapters.items():
         # What a first stage joins is mapped as it is without one.
@@ -117,10 +115,36 @@ def score_adapters(
             mapped = adapter.to(device).apply(views)
             mapped_by.append((adapter, mapped))
         if adapter.fusion is None:
-            found[name] = _score(mapped, data.corpus, data, measures, depth, index)
+            rankings[name] = _ranked(mapped, data.corpus, data, depth, index)
         else:
-            found[name] = _measured(_fused(name, mapped, adapter, data, depth), data, measures)
-    return found
+            first = data.queries.first
+            if first is None or first.name != adapter.fusion.run:
+                have = "none" if first is None else first.name
+                raise InputError(
+                    f"{name} needs the lists of its first stage; there are those of {have}."
+                )
+            joined[name] = mapped, adapter.fusion.weight
+    rankings.update(_joined(joined, data, depth))
+    return _measured({name: rankings[name] for name in adapters}, data, measures)
+
+
+def _joined(
+    candidates: Mapping[str, tuple[torch.Tensor, float]], data: HeldOut, depth: int
+) -> dict[str, Ranking]:
+    """Rankings with the first stage, of mapped queries and its weight."""
+    if not candidates or data.queries.first is None:
+        return {}
+    mapped, weights = zip(*candidates.values(), strict=True)
+    rankings = joined_rankings(
+        mapped,
+        weights,
+        data.corpus,
+        data.queries.first,
+        min(depth, len(data.corpus)),
+        exclude=data.queries.exclude,
+        tie_ranks=data.tie_ranks,
+    )
+    return dict(zip(candidates, rankings, strict=True))
 
 
 def score_first_stage(data: HeldOut, measures: Sequence[Measure], depth: int = DEPTH) -> Scored:
@@ -128,36 +152,27 @@ def score_first_stage(data: HeldOut, measures: Sequence[Measure], depth: int = D
     first, queries = data.queries.first, data.queries
     if first is None:
         raise InputError("The queries have no lists of a first stage.")
-    return _measured(first.ranking(depth, data.tie_ranks, queries.exclude), data, measures)
+    ranking = first.ranking(depth, data.tie_ranks, queries.exclude)
+    return _measured({first.name: ranking}, data, measures)[first.name]
 
 
-def _fused(name: str, mapped: torch.Tensor, adapter: Adapter, data: HeldOut, depth: int) -> Ranking:
-    first, fusion = data.queries.first, adapter.fusion
-    if fusion is None or first is None or first.name != fusion.run:
-        have = "none" if first is None else first.name
-        raise InputError(f"{name} needs the lists of its first stage; there are those of {have}.")
-    (ranking,) = fused_rankings(
-        mapped,
-        data.corpus,
-        first,
-        [fusion.weight],
-        min(depth, len(data.corpus)),
-        exclude=data.queries.exclude,
-        tie_ranks=data.tie_ranks,
-    )
-    return ranking
-
-
-def _measured(ranking: Ranking, data: HeldOut, measures: Sequence[Measure]) -> Scored:
-    values = evaluate(ranking.doc_rows, data.queries.qrels, measures, len(data.corpus))
-    return Scored(ranking, dict(values))
+def _measured(
+    rankings: Mapping[str, Ranking], data: HeldOut, measures: Sequence[Measure]
+) -> dict[str, Scored]:
+    rows = [ranking.doc_rows for ranking in rankings.values()]
+    values = evaluate_each(rows, data.queries.qrels, measures, len(data.corpus))
+    return {
+        name: Scored(ranking, dict(found))
+        for (name, ranking), found in zip(rankings.items(), values, strict=True)
+    }
 
 
 def score_large(data: HeldOut, measures: Sequence[Measure], depth: int = DEPTH) -> Scored | None:
     """The large encoder on both sides: the ceiling of a full re-encode, where it is stored."""
     if data.large_corpus is None:
         return None
-    return _score(data.queries.views["large"], data.large_corpus, data, measures, depth)
+    ranking = _ranked(data.queries.views["large"], data.large_corpus, data, depth)
+    return _measured({"large": ranking}, data, measures)["large"]
 
 
 def score_histogram(data: HeldOut, adapter: Adapter) -> Histogram:
