@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from era_cache.config import FitConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import PRIMARY, Part
-from era_cache.fitting.means import Settings, luck, macro, standard_error
+from era_cache.fitting.means import Settings, highest, luck, macro, standard_error
 from era_cache.fitting.own_documents import OwnDocuments, own_documents
 from era_cache.types import FloatArray
 
@@ -118,7 +116,7 @@ def choose_fused(
 
 def _chosen(settings: Settings) -> int:
     """The best setting, if it is clearly ahead of the first one."""
-    best = int(np.argmax([macro(values) for values in settings]))
+    best = highest(settings)
     ahead = [new - old for new, old in zip(settings[best], settings[0], strict=True)]
     return best if macro(ahead) > _AHEAD * standard_error(ahead) else 0
 

@@ -18,7 +18,7 @@ from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.first_stage_sign import looked_at, worth_beside_small
 from era_cache.fitting.fused_settings import choose_fused
 from era_cache.fitting.held_out import PRIMARY, Part
-from era_cache.fitting.means import Settings, luck, macro, standard_error
+from era_cache.fitting.means import Settings, errors_behind, luck, macros
 from era_cache.fitting.own_documents import excluded
 from era_cache.fitting.tensors import FitData
 from era_cache.rank.fuse import cosines_of, fused_rankings
@@ -295,14 +295,10 @@ def _settings(found: Sequence[Sequence[Ranking]], parts: Sequence[Part], count: 
 
 def _nearest(settings: Settings, ratios: Sequence[float], default: float) -> int:
     """The ratio nearest to the default among those within ``_NEAR`` of the best."""
-    means = [macro(values) for values in settings]
+    means = macros(settings)
     best = int(np.argmax(means))
-    fitting = []
-    for number, values in enumerate(settings):
-        behind = [top - mine for top, mine in zip(settings[best], values, strict=True)]
-        error = standard_error(behind)
-        if number == best or means[best] - means[number] <= _NEAR * error + 1e-12:
-            fitting.append(number)
+    enough = means[best] - means <= _NEAR * errors_behind(settings, best) + 1e-12
+    fitting = [number for number in range(len(settings)) if number == best or enough[number]]
     return min(fitting, key=lambda number: abs(_place(ratios[number]) - _place(default)))
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.approximate import ApproximateIndex, scores_of
-from era_cache.rank.largest import falling
 from era_cache.rank.measures import Measure, Ranking, evaluate
 from era_cache.rank.search import best_packed_of
 from era_cache.rank.ties import Ties, tie_tables, unpacked
@@ -136,7 +135,7 @@ def best_of_own(
     if exclude is not None:
         scores.masked_fill_(docs == exclude[:, None], float("-inf"))
     k = min(depth, docs.shape[1])
-    keys = falling(best_packed_of(scores, ties.ranks[docs.clamp(min=0)], k), k)
+    keys = best_packed_of(scores, ties.ranks[docs.clamp(min=0)], k)
     values, found = unpacked(keys, ties)
     found = found.where(values > float("-inf"), -1)
     doc_rows = np.full((len(docs), depth), -1, dtype=np.int64)

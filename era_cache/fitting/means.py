@@ -12,7 +12,17 @@ import numpy as np
 
 from era_cache.types import FloatArray
 
-__all__ = ["BETTER", "Settings", "luck", "macro", "standard_error", "weights_of"]
+__all__ = [
+    "BETTER",
+    "Settings",
+    "errors_behind",
+    "highest",
+    "luck",
+    "macro",
+    "macros",
+    "standard_error",
+    "weights_of",
+]
 
 _FULL_WEIGHT = 30
 BETTER = 1e-9
@@ -40,9 +50,32 @@ def macro(values: Sequence[FloatArray]) -> float:
 Settings = Sequence[tuple[FloatArray, ...]]
 
 
+def macros(settings: Settings) -> FloatArray:
+    """``macro`` of each setting."""
+    means = [w * values.mean(axis=1) for w, values in _weighed(settings)]
+    return sum(means, np.zeros(len(settings)))
+
+
+def errors_behind(settings: Settings, best: int) -> FloatArray:
+    """``standard_error`` of how far each setting is behind one of them."""
+    judged = _weighed(settings)
+    if not judged or any(values.shape[1] < 2 for _, values in judged):
+        return np.full(len(settings), math.inf)
+    behind = [(w, values[best] - values) for w, values in judged]
+    terms = [w * w * d.var(axis=1, ddof=1) / d.shape[1] for w, d in behind]
+    return np.sqrt(sum(terms, np.zeros(len(settings))))
+
+
+def _weighed(settings: Settings) -> list[tuple[float, FloatArray]]:
+    """Weight and (settings, n) values of each collection that counts."""
+    weights = weights_of(settings[0])
+    columns = zip(*settings, strict=True)
+    return [(w, np.stack(values)) for w, values in zip(weights, columns, strict=True) if w]
+
+
 def highest(settings: Settings) -> int:
     """The setting with the best mean; of equals the first, which is the simpler."""
-    return int(np.argmax([macro(values) for values in settings]))
+    return int(np.argmax(macros(settings)))
 
 
 def luck(

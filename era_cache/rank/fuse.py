@@ -53,7 +53,7 @@ def fused_rankings(
     """Find the k best documents of each query by cosine plus weighted first-stage score.
 
     The corpus is gone through once for all weights: outside its list a query's documents differ by
-    their cosine only, so that the k best of those and the list itself hold every result. For a
+    their cosine only, so that the k best by cosine and the list itself hold every result. For a
     single weight the sums are ranked directly, which is faster where k is large.
 
     Args:
@@ -180,15 +180,13 @@ def _each(
     import torch
 
     n_best = min(k, scores.shape[1])
-    outside, inside, allowed = _apart(scores, lists, exclude, n_best, ties)
-    others, rows = unpacked(outside, ties)
-    inside.masked_fill_(~allowed, float("-inf"))
+    others, rows, inside = _apart(scores, lists, exclude, n_best, ties)
     inside, listed, docs = _leading(inside, lists, k, max(weights, default=0.0))
     # Minus infinity stays what it is: a document that was left out.
     cosines = torch.cat([others, inside], dim=1)
     firsts = torch.cat([lists.floor[:, None].expand_as(others), listed], dim=1)
     ranks = torch.cat([ties.ranks[rows], ties.ranks[docs.clamp(min=0)]], dim=1)
-    found = outside.new_empty(len(weights), len(scores), n_best)
+    found = rows.new_empty(len(weights), len(scores), n_best)
     m = cosines.shape[1]
     step = max(1, _SUMS // max(1, m * len(weights)))
     sums = cosines.new_empty(len(weights), min(step, len(scores)), m)
@@ -259,23 +257,36 @@ def _apart(
     k: int,
     ties: Ties,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Keys of the k best outside the lists, cosines of the lists' documents, which of them count.
+    """Documents outside the lists that may be among the k best at some weight, and those in them.
 
-    Scores of the lists' documents are overwritten.
+    Args:
+        scores: (q, n) cosines, minus infinity where a document is left out; overwritten.
+        lists: the lists.
+        exclude: the document that each query leaves out.
+        k: at most n.
+        ties: of the corpus.
 
-    A query whose list is the whole corpus has nothing outside; its keys are of minus infinity.
+    Returns:
+        Cosines and rows of k documents outside, (q, k) each; cosines of the lists' documents.
+        Minus infinity are documents that are left out, or that the other part has.
     """
-    import torch
-
-    docs, allowed = lists.docs, lists.allowed(exclude)
+    docs, there = lists.docs, lists.docs >= 0
     if not docs.shape[1]:
-        return best_packed_of(scores, ties.ranks, k), scores[:, :0], allowed
-    # Where a list is shorter, its first document is named again; with none, nothing is masked.
-    filler = docs[:, :1].clamp(min=0)
-    places = docs.where(docs >= 0, filler)
-    inside = scores.gather(1, places)
-    empty = docs[:, 0] < 0
-    kept = scores[empty]
-    scores.scatter_(1, places, -torch.inf)
-    scores[empty] = kept
-    return best_packed_of(scores, ties.ranks, k), inside, allowed
+        return *unpacked(best_packed_of(scores, ties.ranks, k), ties), scores[:, :0]
+    inside = scores.gather(1, docs.clamp(min=0))
+    inside.masked_fill_(~lists.allowed(exclude), float("-inf"))
+    lower = bool(((lists.scores < lists.floor[:, None]) & there).any())
+    if lower:
+        _leave_out_listed(scores, docs, there)
+    values, rows = unpacked(best_packed_of(scores, ties.ranks, k), ties)
+    if not lower:
+        # What k documents precede by cosine they precede by the sum, too, if no list says less of
+        # them than of documents that it does not hold. Of the k, few are in the list.
+        _leave_out_listed(scores, docs, there & (inside >= values[:, -1:]))
+        values = scores.gather(1, rows)
+    return values, rows, inside
+
+
+def _leave_out_listed(scores: torch.Tensor, docs: torch.Tensor, which: torch.Tensor) -> None:
+    queries, places = which.nonzero(as_tuple=True)
+    scores[queries, docs[queries, places]] = float("-inf")

@@ -6,9 +6,12 @@ long where k is large.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -20,16 +23,16 @@ _IN_TURN, _FEW = 32, 64
 looked for."""
 _MANY = 32
 """From how many on numpy looks for them."""
+_WORTH_THREADS = 1 << 19
+"""Numbers from which on it is worth to look for them in several threads."""
 
 
 def falling(keys: torch.Tensor, k: int) -> torch.Tensor:
     """The k largest of each row of keys (q, n) int64, the largest first; k is at most n."""
-    import torch
-
     if keys.device.type != "cpu":
         return keys.topk(k, dim=1).values
     # What is flipped bit by bit rises where it fell.
-    return torch.from_numpy(~np.sort(~keys.numpy(), axis=1)[:, :k])
+    return _in_threads(lambda rows: ~np.sort(~rows, axis=1)[:, :k], keys.numpy())
 
 
 def highest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,9 +70,21 @@ def _by_maxima(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _by_parts(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    n = scores.shape[1]
+
+    def found(rows: NDArray[Any]) -> NDArray[Any]:
+        return np.argpartition(rows, n - k, axis=1)[:, n - k :][:, ::-1]  # the lowest was first
+
+    columns = _in_threads(found, scores.numpy())
+    return scores.gather(1, columns), columns
+
+
+def _in_threads(one: Callable[[NDArray[Any]], NDArray[Any]], rows: NDArray[Any]) -> torch.Tensor:
+    """What numpy makes of each row, in as many threads as torch may use: it lets others run."""
     import torch
 
-    rows, n = scores.numpy(), scores.shape[1]
-    found = np.argpartition(rows, n - k, axis=1)[:, n - k :][:, ::-1]  # the lowest was first
-    columns = torch.from_numpy(np.ascontiguousarray(found))
-    return scores.gather(1, columns), columns
+    threads = torch.get_num_threads()
+    if threads < 2 or rows.size < _WORTH_THREADS:
+        return torch.from_numpy(np.ascontiguousarray(one(rows)))
+    with ThreadPoolExecutor(threads) as pool:
+        return torch.from_numpy(np.concatenate([*pool.map(one, np.array_split(rows, threads))]))

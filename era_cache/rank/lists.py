@@ -102,10 +102,9 @@ def stacked(parts: Sequence[FirstStage | None]) -> FirstStage | None:
 
 
 def ranking_of_keys(keys: torch.Tensor, k: int, ties: Ties) -> Ranking:
-    """The best of some keys as a ranking of k places; what scores minus infinity takes none."""
+    """Keys that fall as a ranking of k places; what scores minus infinity takes none."""
     n_best = min(k, keys.shape[1])
-    best = falling(keys, n_best)
-    values, rows = unpacked(best, ties)
+    values, rows = unpacked(keys[:, :n_best], ties)
     rows = rows.where(values > float("-inf"), -1)
     doc_rows = np.full((len(keys), k), -1, dtype=np.int64)
     scores = np.full((len(keys), k), -np.inf, dtype=np.float32)

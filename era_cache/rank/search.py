@@ -42,7 +42,8 @@ _MERGED = 64
 """Keys of a query that may wait before they are merged with its best, or k of them."""
 _LOWEST = -(1 << 63)
 _SORTED = 256
-"""Columns up to which all keys of a row are sorted: that is faster than to look for the best."""
+"""Columns up to which all keys of a row are sorted, or twice as many as are looked for: that is
+faster than to look for the best first."""
 
 
 def search(
@@ -137,14 +138,14 @@ class _Best:
     Most blocks find a few keys for a query, and a merge of all queries costs more than that.
 
     Args:
-        keys: (q, k) int64 of the first block, in any order.
+        keys: (q, k) int64 of the first block, falling.
     """
 
     def __init__(self, keys: torch.Tensor) -> None:
         self._k = keys.shape[1]
         room = max(_MERGED, self._k)
         self._table = keys.new_full((len(keys), self._k + room), _LOWEST)
-        self._table[:, : self._k] = falling(keys, self._k)
+        self._table[:, : self._k] = keys
         self._waiting = keys.new_zeros(len(keys))
 
     def least(self) -> torch.Tensor:
@@ -218,7 +219,7 @@ def _leave_out(scores: torch.Tensor, columns: torch.Tensor) -> None:
 
 
 def best_packed_of(scores: torch.Tensor, ranks: torch.Tensor, k: int) -> torch.Tensor:
-    """Keys (``ties.packed``) of the k best of each row of scores, in any order.
+    """Keys (``ties.packed``) of the k best of each row of scores, falling.
 
     ``ranks`` are (n,) of the columns, or (q, n) where each row has documents of its own.
 
@@ -228,24 +229,25 @@ def best_packed_of(scores: torch.Tensor, ranks: torch.Tensor, k: int) -> torch.T
     """
     if not scores.shape[1]:
         return ranks.new_zeros(len(scores), 0)
-    own = ranks.dim() == 2
-    if own and scores.shape[1] <= _SORTED:
+    n, own = scores.shape[1], ranks.dim() == 2
+    k = min(k, n)
+    if own and n <= max(_SORTED, 2 * k):
         check_scores(scores)
-        return falling(packed(scores, ranks), min(k, scores.shape[1]))
-    values, columns = highest(scores, min(k + 1, scores.shape[1]))
+        return falling(packed(scores, ranks), k)
+    values, columns = highest(scores, min(k + 1, n))
     check_scores(values.amax(dim=1))  # NaN among them stays NaN
     # A third of the time of ranks[columns].
     theirs = ranks if own else ranks.expand(len(columns), -1)
     keys = packed(values, theirs.gather(1, columns))[:, :k]
-    if values.shape[1] <= k:
-        return keys
+    if n == k:
+        return falling(keys, k)
     tied = (values[:, :k].amin(dim=1) == values[:, k]).nonzero().squeeze(1)
     # Keys are int64 and pass through copies: a sixteenth of the rows keeps them below the block.
     for piece in _slices(len(tied), max(1, len(scores) // 16)):
         rows = tied[piece]
         theirs = ranks[rows] if own else ranks.expand(len(rows), -1)
         keys[rows] = falling(packed(scores[rows], theirs), k)
-    return keys
+    return falling(keys, k)
 
 
 def check_scores(scores: torch.Tensor) -> None:

@@ -16,15 +16,20 @@ def unit(rows: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True)).float()
 
 
-def lists(rng: np.random.Generator, n_queries: int, n_docs: int, depth: int) -> FirstStage:
-    """Lists of different lengths, some empty, with equal scores among them."""
+def lists(
+    rng: np.random.Generator, n_queries: int, n_docs: int, depth: int, floors: int = 0
+) -> FirstStage:
+    """Lists of different lengths, some empty, with equal scores among them.
+
+    Documents that no list holds score ``floors`` or one more: above those of lists from 1 on.
+    """
     docs = np.full((n_queries, depth), -1, dtype=np.int64)
     scores = np.zeros((n_queries, depth), dtype=np.float32)
     for row in range(n_queries):
         length = rng.integers(0, depth + 1) if row else 0
         docs[row, :length] = rng.permutation(n_docs)[:length]
         scores[row, :length] = -np.sort(-rng.integers(1, 6, length))
-    floor = rng.integers(0, 2, n_queries).astype(np.float32)
+    floor = rng.integers(floors, floors + 2, n_queries).astype(np.float32)
     return FirstStage("bm25", *map(torch.from_numpy, (docs, scores, floor)))
 
 
@@ -47,11 +52,12 @@ def compared(
     return found
 
 
+@pytest.mark.parametrize("floors", [0, 2])
 @pytest.mark.parametrize("excluding", [False, True])
 @pytest.mark.parametrize("depth", [0, 1, 7, 40])
 @pytest.mark.parametrize("piece", [1, 3, 10, 64])
 def test_fusion_equals_comparing_every_document(
-    monkeypatch, piece: int, depth: int, excluding: bool
+    monkeypatch, piece: int, depth: int, excluding: bool, floors: int
 ) -> None:
     monkeypatch.setattr(fuse, "_FIRST_PIECE", piece)
     monkeypatch.setattr(fuse, "_BLOCK_BYTES", 4 * 40 * 5)
@@ -59,7 +65,7 @@ def test_fusion_equals_comparing_every_document(
     # Cosines of few values: ties inside the list, outside, and between the two.
     corpus = unit(np.eye(4)[rng.integers(0, 4, 40)])
     queries = unit(rng.integers(1, 3, (23, 4)).astype(float))
-    first = lists(rng, 23, 40, depth)
+    first = lists(rng, 23, 40, depth, floors)
     ties = rng.permutation(40)
     own = rng.integers(-1, 40, 23) if excluding else None
     weights = [0.0, 0.5, 0.0, 0.03, 1e6]

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from era_cache.rank import largest
 from era_cache.rank.largest import falling, highest
 
 
@@ -66,3 +67,14 @@ def test_keys_fall(seed, rows, n, k) -> None:
     np.testing.assert_array_equal(found, expected)
     transposed = torch.from_numpy(np.ascontiguousarray(keys.T)).T  # other layouts
     np.testing.assert_array_equal(falling(transposed, k), expected)
+
+
+def test_several_threads_find_the_same(monkeypatch) -> None:
+    rng = np.random.default_rng(1)
+    scores = torch.from_numpy(rng.normal(size=(7, 300)).astype(np.float32))
+    keys = torch.from_numpy(rng.integers(-(1 << 62), 1 << 62, size=(7, 300)))
+    alone = [*highest(scores, 40), falling(keys, 300)]
+    monkeypatch.setattr(largest, "_WORTH_THREADS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for one, other in zip(alone, [*highest(scores, 40), falling(keys, 300)], strict=True):
+        assert torch.equal(one, other)
