@@ -36,7 +36,6 @@ from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.tensors import FitData, HeldOut, QuerySet
 from era_cache.rank.lists import FirstStage
 from era_cache.rank.measures import Ranking, evaluate
-from era_cache.store.lists import as_table
 from era_cache.store.store import Store
 from era_cache.types import FloatArray
 
@@ -68,7 +67,11 @@ def _joined(name: str, queries: QuerySet) -> QuerySet:
     """The queries with their lists."""
     index, texts = _index(name)
     found = index.ask([texts[one] for one in queries.ids])
-    docs, scores = as_table([one[0] for one in found], [one[1] for one in found])
+    width = max(len(docs) for docs, _, _ in found)
+    docs = np.full((len(found), width), -1, dtype=np.int64)
+    scores = np.zeros((len(found), width), dtype=np.float32)
+    for row, (mine, theirs, _) in enumerate(found):
+        docs[row, : len(mine)], scores[row, : len(mine)] = mine, theirs
     floor = torch.tensor([one[2] for one in found], dtype=torch.float32)
     first = FirstStage(BM25, torch.from_numpy(docs), torch.from_numpy(scores), floor)
     return queries._replace(first=first)

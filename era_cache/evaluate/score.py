@@ -51,6 +51,8 @@ DEPTH = 1000
 """Documents kept of each ranking, as is usual for TREC runs."""
 _QUERIES, _COUNTED, _SHOWN = 1024, 1 << 24, 1 << 28
 """Queries and scores of a block that is counted, and about how many scores a picture needs."""
+_TOGETHER = 1 << 24
+"""Cosines up to which those of a candidate are ranked alone and joined from one product."""
 _NOWHERE = -9.0
 """A score out of range, so that histc passes over it."""
 
@@ -105,46 +107,60 @@ def score_adapters(
         InputError: one needs a first stage whose lists are not there.
     """
     device, views = data.corpus.device, data.queries.views
-    rankings: dict[str, Ranking] = {}
-    joined: dict[str, tuple[torch.Tensor, float]] = {}
-    mapped_by: list[tuple[Adapter, torch.Tensor]] = []
+    ways: list[_Way] = []
     for name, adapter in adapters.items():
         # What a first stage joins is mapped as it is without one.
-        known = (rows for other, rows in mapped_by if adapter.fusion and adapter.maps_as(other))
-        if (mapped := next(known, None)) is None:
-            mapped = adapter.to(device).apply(views)
-            mapped_by.append((adapter, mapped))
-        if adapter.fusion is None:
-            rankings[name] = _ranked(mapped, data.corpus, data, depth, index)
-        else:
-            first = data.queries.first
+        known = (way for way in ways if adapter.fusion and adapter.maps_as(way.adapter))
+        if (way := next(known, None)) is None:
+            way = _Way(adapter, adapter.to(device).apply(views), {})
+            ways.append(way)
+        first, weight = data.queries.first, 0.0
+        if adapter.fusion is not None:
             if first is None or first.name != adapter.fusion.run:
                 have = "none" if first is None else first.name
                 raise InputError(
                     f"{name} needs the lists of its first stage; there are those of {have}."
                 )
-            joined[name] = mapped, adapter.fusion.weight
-    rankings.update(_joined(joined, data, depth))
+            weight = adapter.fusion.weight
+        way.weights[name] = weight
+    rankings: dict[str, Ranking] = {}
+    together = index is None and len(data.queries.ids) * len(data.corpus) <= _TOGETHER
+    for way in ways:
+        alone = [name for name in way.weights if adapters[name].fusion is None]
+        # They are ranked with those that are joined where that is no more than a sum of cosines.
+        if not together or len(alone) == len(way.weights):
+            for name in alone:
+                del way.weights[name]
+                rankings[name] = _ranked(way.mapped, data.corpus, data, depth, index)
+    rankings.update(_joined([way for way in ways if way.weights], data, depth))
     return _measured({name: rankings[name] for name in adapters}, data, measures)
 
 
-def _joined(
-    candidates: Mapping[str, tuple[torch.Tensor, float]], data: HeldOut, depth: int
-) -> dict[str, Ranking]:
-    """Rankings with the first stage, of mapped queries and its weight."""
-    if not candidates or data.queries.first is None:
+class _Way(NamedTuple):
+    """Queries as one adapter maps them, and the weights of a first stage by candidate."""
+
+    adapter: Adapter
+    mapped: torch.Tensor
+    weights: dict[str, float]
+
+
+def _joined(ways: Sequence[_Way], data: HeldOut, depth: int) -> dict[str, Ranking]:
+    """Rankings of candidates that a first stage may join."""
+    if not ways or data.queries.first is None:
         return {}
-    mapped, weights = zip(*candidates.values(), strict=True)
-    rankings = joined_rankings(
-        mapped,
-        weights,
+    found = joined_rankings(
+        [(way.mapped, list(way.weights.values())) for way in ways],
         data.corpus,
         data.queries.first,
         min(depth, len(data.corpus)),
         exclude=data.queries.exclude,
         tie_ranks=data.tie_ranks,
     )
-    return dict(zip(candidates, rankings, strict=True))
+    return {
+        name: ranking
+        for way, rankings in zip(ways, found, strict=True)
+        for name, ranking in zip(way.weights, rankings, strict=True)
+    }
 
 
 def score_first_stage(data: HeldOut, measures: Sequence[Measure], depth: int = DEPTH) -> Scored:

@@ -73,15 +73,16 @@ def fused_rankings(
         ValueError: shapes, types or numbers do not fit.
     """
     if len(weights) == 1 and cosines is None:
-        return joined_rankings(
-            [queries], weights, corpus, first, k, exclude=exclude, tie_ranks=tie_ranks
+        (found,) = joined_rankings(
+            [(queries, weights)], corpus, first, k, exclude=exclude, tie_ranks=tie_ranks
         )
+        return found
     check_inputs(queries, corpus, k, exclude)
     _check_lists(first, len(queries), len(corpus))
     if cosines is not None and cosines.shape != (len(queries), len(corpus)):
         raise ValueError(f"cosines {tuple(cosines.shape)}, not {(len(queries), len(corpus))}")
     ties = tie_tables(tie_ranks, len(corpus), corpus.device)
-    found: list[list[Ranking]] = [[] for _ in weights]
+    parts: list[list[Ranking]] = [[] for _ in weights]
     for rows in _blocks(len(queries), len(corpus)):
         own = None if exclude is None else exclude[rows]
         lists = first.select(rows)
@@ -90,29 +91,28 @@ def fused_rankings(
             _leave_out(scores, own)
         keys = _each(scores, lists, weights, k, own, ties)
         every = ranking_of_keys(keys.flatten(0, 1), k, ties)
-        for number, parts in enumerate(found):
-            mine = slice(number * len(scores), (number + 1) * len(scores))
-            parts.append(Ranking(every.doc_rows[mine], every.scores[mine]))
-    return [_joined(parts, k) for parts in found]
+        for number, mine in enumerate(parts):
+            block = slice(number * len(scores), (number + 1) * len(scores))
+            mine.append(Ranking(every.doc_rows[block], every.scores[block]))
+    return [_joined(mine, k) for mine in parts]
 
 
 def joined_rankings(
-    mapped: Sequence[torch.Tensor],
-    weights: Sequence[float],
+    ways: Sequence[tuple[torch.Tensor, Sequence[float]]],
     corpus: Corpus,
     first: FirstStage,
     k: int,
     *,
     exclude: torch.Tensor | None = None,
     tie_ranks: torch.Tensor | None = None,
-) -> list[Ranking]:
-    """Rank the same queries mapped in several ways, each with a weight of its own.
+) -> list[list[Ranking]]:
+    """Rank the same queries mapped in several ways, each with weights of its own.
 
     What the lists say of every document is laid out once for all of them.
 
     Args:
-        mapped: (q, d) float32 unit rows each.
-        weights: of the first stage's scores, at least 0, for each way.
+        ways: (q, d) float32 unit rows, and weights of the first stage's scores, at least 0. Weight
+            0 ranks by the cosine alone.
         corpus: (n, d) float32 unit rows on the same device.
         first: lists of the queries.
         k: documents of each ranking.
@@ -120,26 +120,27 @@ def joined_rankings(
         tie_ranks: (n,) int64 permutation, as in ``search``.
 
     Returns:
-        For each way a ranking (q, k).
+        For each way and weight a ranking (q, k).
 
     Raises:
         ValueError: shapes, types or numbers do not fit.
     """
-    for queries in mapped:
+    for queries, _ in ways:
         check_inputs(queries, corpus, k, exclude)
         _check_lists(first, len(queries), len(corpus))
     ties = tie_tables(tie_ranks, len(corpus), corpus.device)
-    found: list[list[Ranking]] = [[] for _ in mapped]
+    found: list[list[list[Ranking]]] = [[[] for _ in weights] for _, weights in ways]
     for rows in _blocks(len(first.docs), len(corpus)):
         said = first.select(rows).everywhere(len(corpus))
-        for queries, weight, parts in zip(mapped, weights, found, strict=True):
-            scores = cosines_of(queries[rows], corpus).add_(said, alpha=weight)
+        for (queries, weights), mine in zip(ways, found, strict=True):
+            cosines = cosines_of(queries[rows], corpus)
             if exclude is not None:
-                _leave_out(scores, exclude[rows])
-            parts.append(
-                ranking_of_keys(best_packed_of(scores, ties.ranks, min(k, len(corpus))), k, ties)
-            )
-    return [_joined(parts, k) for parts in found]
+                _leave_out(cosines, exclude[rows])
+            for weight, parts in zip(weights, mine, strict=True):
+                scores = cosines.add(said, alpha=weight) if weight else cosines
+                keys = best_packed_of(scores, ties.ranks, min(k, len(corpus)))
+                parts.append(ranking_of_keys(keys, k, ties))
+    return [[_joined(parts, k) for parts in mine] for mine in found]
 
 
 def _blocks(n_queries: int, n_docs: int) -> Iterator[slice]:

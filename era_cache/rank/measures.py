@@ -87,11 +87,28 @@ def parse_measure(text: str) -> Measure:
     return Measure(known, int(cutoff))
 
 
-class _Grades:
-    """Looks grades of ranked documents up; what depends on the judgements alone is made once."""
+_TABLE = 1 << 26
+"""Pairs of query and document whose grades are laid out as a table, at most."""
 
-    def __init__(self, qrels: Qrels, n_docs: int) -> None:
+
+class _Grades:
+    """Looks grades of ranked documents up; what depends on the judgements alone is made once.
+
+    Args:
+        qrels: the judgements.
+        n_docs: size of the collection.
+        n_queries: of a ranking.
+        n_looked: documents of all rankings.
+    """
+
+    def __init__(self, qrels: Qrels, n_docs: int, n_queries: int, n_looked: int) -> None:
         self._qrels, self._n_docs = qrels, n_docs
+        self._table = None
+        if 0 < n_queries * n_docs <= min(n_looked, _TABLE):
+            # The last column answers for padding, row -1.
+            self._table = np.zeros((n_queries, n_docs + 1), dtype=np.int32)
+            self._table[qrels.query_rows, qrels.doc_rows] = np.arange(1, len(qrels.doc_rows) + 1)
+            return
         # Most ranked documents are judged for no query at all, or for few: a look into a small
         # table spares them the binary search, which is what takes the time.
         self._judged = np.zeros(n_docs + 1, dtype=np.bool_)  # the last answers for padding, row -1
@@ -103,6 +120,11 @@ class _Grades:
     def of(self, doc_rows: IntArray) -> IntArray:
         """Grades (q, k) of a ranking, 0 where a document is unjudged or padding."""
         grades: IntArray = np.zeros(doc_rows.shape, dtype=np.int64)
+        if self._table is not None:
+            places = np.take_along_axis(self._table, doc_rows, axis=1)
+            cells = np.flatnonzero(places)
+            grades.ravel()[cells] = self._qrels.relevance[places.ravel()[cells] - 1]
+            return grades
         if not len(self._keys) or not grades.size:
             return grades
         cells = np.flatnonzero(self._judged[doc_rows])
@@ -129,7 +151,7 @@ def relevance_of(ranking_doc_rows: IntArray, qrels: Qrels, n_docs: int) -> IntAr
         ValueError: The ranking is not a matrix, or a row number is out of range.
     """
     _check_rows(ranking_doc_rows, qrels, n_docs)
-    return _Grades(qrels, n_docs).of(ranking_doc_rows)
+    return _Grades(qrels, n_docs, *_sizes([ranking_doc_rows])).of(ranking_doc_rows)
 
 
 def evaluate(
@@ -169,7 +191,7 @@ def evaluate_each(
         _check_measure(measure)
     for doc_rows in rankings:
         _check_rows(doc_rows, qrels, n_docs)
-    looked_up, ideal = _Grades(qrels, n_docs), _ideal(qrels)
+    looked_up, ideal = _Grades(qrels, n_docs, *_sizes(rankings)), _ideal(qrels)
     found = []
     for doc_rows in rankings:
         grades = looked_up.of(doc_rows)
@@ -181,6 +203,11 @@ def evaluate_each(
         judged = Judged(gains, ideal, len(doc_rows))
         found.append({one: MEASURES[one.name].compute(judged, one.cutoff) for one in measures})
     return found
+
+
+def _sizes(rankings: Sequence[IntArray]) -> tuple[int, int]:
+    """Queries of the longest ranking, and documents of all."""
+    return max((len(one) for one in rankings), default=0), sum(one.size for one in rankings)
 
 
 def mean(values: FloatArray) -> float:

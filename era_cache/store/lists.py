@@ -23,13 +23,12 @@ from era_cache.disk.json_files import canonical_json, loads_json
 from era_cache.errors import FormatError
 from era_cache.store.names import LISTS_NAME
 from era_cache.store.store_files import StoreFiles
-from era_cache.types import Array, FloatArray, IntArray, Keys
+from era_cache.types import Array, IntArray, Keys
 
 __all__ = [
     "ListTable",
     "Lists",
     "StoredLists",
-    "as_table",
     "corpus_digest",
     "find_lists",
     "has_other_lists",
@@ -39,6 +38,8 @@ __all__ = [
 ]
 
 FORMAT, VERSION = "era-lists", 1
+_MARKED = 1 << 26
+"""Pairs of query and document that all have a mark; of more, those that are named are sorted."""
 _ARRAYS = (
     ("doc_keys", np.uint8),
     ("query_keys", np.uint8),
@@ -188,8 +189,12 @@ def _rises(keys: Keys) -> bool:
 
 def _each_once(docs: IntArray, lengths: IntArray, n_docs: int) -> bool:
     """Whether no list names a document twice."""
-    of = np.repeat(np.arange(len(lengths)), lengths)
-    pairs = np.sort(of * max(1, n_docs) + docs)
+    pairs = np.repeat(np.arange(len(lengths)) * n_docs, lengths) + docs
+    if len(lengths) * n_docs <= _MARKED:
+        marks = np.zeros(len(lengths) * n_docs, dtype=np.bool_)
+        marks[pairs] = True
+        return bool(np.count_nonzero(marks) == len(pairs))
+    pairs.sort()
     return not np.any(pairs[1:] == pairs[:-1])
 
 
@@ -235,36 +240,34 @@ def lists_of(
     values = key_values(collection.doc_keys)
     order = np.argsort(values, kind="stable")
     _, starts, counts = np.unique(values[order], return_index=True, return_counts=True)
-    docs: list[IntArray] = [np.zeros(0, dtype=np.int64)] * len(rows)
-    scores: list[Array] = [np.zeros(0, dtype=np.float32)] * len(rows)
     floor = np.zeros(len(rows), dtype=np.float32)
     left = np.ones(len(rows), dtype=bool)
+    docs = np.full((len(rows), 0), -1, dtype=np.int64)
+    scores = np.zeros((len(rows), 0), dtype=np.float32)
     for stored in found:
         lists = stored.lists
-        begins = np.concatenate([np.zeros(1, dtype=np.int64), lists.list_ends])
         known = key_values(lists.query_keys)
-        place = np.searchsorted(known, keys)
-        for at in np.flatnonzero(left):
-            if place[at] == len(known) or known[place[at]] != keys[at]:
-                continue
-            begin, end = begins[place[at]], lists.list_ends[place[at]]
-            entries = lists.list_docs[begin:end]
-            # Documents of equal text have one key, and one score.
-            times = counts[entries]
-            first = np.repeat(starts[entries] - np.cumsum(times) + times, times)
-            docs[at] = order[first + np.arange(len(first))]
-            scores[at] = np.repeat(lists.list_scores[begin:end], times)
-            floor[at], left[at] = lists.floor[place[at]], False
-    return ListTable(*as_table(docs, scores), floor), np.flatnonzero(left)
+        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        at = np.flatnonzero(left & (known[place] == keys)) if len(known) else rows[:0]
+        lengths = np.diff(lists.list_ends, prepend=0)[place[at]]
+        entries = _spans(lists.list_ends[place[at]] - lengths, lengths)
+        # Documents of equal text have one key, and one score.
+        times = counts[lists.list_docs[entries]]
+        before = np.cumsum(np.append(0, times))
+        ends = np.cumsum(lengths)
+        sizes = before[ends] - before[ends - lengths]
+        if (more := sizes.max(initial=0) - docs.shape[1]) > 0:
+            docs = np.pad(docs, ((0, 0), (0, more)), constant_values=-1)
+            scores = np.pad(scores, ((0, 0), (0, more)))
+        cells = np.repeat(at, sizes), _spans(np.zeros_like(sizes), sizes)
+        docs[cells] = order[_spans(starts[lists.list_docs[entries]], times)]
+        scores[cells] = np.repeat(lists.list_scores[entries], times)
+        floor[at], left[at] = lists.floor[place[at]], False
+    return ListTable(docs, scores, floor), np.flatnonzero(left)
 
 
-def as_table(
-    docs: list[IntArray], scores: list[Array] | list[FloatArray]
-) -> tuple[IntArray, Array]:
-    """Lists of different lengths as a table, -1 and 0 where one is shorter."""
-    width = max(map(len, docs), default=0)
-    table = np.full((len(docs), width), -1, dtype=np.int64)
-    values = np.zeros((len(docs), width), dtype=np.float32)
-    for row, (mine, theirs) in enumerate(zip(docs, scores, strict=True)):
-        table[row, : len(mine)], values[row, : len(mine)] = mine, theirs
-    return table, values
+def _spans(first: IntArray, lengths: IntArray) -> IntArray:
+    """Rising numbers, ``lengths`` of them from each of ``first`` on."""
+    steps = np.repeat(first - np.cumsum(lengths) + lengths, lengths)
+    spans: IntArray = steps + np.arange(len(steps))
+    return spans

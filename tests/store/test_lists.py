@@ -12,6 +12,7 @@ from small_stores import files_of
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Collection
 from era_cache.errors import FormatError, NewerError
+from era_cache.store import lists as lists_module
 from era_cache.store.clean import clean
 from era_cache.store.contents import diff
 from era_cache.store.lists import (
@@ -143,6 +144,42 @@ def test_lists_that_do_not_fit_together_are_refused(store, column, value) -> Non
     with pytest.raises(FormatError, match="do not fit together"):
         write_lists(store, "bm25", {}, lists._replace(**{column: wrong}))
     assert not list((store.path / "runs").iterdir())
+
+
+def test_documents_named_twice_are_found_in_any_way(monkeypatch) -> None:
+    rng = np.random.default_rng(3)
+    for n_docs in (1, 7, 400):
+        for _ in range(20):
+            lengths = rng.integers(0, 6, 9)
+            docs = rng.integers(0, n_docs, lengths.sum())
+            once = all(len(set(part)) == len(part) for part in np.split(docs, lengths.cumsum()))
+            for most in (0, 1 << 20):
+                monkeypatch.setattr(lists_module, "_MARKED", most)
+                assert lists_module._each_once(docs, lengths, n_docs) == once
+
+
+def test_lists_of_many_queries_are_those_of_each(store) -> None:
+    collection = store.collection("planted")
+    _, known = np.unique(collection.doc_keys, axis=0, return_index=True)  # each text once
+    rng = np.random.default_rng(5)
+    given = {}
+    for query, size in enumerate([3, 0, 7, 1]):
+        docs = rng.permutation(known)[:size].tolist()
+        given[query] = [(doc, 9.0 - place) for place, doc in enumerate(docs)]
+    write_lists(store, "bm25", {}, lists_for(collection, given))
+    found = find_lists(store, "bm25", collection.doc_keys)
+    every, left = lists_of(found, collection, np.array([2, 0, 3, 1]))
+    assert left.tolist() == []
+    for place, row in enumerate([2, 0, 3, 1]):
+        one, _ = lists_of(found, collection, np.array([row]))
+        width = one.docs.shape[1]
+        assert one.docs[0].tolist() == every.docs[place, :width].tolist()
+        assert one.scores[0].tolist() == every.scores[place, :width].tolist()
+        assert (every.docs[place, width:] == -1).all()
+        wanted = dict(given[row])
+        mine = every.docs[place] >= 0
+        told = dict(zip(*(table[place][mine].tolist() for table in every[:2]), strict=True))
+        assert {doc: told[doc] for doc in wanted} == wanted
 
 
 def test_keys_out_of_order_are_refused(store) -> None:
