@@ -271,7 +271,8 @@ def work(base: Path, first: int, last: int, seed: int, log: Path) -> None:
 def _supervise(base: Path, first: int, last: int, seed: int, log: Path) -> None:
     """Start a process for a range of cases, and another one where it dies."""
     while first < last:
-        command = [sys.executable, "-m", "benchmarks.fuzz", "--child", str(base), str(log)]
+        # -B: what Python compiles on first use would count as files written outside.
+        command = [sys.executable, "-B", "-m", "benchmarks.fuzz", "--child", str(base), str(log)]
         numbers = ["--first", str(first), "--cases", str(last - first), "--seed", str(seed)]
         code = subprocess.run([*command, *numbers], check=False).returncode
         if code == 0:
