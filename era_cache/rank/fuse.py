@@ -82,11 +82,12 @@ def fused_rankings(
     if cosines is not None and cosines.shape != (len(queries), len(corpus)):
         raise ValueError(f"cosines {tuple(cosines.shape)}, not {(len(queries), len(corpus))}")
     ties = tie_tables(tie_ranks, len(corpus), corpus.device)
+    documents = whole(corpus) if cosines is None else corpus
     parts: list[list[Ranking]] = [[] for _ in weights]
     for rows in _blocks(len(queries), len(corpus)):
         own = None if exclude is None else exclude[rows]
         lists = first.select(rows)
-        scores = cosines_of(queries[rows], corpus) if cosines is None else cosines[rows]
+        scores = cosines_of(queries[rows], documents) if cosines is None else cosines[rows]
         if own is not None:
             _leave_out(scores, own)
         keys = _each(scores, lists, weights, k, own, ties)
@@ -128,12 +129,12 @@ def joined_rankings(
     for queries, _ in ways:
         check_inputs(queries, corpus, k, exclude)
         _check_lists(first, len(queries), len(corpus))
-    ties = tie_tables(tie_ranks, len(corpus), corpus.device)
+    ties, documents = tie_tables(tie_ranks, len(corpus), corpus.device), whole(corpus)
     found: list[list[list[Ranking]]] = [[[] for _ in weights] for _, weights in ways]
     for rows in _blocks(len(first.docs), len(corpus)):
         said = first.select(rows).everywhere(len(corpus))
         for (queries, weights), mine in zip(ways, found, strict=True):
-            cosines = cosines_of(queries[rows], corpus)
+            cosines = cosines_of(queries[rows], documents)
             if exclude is not None:
                 _leave_out(cosines, exclude[rows])
             for weight, parts in zip(weights, mine, strict=True):
