@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from planted import qrels_of
 
 from era_cache.errors import InputError
+from era_cache.rank import measures
 from era_cache.rank.definitions import MEASURES, Definition, Judged, Values
 from era_cache.rank.measures import (
     Measure,
@@ -140,6 +141,19 @@ def test_several_rankings_are_evaluated_as_each_alone() -> None:
         for measure, values in evaluate(ranking, qrels, measures, 30).items():
             assert found[measure].tolist() == values.tolist()
     assert evaluate_each([], qrels, measures, 30) == []
+
+
+@pytest.mark.parametrize("most", [0, 1 << 26])
+def test_grades_are_found_in_a_table_and_without_one(monkeypatch, most: int) -> None:
+    monkeypatch.setattr(measures, "_TABLE", most)
+    judged = {(0, 0): 3, (1, 4): 1, (3, 5): 2, (3, 0): -1}  # the first pair and the last
+    rows, docs = (np.array(column) for column in zip(*judged, strict=True))
+    qrels = Qrels(rows, docs, np.array(list(judged.values())))
+    ranking = np.array(
+        [[5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, -1], [0] + 5 * [-1], [0, 1, 2, 3, 4, 5]]
+    )
+    wanted = [[judged.get((q, d), 0) for d in row] for q, row in enumerate(ranking.tolist())]
+    assert relevance_of(ranking, qrels, 6).tolist() == wanted
 
 
 @pytest.mark.parametrize(
