@@ -303,9 +303,8 @@ def fit(
         small_queries: (n, d_small), the same queries by the small model.
         align_large: (m, d_large), texts that both models encoded, usually documents. All of them
             align; the first ``options.config.reference_documents`` become references.
-        align_small: (m, d_small), the same texts in the same order. Without the two, the queries
-            themselves align the spaces, which takes ``small_queries``; those that align cannot
-            judge, so that a third of them is set aside unless ``validation`` says which.
+        align_small: (m, d_small), the same texts in the same order. Without the two, queries align
+            (``small_queries``), and a third of them judges instead, or those of ``validation``.
         first_stage: what another system, such as BM25, found for the queries, with scores
             (``FirstStage``; arrays will do). Candidates are then also joined with it.
         validation: None to judge every labelled query by a model that never saw it and to train on

@@ -126,6 +126,8 @@ def joined_rankings(
     Raises:
         ValueError: shapes, types or numbers do not fit.
     """
+    import torch
+
     for queries, _ in ways:
         check_inputs(queries, corpus, k, exclude)
         _check_lists(first, len(queries), len(corpus))
@@ -138,7 +140,9 @@ def joined_rankings(
             if exclude is not None:
                 _leave_out(cosines, exclude[rows])
             for weight, parts in zip(weights, mine, strict=True):
-                scores = cosines.add(said, alpha=weight) if weight else cosines
+                # The last sums may take the place of the cosines: a server asks for one.
+                last = cosines if parts is mine[-1] else None
+                scores = torch.add(cosines, said, alpha=weight, out=last) if weight else cosines
                 keys = best_packed_of(scores, ties.ranks, min(k, len(corpus)))
                 parts.append(ranking_of_keys(keys, k, ties))
     return [[_joined(parts, k) for parts in mine] for mine in found]
