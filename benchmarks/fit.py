@@ -216,7 +216,11 @@ class Quality:
             runs = [self.found["peers", self.pair, name, labels, seed] for name in self.names]
             worked = [r for r in runs if peer in r["test"]]
             if not worked:
-                lines.append(f"| {peer} | - | - | {len(runs)} |")
+                failed = sum(peer in r["errors"] for r in runs)
+                lines.append(f"| {peer} | - | - | {failed or 'not built'} |")
+                if not failed:
+                    why = "not built: python -m benchmarks.peers.setup"
+                    bars.append(skipped(f"era over {peer}, 20 %", why))
                 continue
             theirs = 100 * statistics.fmean(r["test"][peer] for r in worked)
             same = statistics.fmean(

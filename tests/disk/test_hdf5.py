@@ -5,6 +5,7 @@ What only crafted bytes can do is in ``test_hdf5_parse``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -508,6 +509,101 @@ def test_private_pages_can_be_written_and_leave_the_file(tmp_path):
     mapped *= 2
     np.testing.assert_array_equal(mapped, rows * 2)
     assert path.read_bytes() == before
+
+
+# Files whose bytes come from elsewhere
+
+
+class Elsewhere:
+    """An origin: a file of zeros, into which ranges of the true content come when asked for."""
+
+    def __init__(self, path: Path, here: Path) -> None:
+        self._content, self._here = path.read_bytes(), here
+        here.write_bytes(bytes(len(self._content)))
+        self.asked: list[list[tuple[int, int]]] = []
+
+    @contextlib.contextmanager
+    def opened(self):
+        with self._here.open("r+b") as file:
+            yield file.fileno(), len(self._content)
+
+    def bring(self, descriptor, starts, ends):
+        ranges = list(zip(starts.tolist(), ends.tolist(), strict=True))
+        assert all(0 <= start < end <= len(self._content) for start, end in ranges)
+        self.asked.append(ranges)
+        for start, end in ranges:
+            os.pwrite(descriptor, self._content[start:end], start)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A checked file that is elsewhere, its origin, and its rows."""
+    path, rows = rows_file(tmp_path)
+    origin = Elsewhere(path, tmp_path / "here")
+    checked = inspect(path, origin)
+    path.unlink()
+    origin.asked.clear()
+    return checked, origin, rows + 0
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 100), (17, 5), (99, 1), (40, 0)])
+def test_rows_that_are_read_are_brought_and_no_others(elsewhere, start, count):
+    checked, origin, rows = elsewhere
+    out = np.full((count, 3), -1, "f4")
+    checked.read_rows("rows", start, out)
+    np.testing.assert_array_equal(out, rows[start : start + count])
+    begin = checked.slots["rows"].offset + start * 12
+    assert origin.asked == ([[(begin, begin + count * 12)]] if count else [])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "runs"),
+    [
+        ([3], [(3, 4)]),
+        ([0, 1, 2, 5, 6, 99], [(0, 3), (5, 7), (99, 100)]),
+        ([4, 4, 5, 7, 7, 9], [(4, 6), (7, 8), (9, 10)]),
+        (range(100), [(0, 100)]),
+    ],
+)
+def test_a_map_has_the_rows_that_were_asked_for_in_one_request(elsewhere, wanted, runs):
+    checked, origin, rows = elsewhere
+    wanted = np.array(wanted)
+    with checked.opened() as reader:
+        mapped = reader.array("rows", rows=wanted)
+        np.testing.assert_array_equal(mapped[wanted], rows[wanted])
+    begin = checked.slots["rows"].offset
+    assert origin.asked == [[(begin + 12 * first, begin + 12 * last) for first, last in runs]]
+    others = np.setdiff1d(np.arange(100), wanted)
+    assert not mapped[others].any()
+
+
+def test_without_rows_a_map_is_whole_and_nothing_is_brought_for_no_rows(elsewhere):
+    checked, origin, rows = elsewhere
+    with checked.opened() as reader:
+        reader.bring("rows", np.zeros(0, np.int64))
+        assert origin.asked == []
+        np.testing.assert_array_equal(reader.array("rows"), rows)
+        np.testing.assert_array_equal(checked.array("numbers"), np.arange(100))
+    slots = checked.slots.values()
+    expected = sorted((slot.offset, slot.offset + slot.nbytes) for slot in slots)
+    assert sorted(one for ranges in origin.asked for one in ranges) == expected
+
+
+def test_a_whole_file_is_brought_at_once(elsewhere):
+    checked, origin, rows = elsewhere
+    with checked.opened() as reader:
+        reader.bring_all()
+        assert origin.asked == [[(0, checked.size)]]
+        reader.bring("rows")
+        np.testing.assert_array_equal(reader.array("rows"), rows)
+
+
+def test_a_file_that_is_here_is_asked_of_nobody(tmp_path):
+    path, rows = rows_file(tmp_path)
+    with inspect(path).opened() as reader:
+        reader.bring_all()
+        reader.bring("rows")
+        np.testing.assert_array_equal(reader.array("rows", rows=np.array([2])), rows)
 
 
 # Writing rows

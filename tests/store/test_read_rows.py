@@ -132,6 +132,24 @@ def test_a_segment_is_read_in_blocks_from_beginning_to_end(encoder, form):
     np.testing.assert_array_equal(np.concatenate([r for _, r in blocks]), as_stored(vectors, form))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_far_apart_come_through_as_many_buffers_as_they_need(encoder, form, monkeypatch):
+    monkeypatch.setattr(reading, "_BUFFER_BYTES", 2 * DIM * np.dtype(form).itemsize)  # two rows
+    keys, vectors = made(200)
+    SegmentWriter(encoder, {}).commit(keys, check_vectors(vectors, form, str, "M"))
+    wanted = np.arange(3, 200, 7)
+    expected = as_stored(vectors, form)[wanted]
+    np.testing.assert_array_equal(encoder.vectors(keys[wanted]), expected)
+    np.testing.assert_array_equal(encoder.vectors(keys[wanted[::-1]]), expected[::-1])
+
+
+def test_keys_are_sorted_a_range_at_a_time_and_each_is_in_one():
+    keys = np.array([0, (1 << 62) - 1, 1 << 62, 5 << 60, 1 << 63, (1 << 64) - 1], dtype=np.uint64)
+    ranges = [reading._in_range(keys, 2, part).tolist() for part in range(4)]
+    assert ranges == [keys[:2].tolist(), keys[2:4].tolist(), keys[4:5].tolist(), keys[5:].tolist()]
+    assert reading._in_range(keys, 0, 0).tolist() == keys.tolist()
+
+
 @pytest.mark.parametrize("spread", [1, 40])
 def test_a_segment_that_was_retired_meanwhile_is_read_where_it_went(encoder, spread):
     keys, vectors = made(200)
@@ -166,6 +184,12 @@ def test_a_stored_value_that_is_not_finite_is_refused_wherever_it_is_read(encode
     with pytest.raises(FormatError, match="not finite"):
         encoder.vectors(keys[::spread])
     np.testing.assert_array_equal(encoder.vectors(keys[:40:spread]), rows.to_float32()[:40:spread])
+    (segment,) = encoder.segments()
+    blocks = read_blocks(segment, block_bytes=2000)
+    next(blocks)
+    with pytest.raises(FormatError, match=f"{path.name}: a stored vector is not finite"):
+        for _ in blocks:
+            pass
 
 
 def test_the_api_finds_encoders_by_name_and_gives_tensors(tmp_path):
