@@ -24,7 +24,7 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint docs clean
+.PHONY: help demo test coverage check lint docs clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -47,6 +47,13 @@ demo: $(VENV)/project.stamp ## Real data, real encoders: table and report (about
 
 test: $(VENV)/project.stamp ## The whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+coverage: $(VENV)/project.stamp ## Branch coverage of store/, fitting/ and rank/ by the whole suite
+	$(PIP) "coverage>=7.10"
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --skip-covered
 
 lint: $(VENV)/project.stamp ## Format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -26,7 +26,7 @@ from benchmarks.embed_precision import precision_bars
 from benchmarks.embed_served import documents_alone, faulty_server, many_at_once
 from benchmarks.fit_data import COLLECTIONS
 from era_cache.collection.keys import row_keys
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.encode.encoder import EncoderSettings
 from era_cache.encode.sentence_transformers import SentenceTransformerEncoder

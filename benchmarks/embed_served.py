@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.common import Bar
 from benchmarks.embedding_server import vector_of
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.encode.encoder import EncoderSettings, open_encoder
 from era_cache.encode.service import Budget, ServiceSettings

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from benchmarks.common import Bar
 from era_cache.collection.beir import read_beir
-from era_cache.config import EmbedConfig, FitConfig, SplitConfig
+from era_cache.collection.config import SplitConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.sources import Reading
 from era_cache.store.store import Store

@@ -12,8 +12,9 @@ from demo_models import demo_models_dir
 from benchmarks.common import Bar, skipped
 from benchmarks.fit_data import PAIRS, available, demo_name
 from benchmarks.shared_store import make_store
-from era_cache.config import FitConfig, SplitConfig
+from era_cache.collection.config import SplitConfig
 from era_cache.evaluate.protocols import Plan, run_protocol
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.sources import Reading
 from era_cache.rank.measures import parse_measure
 

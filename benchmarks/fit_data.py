@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from demo_models import demo_models_dir
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
-from era_cache.config import SplitConfig
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.encoder_pair import resolve_encoders
 from era_cache.fitting.tensors import (

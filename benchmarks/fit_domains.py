@@ -20,9 +20,9 @@ from benchmarks.common import Bar, skipped
 from benchmarks.fit_data import COLLECTIONS, PAIRS, available, demo_name, problem
 from benchmarks.fit_labels import without_labels
 from benchmarks.fit_quality import SEEDS, Kept, one_thread
-from era_cache.config import FitConfig
 from era_cache.evaluate.score import score_adapters
 from era_cache.evaluate.statistics import holm, paired_randomisation_test
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.tensors import FitData, HeldOut

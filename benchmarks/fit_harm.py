@@ -17,10 +17,10 @@ import torch
 from benchmarks.common import Bar
 from benchmarks.fit_data import PAIRS, problem
 from benchmarks.fit_quality import Kept
-from era_cache.config import FitConfig
 from era_cache.evaluate.score import score_adapters
 from era_cache.evaluate.statistics import paired_randomisation_test
 from era_cache.fitting.adapter import unit
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.tensors import FitData, HeldOut, QuerySet

@@ -25,12 +25,12 @@ from benchmarks.fit_labels import large_index, without_labels
 from benchmarks.fit_quality import SEEDS, Kept
 from era_cache.collection.assemble import ReaderSettings
 from era_cache.collection.beir import read_beir
-from era_cache.config import FitConfig
 from era_cache.encode.bm25 import BM25, Bm25Index, embed_bm25
 from era_cache.evaluate.score import DEPTH, score_adapters, score_first_stage
 from era_cache.evaluate.statistics import holm, paired_randomisation_test
 from era_cache.fitting.candidates import FUSED, fused_name
 from era_cache.fitting.choice import choose
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates
 from era_cache.fitting.tensors import FitData, HeldOut, QuerySet

@@ -21,13 +21,15 @@ from benchmarks.common import Bar, skipped
 from benchmarks.fit_data import COLLECTIONS, PAIRS, available, demo_name, problem
 from benchmarks.fit_quality import SEEDS
 from era_cache.collection.beir import read_beir
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.collection.splits import make_split
-from era_cache.config import EmbedConfig, FitConfig, SplitConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.encode.encoder import EncoderSettings, open_encoder
 from era_cache.evaluate.score import score_adapters, score_large
 from era_cache.fitting.adapter import Adapter
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.encoder_pair import resolve_encoders
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates

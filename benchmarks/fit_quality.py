@@ -28,10 +28,10 @@ from benchmarks.fit_data import PAIRS, Pair, available, problem
 from benchmarks.peers.problem import Problem
 from benchmarks.peers.run import PEERS, run_peer
 from benchmarks.peers.setup import environment_error
-from era_cache.config import FitConfig, PaperConfig
 from era_cache.evaluate.score import score_adapters, score_large
 from era_cache.evaluate.statistics import paired_randomisation_test
 from era_cache.fitting.choice import choose
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.recipes import fit_candidates, fit_paper
 from era_cache.fitting.tensors import FitData, HeldOut

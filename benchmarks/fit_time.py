@@ -25,8 +25,8 @@ from benchmarks.common import Bar, seconds_of, seconds_of_command, skipped
 from benchmarks.fit_data import PAIRS, available, demo_name, problem
 from benchmarks.fit_labels import without_labels
 from benchmarks.fit_quality import SEEDS, one_thread
-from era_cache.config import FitConfig, PaperConfig
 from era_cache.fitting.adapter import unit
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.crossfit import Request, crossfit
 from era_cache.fitting.paper import paper_triples
 from era_cache.fitting.recipes import fit_candidates, fit_paper, parts_of

@@ -32,7 +32,7 @@ import numpy as np
 from benchmarks.common import Bar, finish
 from benchmarks.mutate import mutated
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.store import sorted_keys
 from era_cache.store.compact import compact

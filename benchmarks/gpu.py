@@ -27,8 +27,8 @@ import torch
 
 from benchmarks.common import Bar, finish, skipped
 from era_cache.api import FitOptions, RetrievalAdapter, fit
-from era_cache.config import FitConfig
 from era_cache.fitting.adapter import unit
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.sweep import Job, sweep
 from era_cache.fitting.tensors import FitData, QuerySet
 from era_cache.rank.measures import evaluate, parse_measure

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.store_rows import PatternEncoder, RowLog, expected_rows, numbered_texts
 from era_cache.collection.keys import distinct_rows, row_keys
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import EraError
 from era_cache.store import sorted_keys

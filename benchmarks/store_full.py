@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmarks.common import Bar, skipped
 from benchmarks.store_child import LARGE, SMALL, seeds
 from benchmarks.store_rows import PatternEncoder, numbered_texts, wrong_rows
-from era_cache.config import EmbedConfig
 from era_cache.disk.files import TEMPORARY_PREFIX
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import StoreError
 from era_cache.store.contents import diff

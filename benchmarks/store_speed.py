@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.common import Bar
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.store.clean import clean
 from era_cache.store.compact import compact

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from era_cache.api import RetrievalAdapter, fit
     from era_cache.fitting.adapter_folder import load_adapter
+    from era_cache.fitting.config import FitConfig, FitOptions
     from era_cache.serve.export.load import load_sentence_transformer
     from era_cache.serve.query_encoder import QueryEncoder
     from era_cache.serve.searcher import Searcher
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FitConfig",
+    "FitOptions",
     "QueryEncoder",
     "RetrievalAdapter",
     "Searcher",
@@ -32,6 +35,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "FitConfig": "fitting.config",
+    "FitOptions": "fitting.config",
     "QueryEncoder": "serve.query_encoder",
     "RetrievalAdapter": "api",
     "Searcher": "serve.searcher",

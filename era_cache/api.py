@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from msgspec import structs
 
-from era_cache.config import FitConfig, FitOptions
 from era_cache.errors import FormatError, InputError
 from era_cache.evaluate.score import DEPTH
 from era_cache.fitting.adapter import Adapter, unit
@@ -39,6 +38,7 @@ from era_cache.fitting.arrays import (
     record_of,
 )
 from era_cache.fitting.candidates import VIEWS_READ, unfused_name
+from era_cache.fitting.config import FitConfig, FitOptions
 from era_cache.fitting.held_out import PRIMARY
 from era_cache.fitting.label_forms import LabelsById, judgements
 from era_cache.fitting.model_card import arrays_card

@@ -21,7 +21,7 @@ from s3_server import s3, way
 from era_cache.cli import fit
 from era_cache.collection.beir import read_beir
 from era_cache.collection.records import TextCollection
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.store.store import Store
 

@@ -9,8 +9,8 @@ import numpy as np
 from hash_encoder import HashEncoder
 from planted import QUICK, embedded, planted_texts
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.records import TextCollection
-from era_cache.config import SplitConfig
 from era_cache.encode.encoder import Encoder
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.sources import Reading

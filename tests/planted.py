@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from hash_encoder import HashEncoder
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.records import Collection as StoredCollection
 from era_cache.collection.records import Dropped, TextCollection
 from era_cache.collection.splits import Split
-from era_cache.config import EmbedConfig, FitConfig, PaperConfig, SplitConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.alignment.methods import align_rows
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.encoder_pair import resolve_encoders
 from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
 from era_cache.fitting.held_out import values_of

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from era_cache.cli.stores import opened_store
-from era_cache.config import FitConfig
+from era_cache.fitting.config import FitConfig
 
 __all__ = ["candidates", "collections", "encoders", "settings"]
 

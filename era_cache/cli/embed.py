@@ -56,7 +56,7 @@ from era_cache.cli.text_options import (
     read_log,
     read_texts,
 )
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 
 if TYPE_CHECKING:
     from era_cache.collection.records import Collection, TextCollection

@@ -43,10 +43,10 @@ from era_cache.cli.fit_options import (
 from era_cache.cli.fit_sweep import sweep
 from era_cache.cli.progress import tell
 from era_cache.cli.stores import opened_store
-from era_cache.config import FitConfig, PaperConfig
 from era_cache.disk.files import check_writable
 from era_cache.errors import InputError
 from era_cache.fitting.candidates import DEFAULT, described
+from era_cache.fitting.config import FitConfig, PaperConfig
 
 if TYPE_CHECKING:
     from era_cache.fitting.first_stage import FirstStages

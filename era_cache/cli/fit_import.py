@@ -69,8 +69,8 @@ def import_weights(file: Path, out: Path, as_json: bool, **options: Any) -> None
       era-fit import-weights adapter.pt --query-model Qwen/Qwen3-Embedding-8B \\
           --doc-model BAAI/bge-m3 --out adapters/published
     """
+    from era_cache.collection.config import SplitConfig
     from era_cache.collection.splits import make_split
-    from era_cache.config import SplitConfig
     from era_cache.encode.encoder import EncoderSettings, open_encoder
     from era_cache.fitting.fit_from_store import fitted_on_record
     from era_cache.fitting.published_weights import import_weights as write

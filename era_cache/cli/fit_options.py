@@ -21,8 +21,9 @@ from era_cache.cli.common import (
     seed_number,
 )
 from era_cache.cli.progress import quiet_option
-from era_cache.config import FitConfig, PaperConfig, SplitConfig
+from era_cache.collection.config import SplitConfig
 from era_cache.errors import InputError
+from era_cache.fitting.config import FitConfig, PaperConfig
 
 if TYPE_CHECKING:
     from era_cache.fitting.sources import Reading

@@ -12,7 +12,7 @@ from era_cache.cli.stores import found_store
 
 if TYPE_CHECKING:
     from era_cache.collection.records import TextCollection
-    from era_cache.config import EmbedConfig
+    from era_cache.encode.config import EmbedConfig
     from era_cache.encode.encoder import Encoder
     from era_cache.encode.plan import PlannedRows
     from era_cache.encode.service import Budget, ServiceSettings

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from era_cache.collection.records import Collection
-    from era_cache.config import EmbedConfig
+    from era_cache.encode.config import EmbedConfig
     from era_cache.encode.embed import EncodedRows, Left
     from era_cache.encode.encoder import Encoder, EncoderSettings
     from era_cache.encode.ray_pool import Workers

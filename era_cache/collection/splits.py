@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.keys import key_words
 from era_cache.collection.records import Collection
-from era_cache.config import SplitConfig
 from era_cache.disk.json_files import json_digest
 from era_cache.errors import FitError, InputError
 from era_cache.types import IntArray

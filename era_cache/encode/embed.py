@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from era_cache.collection.keys import distinct_rows
 from era_cache.collection.records import Collection, TextCollection
-from era_cache.config import EmbedConfig
 from era_cache.disk.shown import require_unicode
 from era_cache.encode.bad_rows import BadRow, rows_of_equals, unusable
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.encoder import Encoder
 from era_cache.encode.job import Job, missing_rows
 from era_cache.encode.parts import LOG, Asked, Part

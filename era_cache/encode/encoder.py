@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from era_cache.config import EmbedConfig
 from era_cache.disk.registry import Registry
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.service import ServiceSettings
 from era_cache.errors import EncoderError, FingerprintError, FormatError
 from era_cache.store.encoder_record import EncoderSpec, StoredSpec

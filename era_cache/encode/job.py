@@ -14,9 +14,9 @@ from typing import Self
 import numpy as np
 
 from era_cache import __version__
-from era_cache.config import EmbedConfig
 from era_cache.encode.ahead import one_ahead
 from era_cache.encode.bad_rows import BadRow, unusable
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.parts import Part
 from era_cache.encode.served_probe import probe
 from era_cache.errors import EncoderError

@@ -13,7 +13,6 @@ import numpy as np
 
 from era_cache.collection.keys import alignment_order, distinct_rows, row_keys
 from era_cache.collection.records import Collection, RoleTexts, TextCollection
-from era_cache.config import EmbedConfig
 from era_cache.encode.align_sample import (
     free_queries,
     judged_since,
@@ -21,6 +20,7 @@ from era_cache.encode.align_sample import (
     rule_of,
     weighted_order,
 )
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.encoder import Encoder
 from era_cache.store.encoder_record import render
 from era_cache.store.store import Store

@@ -14,7 +14,7 @@ import numpy as np
 
 from era_cache.collection.keys import alignment_order, distinct_rows
 from era_cache.collection.records import TextCollection
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.encoder import Encoder
 from era_cache.encode.parts import Asked, Part
 from era_cache.store.store import Store

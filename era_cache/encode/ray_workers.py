@@ -18,8 +18,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from era_cache.collection.records import RoleTexts
-from era_cache.config import EmbedConfig
 from era_cache.encode.bad_rows import BadRow
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.encoder import Encoder, EncoderSettings, open_encoder
 from era_cache.encode.job import Job, missing_rows
 from era_cache.encode.parts import Part

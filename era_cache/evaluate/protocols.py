@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from era_cache.config import FitConfig, PaperConfig, SplitConfig
+from era_cache.collection.config import SplitConfig
 from era_cache.errors import InputError
 from era_cache.evaluate.evaluate_adapter import measured_values
 from era_cache.evaluate.recorded import collection_entry, rows_read
@@ -42,6 +42,7 @@ from era_cache.evaluate.score import (
     score_large,
 )
 from era_cache.fitting.adapter_config import NamedEncoder
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.held_out import PRIMARY

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from era_cache.config import FitConfig, PaperConfig, SplitConfig
+from era_cache.collection.config import SplitConfig
 from era_cache.errors import FormatError
 from era_cache.evaluate.protocols import PROTOCOLS
 from era_cache.evaluate.results import Results
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.settings import recorded_recipe
 from era_cache.rank.measures import Measure, parse_measure
 from era_cache.store.open_store import place_of

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig, PaperConfig
 from era_cache.errors import FormatError, InputError, StoreError
 from era_cache.evaluate.evaluate_adapter import Measuring, evaluate_folder
 from era_cache.evaluate.protocols import Plan, run_protocol
@@ -26,6 +25,7 @@ from era_cache.evaluate.results import Fit, Results
 from era_cache.fitting.adapter_config import AdapterConfig, Metrics
 from era_cache.fitting.adapter_folder import load_adapter, load_config, load_metrics
 from era_cache.fitting.check_against_store import fitted_names, searched_in
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.settings import recorded_recipe

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from era_cache.config import SplitConfig
+from era_cache.collection.config import SplitConfig
 from era_cache.fitting.adapter import VIEWS
 
 __all__ = [

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig, SplitConfig
+from era_cache.collection.config import SplitConfig
 from era_cache.errors import FitError
 from era_cache.fitting.alignment.methods import ALIGNMENTS
 from era_cache.fitting.alignment.quality import alignment_curve, compare_alignments
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.sources import Reading, load_sources
 from era_cache.fitting.tensors import FitData
 from era_cache.fitting.worth import worth_of

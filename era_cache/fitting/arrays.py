@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.adapter_config import AdapterConfig, NamedCollection, Parts
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.label_forms import judgements, usable_queries
 from era_cache.fitting.rows import has_width, rows_of, same_count
 from era_cache.fitting.sources import environment

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Adapter, References, unit
 from era_cache.fitting.choose_tables import choose_tables
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.held_out import PRIMARY, Corrections, Judge, Part, Trained
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.means import BETTER, luck, macro

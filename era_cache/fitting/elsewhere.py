@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from era_cache.config import FitConfig
 from era_cache.fitting.candidates import TRAINED, unfused_name
 from era_cache.fitting.choice import Choice, choose
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import Part
 from era_cache.fitting.signs import Signs

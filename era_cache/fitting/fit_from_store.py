@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
-from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter_config import (
     AdapterConfig,
@@ -32,6 +32,7 @@ from era_cache.fitting.adapter_folder import (
 )
 from era_cache.fitting.alignment.quality import compare_alignments
 from era_cache.fitting.alignment.self_retrieval import SelfRetrieval
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.encoder_pair import Encoders, told_pair
 from era_cache.fitting.model_card import model_card

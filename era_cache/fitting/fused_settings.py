@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from era_cache.config import FitConfig
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import PRIMARY, Part
 from era_cache.fitting.means import Settings, highest, luck, macro, standard_error

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Fusion
 from era_cache.fitting.candidates import FUSED, fused_name
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.first_stage_sign import looked_at, worth_beside_small
 from era_cache.fitting.fused_settings import choose_fused

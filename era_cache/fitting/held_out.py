@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Adapter, References, unit
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.judging_pool import JudgingPool
 from era_cache.fitting.own_documents import excluded
 from era_cache.fitting.stack import Stack

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from era_cache.config import FitConfig
 from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.candidates import VIEWS_READ
+from era_cache.fitting.config import FitConfig
 
 if TYPE_CHECKING:
     import torch

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from era_cache.config import PaperConfig
 from era_cache.errors import FitError
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.alignment.methods import random_start
 from era_cache.fitting.candidates import VIEWS_READ
+from era_cache.fitting.config import PaperConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import values_of
 from era_cache.fitting.mining import Mining, Triples, mine_triples

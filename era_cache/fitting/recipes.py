@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig, PaperConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.adapter_config import CandidateMetrics, Metrics
 from era_cache.fitting.alignment.methods import align_paper
 from era_cache.fitting.candidates import DEFAULT, TRAINED, VIEWS_READ, described, unfused_name
 from era_cache.fitting.choice import Choice, choose
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.elsewhere import choose_elsewhere, free_elsewhere
 from era_cache.fitting.fusion import RETABLED, fused_candidates

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from era_cache.config import FitConfig, PaperConfig
 from era_cache.disk.json_files import canonical_json
 from era_cache.errors import FormatError, InputError
 from era_cache.fitting.adapter_config import AdapterConfig
@@ -22,6 +21,7 @@ from era_cache.fitting.adapter_folder import (
     load_metrics,
 )
 from era_cache.fitting.candidates import UNTRAINED
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.recipes import parts_of
 from era_cache.fitting.tensors import FitData

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from era_cache.config import FitConfig, PaperConfig
 from era_cache.errors import InputError
 from era_cache.fitting.alignment.methods import ALIGNMENTS
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.mining import NEGATIVES, STRATEGIES
 from era_cache.fitting.starts import ALIGN_TEXTS
 from era_cache.fitting.trained_part import SHAPES

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from era_cache.config import FitConfig
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.judging_pool import JudgingPool
 from era_cache.fitting.losses import pull_of
 from era_cache.fitting.mining import STRATEGIES, Mining, mine_triples, pool_rows

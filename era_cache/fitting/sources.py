@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import era_cache
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.keys import text_keys
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
-from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import FingerprintError, InputError
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.encoder_pair import Encoders, resolve_encoders
 from era_cache.fitting.first_stage import FirstStages
 from era_cache.fitting.tensors import FitData, load_fit_data, resolve_device

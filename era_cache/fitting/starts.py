@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from era_cache.config import FitConfig
 from era_cache.errors import InputError
 from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.alignment.methods import ALIGNMENTS, align_rows
 from era_cache.fitting.candidates import VIEWS_READ
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.held_out import Part
 from era_cache.fitting.label_free import joined_start, label_free, spread

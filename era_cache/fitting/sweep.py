@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import References
 from era_cache.fitting.candidates import TRAINED, VIEWS_READ
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted, Request, crossfit_all
 from era_cache.fitting.held_out import Part
 from era_cache.fitting.label_free import joined_start, spread

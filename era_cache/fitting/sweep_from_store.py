@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.splits import make_split
-from era_cache.config import FitConfig, SplitConfig
 from era_cache.errors import InputError
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.finished_rows import FinishedRows
 from era_cache.fitting.settings import checked, shown

@@ -15,7 +15,7 @@ import numpy as np
 from era_cache.collection.keys import alignment_order, text_keys
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.errors import FitError
 from era_cache.fitting.encoder_pair import Encoders
 from era_cache.fitting.first_stage import QueryLists

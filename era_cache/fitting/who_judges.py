@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.tensors import QuerySet
 from era_cache.rank.lists import stacked
 from era_cache.types import IntArray, Qrels

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from era_cache.config import FitConfig
 from era_cache.errors import FitError
 from era_cache.fitting.adapter import Adapter, References
 from era_cache.fitting.alignment.methods import align_rows
 from era_cache.fitting.alignment.self_retrieval import held_count
 from era_cache.fitting.candidates import VIEWS_READ
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.held_out import PRIMARY, values_of
 from era_cache.fitting.label_free import label_free, spread
 from era_cache.fitting.means import macro

@@ -13,8 +13,8 @@ from command_case import MODELS, done, embedded_in, evaluated, fitted, run
 from planted import QUICK, planted_texts
 
 from era_cache.cli import embed, evaluate, fit
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.splits import make_split
-from era_cache.config import SplitConfig
 from era_cache.evaluate.runs import lists_of_run, load_run
 from era_cache.fitting.adapter_folder import load_config
 from era_cache.fitting.first_stage import FirstStages

@@ -25,7 +25,7 @@ from era_cache.cli import embed, evaluate, fit
 from era_cache.cli import store as store_command
 from era_cache.cli.common import INTERRUPTED
 from era_cache.collection.beir import read_beir
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.fitting.candidates import DEFAULT
 from era_cache.store.store import Store

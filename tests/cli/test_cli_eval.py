@@ -21,8 +21,8 @@ from several import DOMAINS, RECIPE, SIZES, several, texts_of
 
 from era_cache.cli import evaluate
 from era_cache.cli.common import INTERRUPTED
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.records import TextCollection
-from era_cache.config import SplitConfig
 from era_cache.evaluate import outputs, protocols
 from era_cache.evaluate.read_results import read_results
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder

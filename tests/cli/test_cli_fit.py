@@ -17,7 +17,7 @@ from planted import embedded, planted_texts
 
 from era_cache.cli import evaluate, fit
 from era_cache.cli.common import INTERRUPTED
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.fitting import recipes
 from era_cache.fitting.crossfit import crossfit

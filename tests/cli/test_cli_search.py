@@ -22,7 +22,7 @@ from planted import planted_texts
 from tiny_model import open_model
 
 from era_cache.cli import search
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.report.terminal import display_width
 from era_cache.serve.engine import MOST_DEPTH

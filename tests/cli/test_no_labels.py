@@ -12,8 +12,8 @@ from command_case import MODELS, done, embedded_in, run
 from planted import embedded, planted_texts, read_fit_data
 
 from era_cache.cli import embed, evaluate, fit
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.splits import make_split
-from era_cache.config import SplitConfig
 from era_cache.fitting.encoder_pair import resolve_encoders
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import Collection
 from era_cache.collection.splits import Split, make_split
-from era_cache.config import SplitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.types import Qrels, Role
 

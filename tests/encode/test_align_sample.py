@@ -10,13 +10,13 @@ from planted import planted_texts, qrels_of
 
 from era_cache.collection.keys import alignment_order, row_keys
 from era_cache.collection.records import TextCollection
-from era_cache.config import EmbedConfig
 from era_cache.encode.align_sample import (
     free_queries,
     judged_since,
     retrieval_weights,
     weighted_order,
 )
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import EncodedRows, embed_collection
 from era_cache.errors import InputError
 from era_cache.store.store import Store

@@ -12,9 +12,9 @@ from hash_encoder import HashEncoder
 from imported_vectors import bring, nothing_stored, texts_of, write_spec
 from tiny_model import build_tiny, open_model
 
-from era_cache.config import EmbedConfig
 from era_cache.disk.files import sha256_file
 from era_cache.disk.hdf5 import write_plain
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.drift import probe_rows
 from era_cache.encode.embed import embed_collection
 from era_cache.encode.encoder import encoder_as_recorded

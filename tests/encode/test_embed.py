@@ -19,9 +19,9 @@ from hash_encoder import HashEncoder
 
 from era_cache.collection.keys import alignment_order, row_keys
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.config import EmbedConfig
 from era_cache.disk import files
 from era_cache.disk.hdf5 import PlainWriter
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import EncoderError, EraError, StoreError
 from era_cache.store.encoder_record import render
@@ -481,7 +481,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
 from test_embed import big_collection, embed
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from hash_encoder import HashEncoder
 from era_cache.store.store import Store
 class Slow(HashEncoder):

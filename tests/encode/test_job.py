@@ -13,7 +13,7 @@ from tiny_model import open_model
 
 from era_cache.collection.keys import row_keys
 from era_cache.collection.records import RoleTexts
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.encoder import in_order
 from era_cache.encode.job import Job
 from era_cache.encode.parts import Part

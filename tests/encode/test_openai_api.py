@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.embedding_server import FAULTS, EmbeddingServer, vector_of
 from era_cache.collection.records import Dropped, TextCollection
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.encode.embedding_answer import AnswerError, read_answer
 from era_cache.encode.encoder import EncoderSettings, encoder_as_recorded, open_encoder

@@ -11,8 +11,8 @@ from command_case import run
 from one_cluster import one_cluster
 
 from era_cache.cli import embed
-from era_cache.config import EmbedConfig
 from era_cache.encode import ray_pool, ray_workers
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.encode.encoder import EncoderSettings, open_encoder
 from era_cache.encode.ray_pool import Workers

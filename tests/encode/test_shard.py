@@ -15,7 +15,7 @@ from hash_encoder import HashEncoder
 
 from era_cache.cli import embed
 from era_cache.collection.keys import row_keys
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection, left_to_encode
 from era_cache.encode.shard import parse_shard, share_of
 from era_cache.errors import InputError

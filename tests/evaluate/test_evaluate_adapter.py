@@ -15,12 +15,13 @@ from hash_encoder import HashEncoder
 from planted import QUICK, QUICK_PAPER, config_of, embedded, planted_texts
 from report_pages import record_of, render_html, render_markdown, render_text
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.splits import make_split
-from era_cache.config import FitConfig, PaperConfig, SplitConfig
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.evaluate.evaluate_adapter import Evaluation, Measuring, evaluate_folder
 from era_cache.fitting.adapter_folder import load_adapter
 from era_cache.fitting.candidates import DEFAULT
+from era_cache.fitting.config import FitConfig, PaperConfig
 from era_cache.fitting.fit_from_store import FitPlan, FitReport, fit_to_folder
 from era_cache.fitting.sources import Reading, environment, fit_environment
 from era_cache.rank.measures import parse_measure

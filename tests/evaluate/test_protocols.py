@@ -19,9 +19,9 @@ import torch
 from report_pages import record_of
 from several import DOMAINS, RECIPE, SIZES, several, texts_of
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.keys import text_keys
 from era_cache.collection.splits import make_split
-from era_cache.config import FitConfig, SplitConfig
 from era_cache.encode.bm25 import embed_bm25
 from era_cache.errors import FitError, InputError, StoreError
 from era_cache.evaluate import protocols
@@ -31,6 +31,7 @@ from era_cache.evaluate.read_results import read_results
 from era_cache.evaluate.results import Fit, MadeBy, Results, job_name
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.candidates import DEFAULT
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.recipes import FitResult, fit_candidates
 from era_cache.fitting.sources import Reading

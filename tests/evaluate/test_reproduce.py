@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save
 from several import DOMAINS, RECIPE, several, texts_of
 
 from era_cache.cli import evaluate
-from era_cache.config import SplitConfig
+from era_cache.collection.config import SplitConfig
 from era_cache.disk.files import sha256_file
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError, StoreError
 from era_cache.evaluate import protocols, reproduce

@@ -12,8 +12,9 @@ import torch
 from hash_encoder import HashEncoder
 from planted import embedded, first_stage, planted_texts
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.splits import make_split
-from era_cache.config import EmbedConfig, SplitConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.evaluate.results import EDGES
 from era_cache.evaluate.score import (

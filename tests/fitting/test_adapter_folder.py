@@ -19,7 +19,7 @@ import torch
 from planted import config_of, normal, read_json
 from safetensors.numpy import load, save
 
-from era_cache.config import SplitConfig
+from era_cache.collection.config import SplitConfig
 from era_cache.disk import folders
 from era_cache.disk.files import sha256_file, temporary_name
 from era_cache.disk.tensors import read_tensors

@@ -13,10 +13,10 @@ import torch
 from planted import config_of, read_json
 
 from era_cache.api import FirstStage, FitOptions, LabelsById, RetrievalAdapter, fit
-from era_cache.config import FitConfig
 from era_cache.errors import FingerprintError, FitError, FormatError, InputError
 from era_cache.fitting.adapter_config import Parts
 from era_cache.fitting.adapter_folder import check_fingerprints, load_adapter, load_config
+from era_cache.fitting.config import FitConfig
 from era_cache.types import Qrels
 
 QUICK = FitConfig(

@@ -9,12 +9,12 @@ import pytest
 import torch
 from planted import aligned, fit_data, labels_of, measured, normal, qrels_of, silenced
 
-from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting import choose_tables as tables_module
 from era_cache.fitting import crossfit as crossfit_module
 from era_cache.fitting import held_out as judging
 from era_cache.fitting.adapter import Adapter, References, unit
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted, Request, crossfit, crossfit_all
 from era_cache.fitting.held_out import Part, values_of
 from era_cache.fitting.losses import pull_of

@@ -9,11 +9,11 @@ import pytest
 import torch
 from planted import QUICK, fit_data, normal, silenced
 
-from era_cache.config import FitConfig
 from era_cache.errors import InputError
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.candidates import TRAINED
 from era_cache.fitting.choice import choose
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.elsewhere import choose_elsewhere
 from era_cache.fitting.recipes import fit_candidates

@@ -11,9 +11,9 @@ import pytest
 import torch
 from planted import QUICK, fit_data, with_lists
 
-from era_cache.config import FitConfig
 from era_cache.fitting import fused_settings, fusion, own_documents
 from era_cache.fitting.adapter import Fusion, unit
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.fused_settings import choose_fused
 from era_cache.fitting.fusion import _LEADING, _rankings, _settings

@@ -9,12 +9,12 @@ import pytest
 import torch
 from planted import LIST_DEPTH, QUICK, fit_data, silenced, with_lists
 
-from era_cache.config import FitConfig
 from era_cache.errors import InputError
 from era_cache.fitting import first_stage_sign
 from era_cache.fitting.adapter import Adapter, Fusion, unit
 from era_cache.fitting.candidates import FUSED, described, fused_name, unfused_name
 from era_cache.fitting.choice import choose
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted
 from era_cache.fitting.first_stage_sign import worth_beside_small
 from era_cache.fitting.held_out import Part

@@ -9,8 +9,8 @@ import pytest
 import torch
 from planted import fit_data, normal
 
-from era_cache.config import FitConfig
 from era_cache.fitting.adapter import unit
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.held_out import PRIMARY, values_of
 from era_cache.fitting.judging_pool import JudgingPool
 from era_cache.fitting.recipes import fit_candidates, parts_of

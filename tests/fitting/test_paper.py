@@ -9,10 +9,10 @@ import pytest
 import torch
 from planted import QUICK_PAPER, fit_data, measured, silenced
 
-from era_cache.config import PaperConfig
 from era_cache.errors import FitError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.alignment.methods import align_paper, random_start
+from era_cache.fitting.config import PaperConfig
 from era_cache.fitting.mining import Mining, mine_triples
 from era_cache.fitting.paper import paper_triples, train_paper, train_paper_at
 from era_cache.fitting.recipes import fit_paper

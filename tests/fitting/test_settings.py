@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from era_cache.config import FitConfig
 from era_cache.errors import InputError
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.settings import checked, grid, parse_setting, shown, with_settings
 
 # One setting

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from planted import QUICK, embedded, planted_texts
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.splits import make_split
-from era_cache.config import SplitConfig
 from era_cache.evaluate.runs import lists_of_run, load_run
 from era_cache.evaluate.score import score_adapters
 from era_cache.fitting.adapter_folder import load_adapter

@@ -8,10 +8,10 @@ import pytest
 import torch
 from planted import QUICK, aligned, fit_data, measured
 
-from era_cache.config import FitConfig
 from era_cache.errors import InputError
 from era_cache.fitting.adapter import Adapter
 from era_cache.fitting.alignment.methods import ALIGNMENTS
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.held_out import Part
 from era_cache.fitting.label_free import joined_start, spread
 from era_cache.fitting.recipes import fit_candidates, parts_of

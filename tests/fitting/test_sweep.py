@@ -9,10 +9,10 @@ import pytest
 import torch
 from planted import fit_data, silenced
 
-from era_cache.config import FitConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting import sweep as sweep_module
 from era_cache.fitting.candidates import TRAINED, VIEWS_READ
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.crossfit import Fitted, Request, crossfit
 from era_cache.fitting.label_free import joined_start, spread
 from era_cache.fitting.recipes import parts_of

@@ -20,8 +20,8 @@ from planted import (
     texts_elsewhere,
 )
 
+from era_cache.collection.config import SplitConfig
 from era_cache.collection.splits import Split, make_split
-from era_cache.config import SplitConfig
 from era_cache.errors import InputError
 from era_cache.fitting import sweep_from_store
 from era_cache.fitting.recipes import fit_candidates

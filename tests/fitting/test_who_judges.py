@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import labels_of, normal
 
-from era_cache.config import FitConfig
 from era_cache.fitting.adapter import unit
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.tensors import QuerySet
 from era_cache.fitting.who_judges import Labelled, Labels, labels_together, merged, same_vectors
 from era_cache.types import Qrels

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 import era_cache
 from era_cache.cli import export
-from era_cache.config import FitConfig, SplitConfig
+from era_cache.collection.config import SplitConfig
 from era_cache.fitting.adapter_folder import load_adapter
+from era_cache.fitting.config import FitConfig
 from era_cache.fitting.fit_from_store import FitPlan, fit_to_folder
 from era_cache.fitting.sources import Reading
 from era_cache.store.store import Store

@@ -29,7 +29,7 @@ else:
     raise SystemExit("locks work here: the test proves nothing")
 from era_cache.collection.beir import read_beir
 from era_cache.store.compact import compact
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from hash_encoder import HashEncoder
 from era_cache.store.store import Store

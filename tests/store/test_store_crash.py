@@ -24,8 +24,8 @@ from benchmarks.store_rows import (
     wrong_rows,
 )
 from era_cache.collection.keys import row_keys
-from era_cache.config import EmbedConfig
 from era_cache.disk.files import TEMPORARY_PREFIX
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import StoreError
 from era_cache.store.compact import compact
@@ -159,7 +159,7 @@ def test_every_flipped_byte_is_found_and_none_is_served(tmp_path):
 FULL_DISK = """
 import resource, sys
 from benchmarks.store_rows import PatternEncoder, numbered_texts
-from era_cache.config import EmbedConfig
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.errors import StoreError
 from era_cache.store.store import Store

@@ -19,9 +19,9 @@ from small_stores import DIM, numbered, rows, write
 from small_stores import damage as flip
 
 from era_cache.cli import store_trust
-from era_cache.config import EmbedConfig
 from era_cache.disk.files import sha256_file
 from era_cache.disk.hdf5 import write_plain
+from era_cache.encode.config import EmbedConfig
 from era_cache.encode.embed import embed_collection
 from era_cache.store import read_rows as reading
 from era_cache.store import sorted_keys

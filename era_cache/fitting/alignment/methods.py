@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from era_cache.config import PaperConfig
 from era_cache.errors import FitError, InputError
 from era_cache.fitting.adapter import Adapter, unit
 from era_cache.fitting.alignment.moments import Moments, moments_of
 from era_cache.fitting.alignment.self_retrieval import hold_out, self_retrieval
+from era_cache.fitting.config import PaperConfig
 
 if TYPE_CHECKING:
     import torch

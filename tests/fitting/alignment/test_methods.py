@@ -10,7 +10,6 @@ import scipy.linalg
 import torch
 from planted import aligned, normal
 
-from era_cache.config import PaperConfig
 from era_cache.errors import FitError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.alignment.methods import (
@@ -22,6 +21,7 @@ from era_cache.fitting.alignment.methods import (
     whitened,
 )
 from era_cache.fitting.alignment.moments import moments_of
+from era_cache.fitting.config import PaperConfig
 
 CONFIG = PaperConfig(align_epochs=20, batch=64)
 

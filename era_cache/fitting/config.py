@@ -1,4 +1,4 @@
-"""Every default, written once. The command line reads its defaults from here."""
+"""Defaults of fitting, written once. The command line reads its own from here."""
 
 from __future__ import annotations
 
@@ -6,66 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from era_cache.errors import InputError
-
-__all__ = ["EmbedConfig", "FitConfig", "FitOptions", "PaperConfig", "SplitConfig"]
-
-
-@dataclass(frozen=True)
-class EmbedConfig:
-    """How texts are encoded and stored."""
-
-    align_documents: int = 1000
-    """Documents that the large model encodes for alignment (the paper's number)."""
-    align_sample: str = ""
-    """``random``, ``retrieved``, or empty for what the queries there are allow."""
-    align_seed: int = 42
-    """Chooses the sample; a larger sample of the same seed contains the smaller."""
-    batch_tokens: int = 8192
-    """Tokens of one batch, padding included."""
-    dtype: str = "float16"
-    """Stored precision: float32, float16 or int8."""
-    seal_seconds: float = 30.0
-    """Longest stretch of encoding that a killed process can lose, roughly."""
-    seal_bytes: int = 64 << 20
-    """Largest amount of vectors held back before they are committed."""
-    note: str = ""
-    """The user's own words, kept in the provenance of each segment."""
-    skip_bad_rows: bool = False
-    """Whether texts whose vectors cannot be used are left out of the collection, not an error."""
-    shard: tuple[int, int] = (1, 1)
-    """Which of how many shares of the texts are encoded, from 1."""
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """The paper's split: shuffle the judged queries; test is the tail, training the head."""
-
-    rule: str = "paper"
-    """``paper``; ``paper-exact``, without our rule for equal texts; or ``source`` for the
-    collection's own train, dev and test."""
-    seed: int = 42
-    labels: float = 0.2
-    """Share of the judged queries that training may use (paper: 0.05, 0.1, 0.2, 0.4)."""
-    test: float = 0.5
-    validation: float = 0.1
-    count: int = 0
-    """Training queries at most, whatever the share allows; 0 for no such limit."""
-
-    def checked(self) -> SplitConfig:
-        """The same, once it is sure that its shares fit together.
-
-        Raises:
-            InputError: an impossible share of labels.
-        """
-        if not 0 <= self.labels <= 1:
-            raise InputError(f"Share of labels {self.labels}: expected 0 to 1 (100 %).")
-        most = 1 - self.validation - self.test
-        if self.rule != "source" and self.labels > most + 1e-9:
-            raise InputError(
-                f"Share of labels {self.labels}: at most {most:.0%} under the paper's rule."
-            )
-        return self
+__all__ = ["FitConfig", "FitOptions", "PaperConfig"]
 
 
 @dataclass(frozen=True)
