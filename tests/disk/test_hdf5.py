@@ -55,6 +55,10 @@ def test_arrays_come_back_with_dtype_and_shape(tmp_path, dtype, shape):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_an_array_of_one_byte_comes_back(tmp_path):
+    assert inspect(plain(tmp_path, x=np.array([7], "u1"))).array("x").tolist() == [7]
+
+
 def test_a_transposed_array_comes_back_as_it_looked(tmp_path):
     array = np.arange(6, dtype="f4").reshape(2, 3).T
     np.testing.assert_array_equal(inspect(plain(tmp_path, x=array)).array("x"), array)
@@ -346,7 +350,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
 
 def test_an_absent_file_says_so_by_its_cause(tmp_path):
     # The store looks again where another process has merged a segment away.
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError, match=r"absent\.h5: opening failed") as caught:
         inspect(tmp_path / "absent.h5")
     assert isinstance(caught.value.__cause__, FileNotFoundError)
 
@@ -414,12 +418,12 @@ def test_rows_are_read_into_an_array(tmp_path, start, count):
 @pytest.mark.parametrize(
     ("start", "out", "message"),
     [
-        (0, np.zeros((1, 3), "f8"), "has dtype float32"),
+        (0, np.zeros((1, 3), "f8"), "'rows' has dtype float32"),
         (0, np.zeros((1, 2), "f4"), r"given are float32 and \(1, 2\)"),
         (0, np.zeros(3, "f4"), "given are"),
         (0, np.zeros((), "f4"), "given are"),
         (0, np.zeros((1, 3), ">f4"), "given are"),
-        (-1, np.zeros((1, 3), "f4"), "has 100 rows, not -1 to 0"),
+        (-1, np.zeros((1, 3), "f4"), "'rows' has 100 rows, not -1 to 0"),
         (99, np.zeros((2, 3), "f4"), "has 100 rows, not 99 to 101"),
         (101, np.zeros((0, 3), "f4"), "has 100 rows"),
         (0, np.zeros((4, 3), "f4")[::2], "not contiguous"),
@@ -473,6 +477,10 @@ def test_an_open_file_outlives_its_name_but_not_a_cut(tmp_path):
             StoreError, match=r"plain\.h5: reading failed: it was cut off meanwhile"
         ):
             reader.read("numbers", 0, np.zeros(100, np.int64))
+        with pytest.raises(
+            StoreError, match=r"plain\.h5: mapping failed: it was cut off meanwhile"
+        ):
+            reader.array("numbers")
 
 
 def test_a_file_that_changed_after_the_check_is_a_store_error(tmp_path):
@@ -492,8 +500,11 @@ def test_a_reader_whose_block_has_ended_reads_nothing(tmp_path):
     path, rows = rows_file(tmp_path)
     with inspect(path).opened() as reader:
         pass
-    with path.open("rb"), pytest.raises(StoreError, match="reading failed: Bad file descriptor"):
-        reader.read("rows", 0, rows.copy())
+    with path.open("rb"):
+        with pytest.raises(StoreError, match=r"plain\.h5: reading failed: Bad file descriptor"):
+            reader.read("rows", 0, rows.copy())
+        with pytest.raises(StoreError, match=r"plain\.h5: mapping failed: Bad file descriptor"):
+            reader.array("rows")
 
 
 def test_an_error_of_the_readers_block_stays_what_it_is(tmp_path):
@@ -540,7 +551,7 @@ def elsewhere(tmp_path):
     """A checked file that is elsewhere, its origin, and its rows."""
     path, rows = rows_file(tmp_path)
     origin = Elsewhere(path, tmp_path / "here")
-    checked = inspect(path, origin)
+    checked = open_plain(path, "test", 1, origin)
     path.unlink()
     origin.asked.clear()
     return checked, origin, rows + 0

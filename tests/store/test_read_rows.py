@@ -109,6 +109,32 @@ def test_only_one_run_of_float32_rows_of_one_segment_is_mapped(encoder):
         assert (mapped_rows(index, positions) is not None) == mapped
 
 
+def test_rows_are_mapped_from_the_segment_they_lie_in(encoder):
+    keys, vectors = made(90)
+    for begin in (0, 30, 60):
+        SegmentWriter(encoder, {}).commit(keys[begin : begin + 30], vectors[begin : begin + 30])
+    index = encoder.index()
+    assert len(index.segments) == 3
+    for begin in (0, 30, 60):
+        for wanted in (slice(begin, begin + 30), slice(begin + 7, begin + 12)):
+            mapped = mapped_rows(index, index.positions(keys[wanted]))
+            np.testing.assert_array_equal(mapped, vectors[wanted])
+
+
+def test_mapped_rows_are_checked_to_the_last(encoder, monkeypatch):
+    monkeypatch.setattr(reading, "_BUFFER_BYTES", 2 * 4 * DIM)
+    keys, vectors = made(50)
+    vectors[49, 4] = np.inf
+    attributes = segment_attributes(encoder.spec.fingerprint, 50, DIM, "float32", "{}")
+    (encoder.folder / "segments").mkdir()
+    path = encoder.folder / "segments" / ("0" * 64 + ".h5")
+    write_plain(path, {"keys": keys, "vectors": vectors}, attributes)
+    index = encoder.index()
+    with pytest.raises(FormatError, match="not finite"):
+        mapped_rows(index, index.positions(keys))
+    np.testing.assert_array_equal(mapped_rows(index, index.positions(keys[:49])), vectors[:49])
+
+
 def test_a_given_array_is_filled_and_a_wrong_one_refused(encoder):
     keys, vectors = made(4)
     SegmentWriter(encoder, {}).commit(keys, vectors)

@@ -150,17 +150,18 @@ class PlainReader:
                 another descriptor may be another file's by now.
 
         Raises:
-            StoreError: it cannot be mapped.
+            StoreError: it cannot be mapped, or the file has become shorter.
         """
         slot = self._plain.slots[name]
         if slot.nbytes == 0:
             return np.empty(slot.shape, slot.dtype)
         self.bring(name, rows)
-        with (
-            os_errors("mapping", self._plain.path),
-            os.fdopen(self._descriptor, "rb", closefd=False) as file,
-        ):
-            return np.memmap(file, slot.dtype, mode, slot.offset, slot.shape)
+        path = self._plain.path
+        with os_errors("mapping", path):
+            if os.fstat(self._descriptor).st_size < slot.offset + slot.nbytes:
+                raise StoreError(f"{path}: mapping failed: it was cut off meanwhile.")
+            with os.fdopen(self._descriptor, "rb", closefd=False) as file:
+                return np.memmap(file, slot.dtype, mode, slot.offset, slot.shape)
 
     def read(self, name: str, start: int, out: Array) -> None:
         """Fill ``out`` with rows of a dataset; other threads run meanwhile.
