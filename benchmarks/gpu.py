@@ -106,8 +106,7 @@ def _fitted(made: Made, size: Size, device: str) -> RetrievalAdapter:
         made.corpus,
         rows,
         small_queries=made.small[: size.labels],
-        align_large=made.align_large,
-        align_small=made.corpus[: len(made.align_large)],
+        align={"large": made.align_large, "small": made.corpus[: len(made.align_large)]},
         options=FitOptions(config=FitConfig(), device=device),
     )
 

@@ -281,8 +281,7 @@ def fit(
     qrels: Any = None,
     *,
     small_queries: Vectors | None = None,
-    align_large: Vectors | None = None,
-    align_small: Vectors | None = None,
+    align: Mapping[str, Vectors] | None = None,
     first_stage: FirstStage | None = None,
     validation: float | Sequence[int] | IntArray | None = None,
     options: FitOptions = FitOptions(),  # noqa: B008
@@ -301,9 +300,9 @@ def fit(
             ``small`` where the vectors show that something is wrong; ``small_queries`` and the
             alignment texts are needed then, and no candidate has a held-out mean (NaN).
         small_queries: (n, d_small), the same queries by the small model.
-        align_large: (m, d_large), texts that both models encoded, usually documents. All of them
-            align; the first ``options.config.reference_documents`` become references.
-        align_small: (m, d_small), the same texts in the same order. Without the two, queries align
+        align: texts that both models encoded, usually documents, in one order: ``{"large": rows
+            (m, d_large), "small": rows (m, d_small)}``. All of them align; the first
+            ``options.config.reference_documents`` become references. Without it queries align
             (``small_queries``), and a third of them judges instead, or those of ``validation``.
         first_stage: what another system, such as BM25, found for the queries, with scores
             (``FirstStage``; arrays will do). Candidates are then also joined with it.
@@ -318,7 +317,7 @@ def fit(
     """
     recipe, candidate = checked(options.config), options.candidate
     vectors = checked_arrays(
-        Given(query_vectors, corpus_vectors, small_queries, align_large, align_small),
+        Given(query_vectors, corpus_vectors, small_queries, align),
         resolve_device(options.device),
     )
     if first_stage is not None:

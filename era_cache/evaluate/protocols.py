@@ -9,10 +9,10 @@ an interrupted run goes on where it stopped.
     domain-specific       for each domain, an adapter of its collections, measured on all
 
 The last three are those of the paper (arXiv 2604.03403). Leaving a domain out leaves out its
-queries and labels; its documents, which need no label, still align the spaces, as they would for a
-team that has an index and no judgements (``documents=False`` leaves them out as well). What ships
-there is chosen by collections that the model never saw (``fitting.elsewhere``). Whatever the
-protocol, training queries that are test queries of any collection are left out.
+queries and labels; its documents need no label and still align the spaces, as for a team that has
+an index and no judgements (not with ``documents=False``). What ships there is chosen by collections
+that the model never saw (``fitting.elsewhere``). Whatever the protocol, training queries that are
+test queries of any collection are left out.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -42,6 +43,8 @@ __all__ = [
     "record_of",
 ]
 
+_ALIGN = {"large": 'align["large"]', "small": 'align["small"]'}
+"""What messages call the rows of both models that align the spaces."""
 _SAME = 1e-6
 _JUDGING = 1 / 3
 """Share of the queries that is set aside to judge where the others align the spaces."""
@@ -53,8 +56,20 @@ class Given(NamedTuple):
     query_vectors: Vectors
     corpus_vectors: Vectors
     small_queries: Vectors | None
-    align_large: Vectors | None
-    align_small: Vectors | None
+    align: Mapping[str, Vectors] | None
+
+    def by_name(self) -> dict[str, Vectors]:
+        """What was given, by the names that messages use. Raises ``InputError`` of ``align``."""
+        found = {name: rows for name, rows in self._asdict().items() if rows is not None}
+        align = found.pop("align", {})
+        if not isinstance(align, Mapping) or align.keys() - {"large", "small"}:
+            held = list(align) if isinstance(align, Mapping) else type(align).__name__
+            raise InputError(
+                'align: expected {"large": rows, "small": rows}, the same texts by both models; '
+                f"given is {held}."
+            )
+        named = {_ALIGN[side]: rows for side, rows in align.items() if rows is not None}
+        return {**found, **named}
 
 
 class Arrays(NamedTuple):
@@ -108,8 +123,8 @@ class Arrays(NamedTuple):
         """
         if not len(self.align_large):
             raise FitError(
-                "Nothing to align the two spaces on. Without qrels, pass align_large and "
-                "align_small: the same documents by both models."
+                "Nothing to align the two spaces on. Without qrels, pass "
+                'align={"large": rows, "small": rows}: the same documents by both models.'
             )
         none = np.zeros(0, dtype=np.int64)
         everyone = np.arange(len(self.large), dtype=np.int64)
@@ -125,25 +140,25 @@ def checked_arrays(given: Given, device: str) -> Arrays:
         InputError: an argument cannot be used.
         FitError: there is nothing to align on.
     """
-    rows = {name: _varied(v, name, device) for name, v in given._asdict().items() if v is not None}
+    rows = {name: _varied(vectors, name, device) for name, vectors in given.by_name().items()}
     large, corpus, small = rows["query_vectors"], rows["corpus_vectors"], rows.get("small_queries")
     if small is not None:
         same_count(small, "small_queries", large, "query_vectors")
         has_width(small, "small_queries", corpus.shape[1], "corpus_vectors")
-    missing = [name for name in ("align_large", "align_small") if name not in rows]
+    missing = [name for name in _ALIGN.values() if name not in rows]
     if len(missing) == 2:
         if small is None:
             raise FitError(
-                "Nothing to align the two spaces on. Pass align_large and align_small, the same "
-                "texts (usually documents) by both models, or small_queries."
+                'Nothing to align the two spaces on. Pass align={"large": rows, "small": rows}, '
+                "the same texts (usually documents) by both models, or small_queries."
             )
         return Arrays(large, small, corpus, large[:0], corpus[:0])
     if missing:
         raise InputError(f"{missing[0]} is missing: alignment needs the same texts by both models.")
-    align_large, align_small = rows["align_large"], rows["align_small"]
-    same_count(align_large, "align_large", align_small, "align_small")
-    has_width(align_large, "align_large", large.shape[1], "query_vectors")
-    has_width(align_small, "align_small", corpus.shape[1], "corpus_vectors")
+    align_large, align_small = (rows[name] for name in _ALIGN.values())
+    same_count(align_large, _ALIGN["large"], align_small, _ALIGN["small"])
+    has_width(align_large, _ALIGN["large"], large.shape[1], "query_vectors")
+    has_width(align_small, _ALIGN["small"], corpus.shape[1], "corpus_vectors")
     return Arrays(large, small, corpus, align_large, align_small)
 
 

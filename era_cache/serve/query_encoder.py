@@ -66,7 +66,7 @@ class QueryEncoder:
         remember: bool = False,
         device: str | None = None,
     ) -> None:
-        folder = Path(adapter)
+        self.folder = folder = Path(adapter)
         config = load_config(folder)
         self.candidate = candidate or config.chosen
         self.device = resolve_device(device)
@@ -107,6 +107,11 @@ class QueryEncoder:
         """Whether a prompt has a place for an instruction."""
         templates = (self._specs[view].template for view in self.adapter.views)
         return any("{instruction}" in template for template in templates)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the models that the adapter reads, by view."""
+        return {view: self._specs[view].fingerprint for view in self.adapter.views}
 
     def models(self) -> dict[str, Encoder]:
         """The models that the adapter reads, opened.

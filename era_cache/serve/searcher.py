@@ -15,7 +15,7 @@ import numpy as np
 from era_cache.collection.assemble import ReaderSettings
 from era_cache.collection.beir import read_beir
 from era_cache.collection.keys import row_keys
-from era_cache.errors import InputError
+from era_cache.errors import FingerprintError, InputError
 from era_cache.fitting.adapter import unit
 from era_cache.fitting.candidates import unfused_name
 from era_cache.fitting.rows import has_width, rows_of
@@ -49,7 +49,8 @@ class Searcher:
     """Answers query texts by the chosen candidate of an adapter.
 
     Args:
-        adapter: a folder that era-fit wrote.
+        adapter: a folder that era-fit wrote; or a ``QueryEncoder`` of one, where its models lie
+            elsewhere now, or new queries are to be remembered. A path is opened with the store.
         index: a store (or its path), whose documents are searched exactly; or document vectors of
             the adapter's small model, (N, d), searched exactly; or a faiss index of unit vectors by
             inner product.
@@ -58,7 +59,7 @@ class Searcher:
         texts: folder of the collection in BEIR layout, from which texts are shown; BM25 of queries
             that the store does not hold needs it, too.
         candidate: name of a candidate of the folder; None is the chosen one.
-        query_model: see ``QueryEncoder``, likewise ``doc_model``, ``remember`` and ``device``.
+        device: torch device name; None chooses. Both are a ``QueryEncoder``'s own.
 
     Raises:
         FingerprintError: a model or the store's vectors are not those of the adapter.
@@ -68,33 +69,29 @@ class Searcher:
 
     def __init__(
         self,
-        adapter: str | Path,
+        adapter: str | Path | QueryEncoder,
         index: str | Path | Store | Any,
         ids: Sequence[str] | None = None,
         *,
         collection: str | None = None,
         texts: str | Path | None = None,
         candidate: str | None = None,
-        query_model: str | Path | None = None,
-        doc_model: str | Path | None = None,
-        remember: bool = False,
         device: str | None = None,
     ) -> None:
         store = open_store(index) if isinstance(index, str | Path) else index
         in_store = isinstance(store, Store)
-        self.encoder = QueryEncoder(
-            adapter,
-            query_model=query_model,
-            doc_model=doc_model,
-            candidate=candidate,
-            store=store if in_store else None,
-            remember=remember,
-            device=device,
-        )
+        if isinstance(adapter, QueryEncoder):
+            if candidate is not None or device is not None:
+                raise InputError("candidate and device are the QueryEncoder's: give them to it.")
+            self.encoder = adapter
+        else:
+            self.encoder = QueryEncoder(
+                adapter, candidate=candidate, store=store if in_store else None, device=device
+            )
         if in_store:
             if ids is not None:
                 raise InputError("ids: a store knows its own.")
-            source = open_source(store, Path(adapter), collection)
+            source = open_source(store, self.encoder.folder, collection)
             self._documents: _InStore | _Given = _InStore(source, self.encoder, texts)
         else:
             if collection is not None or texts is not None:
@@ -146,6 +143,12 @@ class _InStore:
     """The documents of a stored collection."""
 
     def __init__(self, source: Source, encoder: QueryEncoder, texts: str | Path | None) -> None:
+        sides = {"large": source.encoders.query, "small": source.encoders.small_query}
+        if any(sides[view].spec.fingerprint != one for view, one in encoder.fingerprints.items()):
+            raise FingerprintError(
+                f"{source.folder}: fitted on other models than those that were opened: the folder "
+                "was exchanged since, or its store. Make the QueryEncoder anew."
+            )
         self._source, self._encoder = source, encoder
         device = encoder.device
         self._ranker = Ranker(source, [encoder.candidate], device, check=True)

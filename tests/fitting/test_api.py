@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -41,9 +42,12 @@ class Problem(NamedTuple):
             "query_vectors": self.large[TRAIN],
             "corpus_vectors": self.corpus,
             "small_queries": self.small[TRAIN],
-            "align_large": self.align_large,
-            "align_small": self.corpus,
+            "align": {"large": self.align_large, "small": self.corpus},
         }
+
+    def align(self, **sides):
+        """What aligns the spaces, with other rows for one side."""
+        return self.vectors()["align"] | sides
 
     def fit(self, qrels=None, *, config=QUICK, candidate="auto", progress=None, **changes):
         given = self.vectors() | changes
@@ -151,7 +155,7 @@ def test_search_and_measures_are_those_worked_by_hand() -> None:
     corpus = np.array([[2.0, 0.0], [0.0, 5.0], [3.0, 3.0]])
     options = FitOptions(changed(reference_documents=0, memory_steps=()), "aligned", "cpu")
     queries = np.array([[1.0, 0.1], [0.1, 1.0]])
-    eye = fit(queries, corpus, [0, 1], align_large=corpus, align_small=corpus, options=options)
+    eye = fit(queries, corpus, [0, 1], align={"large": corpus, "small": corpus}, options=options)
     queries = np.array([[9.0, 1.0], [1.0, 9.0], [5.0, 4.0]])
     ranking = eye.search(queries, corpus, 2)
     assert ranking.doc_rows.tolist() == [[0, 2], [1, 2], [2, 0]]
@@ -203,8 +207,10 @@ def test_numpy_and_torch_of_any_float_type_give_the_same(problem, fitted, kind) 
             return array
         return array.astype(kind)
 
-    vectors = {name: turned(array) for name, array in problem.vectors().items()}
-    assert_same(fitted, problem.fit(**vectors))
+    vectors = problem.vectors()
+    align = {side: turned(array) for side, array in vectors.pop("align").items()}
+    vectors = {name: turned(array) for name, array in vectors.items()}
+    assert_same(fitted, problem.fit(align=align, **vectors))
 
 
 PAIRS = [(row, row) for row in range(30)]
@@ -356,20 +362,21 @@ def test_without_small_queries_only_the_large_view_is_fitted(problem) -> None:
 
 def test_equal_dimensions_do_not_make_two_spaces_one(problem) -> None:
     square = {"query_vectors": problem.large[TRAIN, :D_SMALL], "small_queries": None}
-    found = problem.fit(align_large=problem.align_large[:, :D_SMALL], **square)
+    align = {"large": problem.align_large[:, :D_SMALL], "small": problem.corpus}
+    found = problem.fit(align=align, **square)
     assert list(found.candidates) == ["aligned", "era"]
-    with pytest.raises(FitError, match=r"Nothing to align .* Pass align_large and align_small"):
-        problem.fit(align_large=None, align_small=None, **square)
+    with pytest.raises(FitError, match=r"Nothing to align .* Pass align=\{"):
+        problem.fit(align=None, **square)
 
 
 def test_queries_align_where_nothing_else_is_given(problem) -> None:
-    found = problem.fit(align_large=None, align_small=None)
+    found = problem.fit(align=None)
     assert found.config.align_texts == "queries"
     # A third is set aside to judge: queries that align cannot.
     assert found.record.queries == Parts(train=20, validation=10)
     assert found.config.refit is False
     assert (found.config.reference_documents, found.adapters["aligned"].references) == (0, ())
-    apart = problem.fit(align_large=None, align_small=None, validation=np.arange(20, 30))
+    apart = problem.fit(align=None, validation=np.arange(20, 30))
     large, small = (directions(a[:20].astype(np.float64)) for a in (problem.large, problem.small))
     u, _, vt = np.linalg.svd(small.T @ large, full_matrices=False)
     assert np.allclose(apart.adapters["aligned"].weight, u @ vt, atol=1e-4)
@@ -385,12 +392,14 @@ def test_a_candidate_may_be_asked_for(problem) -> None:
 # Vectors that cannot be used
 
 
-VECTORS = ["query_vectors", "corpus_vectors", "small_queries", "align_large", "align_small"]
+VECTORS = ["query_vectors", "corpus_vectors", "small_queries", 'align["large"]', 'align["small"]']
 
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_wrong_vectors_are_named_with_their_first_bad_row(problem, name) -> None:
-    rows = problem.vectors()[name]
+    given, _, side = name.rstrip('"]').partition('["')
+    rows = problem.vectors()[given]
+    rows = rows[side] if side else rows
 
     def at(row, value):
         changed = rows.astype(np.float64)
@@ -412,8 +421,8 @@ def test_wrong_vectors_are_named_with_their_first_bad_row(problem, name) -> None
         ([[1.0], [1.0, 2.0]], " is no matrix"),
         (rows[:1] * np.arange(1, len(rows) + 1)[:, None], r": all \d+ rows point the same way"),
     ):
-        with pytest.raises(InputError, match=f"^{name}{message}"):
-            problem.fit(**{name: wrong})
+        with pytest.raises(InputError, match=f"^{re.escape(name)}{message}"):
+            problem.fit(**{given: problem.align(**{side: wrong}) if side else wrong})
 
 
 @pytest.mark.parametrize(
@@ -421,11 +430,25 @@ def test_wrong_vectors_are_named_with_their_first_bad_row(problem, name) -> None
     [
         (lambda p: {"small_queries": p.small[:29]}, "small_queries has 29 rows, but query_vectors"),
         (lambda p: {"small_queries": p.large[TRAIN]}, "small_queries has 10 dimensions; 8 are exp"),
-        (lambda p: {"align_large": p.align_large[:5]}, "align_large has 5 rows, but align_small"),
-        (lambda p: {"align_large": p.corpus}, "align_large has 8 dimensions; 10 .* query_vectors"),
-        (lambda p: {"align_small": p.align_large}, "align_small has 10 dimensions; 8 .* corpus_v"),
-        (lambda _: {"align_small": None}, "align_small is missing: alignment needs the same texts"),
-        (lambda _: {"align_large": None}, "align_large is missing"),
+        (
+            lambda p: {"align": p.align(large=p.align_large[:5])},
+            r'align\["large"\] has 5 rows, but align\["small"\]',
+        ),
+        (
+            lambda p: {"align": p.align(large=p.corpus)},
+            r'align\["large"\] has 8 dimensions; 10 .* query_vectors',
+        ),
+        (
+            lambda p: {"align": p.align(small=p.align_large)},
+            r'align\["small"\] has 10 dimensions; 8 .* corpus_v',
+        ),
+        (
+            lambda p: {"align": p.align(small=None)},
+            r'align\["small"\] is missing: alignment needs the same texts',
+        ),
+        (lambda p: {"align": {"small": p.corpus}}, r'align\["large"\] is missing'),
+        (lambda p: {"align": p.align(smal=p.corpus)}, "align: expected .* given is .*'smal'"),
+        (lambda p: {"align": (p.align_large, p.corpus)}, "align: expected .* given is tuple"),
         (lambda _: {"qrels": LabelsById(PAIRS, ["q"] * 30)}, "query_ids has 30 ids, 1 of them dis"),
         (lambda _: {"qrels": LabelsById(PAIRS, None, ["a", "b"])}, "doc_ids has 2 ids, 2 of them"),
     ],
@@ -577,7 +600,7 @@ def test_without_labels_what_is_needed_is_asked_for(problem) -> None:
     large, corpus = vectors.pop("query_vectors"), vectors.pop("corpus_vectors")
     with pytest.raises(FitError, match="the small model's queries are needed"):
         fit(large, corpus, **vectors | {"small_queries": None})
-    with pytest.raises(FitError, match="Without qrels, pass align_large and align_small"):
+    with pytest.raises(FitError, match=r"Without qrels, pass align=\{"):
         fit(large, corpus, small_queries=vectors["small_queries"])
     with pytest.raises(InputError, match="validation needs qrels"):
         fit(large, corpus, validation=0.5, **vectors)

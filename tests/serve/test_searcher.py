@@ -12,7 +12,7 @@ import pytest
 from command_case import done, run
 
 import era_cache
-from era_cache.cli import search
+from era_cache.cli import embed, fit, search
 from era_cache.collection.keys import row_keys
 from era_cache.errors import EraError, FingerprintError, FormatError, InputError
 from era_cache.fitting.candidates import DEFAULT
@@ -209,6 +209,34 @@ def test_what_cannot_be_asked_is_said(case, arguments, message) -> None:
 def test_an_index_that_does_not_fit_is_refused(case, index, extra, message) -> None:
     with pytest.raises(EraError, match=message):
         era_cache.Searcher(case / ADAPTER, index, **extra)
+
+
+def test_a_query_encoder_takes_the_place_of_the_folder(case, models, tmp_path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(models["large"], moved)
+    encoder = era_cache.QueryEncoder(
+        case / ADAPTER, query_model=moved, candidate="era-zero", device="cpu"
+    )
+    expected = era_cache.Searcher(case / ADAPTER, case / STORE, candidate="era-zero", device="cpu")
+    searcher = era_cache.Searcher(encoder, case / STORE)
+    assert searcher.encoder is encoder
+    assert searcher.search(NEW, k=5) == expected.search(NEW, k=5)
+    for extra in ({"candidate": "small"}, {"device": "cpu"}):
+        with pytest.raises(InputError, match="candidate and device are the QueryEncoder's"):
+            era_cache.Searcher(encoder, case / STORE, **extra)
+
+
+def test_an_encoder_of_a_folder_that_was_exchanged_for_other_models_is_refused(
+    case, toy, models, tmp_path
+) -> None:
+    encoder = era_cache.QueryEncoder(case / ADAPTER, device="cpu")
+    other, pair = tmp_path / "other", ("--query-model", models["large"], "--doc-model")
+    words = [*pair, models["small"], "--large-query-template", "find: {text}", "--device", "cpu"]
+    done(run(embed.main, toy, "--store", other, *words))
+    quick = ["--set", "iterations=2", "--device", "cpu", "--overwrite"]
+    done(run(fit.main, other, "toy", "--labels", "40", "--out", case / ADAPTER, *quick))
+    with pytest.raises(FingerprintError, match="fitted on other models than those that were open"):
+        era_cache.Searcher(encoder, other)
 
 
 def test_an_adapter_without_a_record_of_its_models_says_so(case) -> None:
