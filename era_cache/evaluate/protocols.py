@@ -1,7 +1,6 @@
 """Protocols: which collections train an adapter, and which it is measured on.
 
-In: an open store, collections with domains. Out: a results folder, one fit after another, so that
-an interrupted run goes on where it stopped.
+In: an open store, collections with domains. Out: a results folder, which goes on where it stopped.
 
     each                  one adapter for each collection
     general               one adapter for all collections
