@@ -182,10 +182,9 @@ def split_of(options: Mapping[str, Any]) -> SplitConfig:
 
 def without_labels(store: Store, names: Sequence[str], split: SplitConfig) -> SplitConfig:
     """The split at no labels, if none of the collections has any; else as it is."""
-    collections = [store.collection(name) for name in names]
-    if any((one.qrels.relevance >= 1).any() for one in collections):
+    if any(store.is_judged(store.newest(name)) for name in names):
         return split
-    which = collections[0].name if len(collections) == 1 else "these collections"
+    which = names[0] if len(names) == 1 else "these collections"
     note(f"No query of {which} has a positive judgement: fitting without labels.")
     return replace(split, labels=0.0)
 
@@ -242,8 +241,8 @@ def named_collections(
     names = list(named) or store.collection_names()
     found = []
     for name in names:
-        collection = store.collection(name)
-        if not named and not (collection.qrels.relevance >= 1).any():
+        newest = store.newest(name)
+        if not named and not store.is_judged(newest):
             note(f"{name}: no query has a positive judgement; left out. Name it to fit on it.")
             continue
         versions = store.versions(name)
@@ -251,9 +250,10 @@ def named_collections(
             doubt = store.conflict(name)
             note(
                 f"{len(versions)} versions of {name} are stored; using the newest, "
-                f"{collection.version}{f': {doubt}' if doubt else ''}."
+                f"{newest.stem.rpartition('-')[2]}{f': {doubt}' if doubt else ''}."
             )
-        if (only is None or collection.domain == only) and collection.domain != (holdout or None):
+        domain = None if only is None and not holdout else store.collection(name).domain
+        if domain is None or (only in (None, domain) and holdout != domain):
             found.append(name)
     if not found:
         raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,10 +25,11 @@ from era_cache.types import Array, IntArray, Qrels, Role
 
 __all__ = [
     "LAST_GENERATION",
+    "Stated",
     "collection_digest",
     "is_judged",
     "read_collection",
-    "read_generation",
+    "read_stated",
     "write_collection",
     "write_renamed",
 ]
@@ -48,6 +50,14 @@ _ARRAYS = (
     ("qrels_relevance", np.int64),
     ("qrels_split", np.uint8),
 )
+
+
+class Stated(NamedTuple):
+    """What says which of several versions of a name is the newest: the largest of these."""
+
+    generation: int
+    created: str
+    digest: str
 
 
 def _pack_strings(strings: Sequence[str]) -> tuple[Array, IntArray]:
@@ -178,15 +188,19 @@ def _check_names(domain: str, splits: Sequence[str]) -> None:
             raise InputError(f"the {what} {name!r} is no name of 1 to 200 printable characters.")
 
 
-def read_generation(path: Path) -> tuple[str, int]:
-    """Digest and generation that a stored collection's file states; its content is not read.
+def read_stated(path: Path) -> Stated:
+    """What a stored collection's file states of its version; its content is not read.
 
     Raises:
         FormatError: damaged, hostile or newer.
         StoreError: it cannot be opened.
     """
     stated = open_plain(path, FORMAT, VERSION).attributes
-    return str(stated.get("digest")), _number(stated.get("generation"))
+    return Stated(
+        _number(stated.get("generation")),
+        str(stated.get("created", "")),
+        str(stated.get("digest")),
+    )
 
 
 def is_judged(path: Path) -> bool:

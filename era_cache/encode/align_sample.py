@@ -19,7 +19,6 @@ import numpy as np
 
 from era_cache.collection.keys import alignment_order, key_halves, row_keys
 from era_cache.collection.records import Collection, TextCollection
-from era_cache.collection.stored import is_judged
 from era_cache.errors import InputError
 from era_cache.store.store import Store
 from era_cache.types import Array, FloatArray, IntArray, Keys, Role
@@ -154,4 +153,4 @@ def judged_since(store: Store, collection: Collection) -> bool:
     if not (collection.qrels.relevance >= 1).any():
         return False
     paths = [path for name, _, path in store.collection_paths() if name == collection.name]
-    return not all(map(is_judged, paths))
+    return not all(map(store.is_judged, paths))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from era_cache.collection.keys import distinct_rows, row_keys
 from era_cache.collection.records import Collection, TextCollection
-from era_cache.collection.stored import LAST_GENERATION, read_generation, write_collection
+from era_cache.collection.stored import LAST_GENERATION, read_stated, write_collection
 from era_cache.disk.digests import now
 from era_cache.disk.files import make_folder, os_errors, remove_stale_temporaries
 from era_cache.disk.json_files import read_record, write_record
@@ -29,7 +29,7 @@ from era_cache.store.names import (
 from era_cache.store.records import Side, StoredPair, StoreRecord, read_pair
 from era_cache.store.store_files import StoreFiles, looks_like_url
 from era_cache.store.stored_encoder import StoredEncoder
-from era_cache.store.versions import conflict_of, next_generation, recency
+from era_cache.store.versions import conflict_of, next_generation
 from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, Keys, Role
 
@@ -177,18 +177,8 @@ class Store(StoreFiles):
         return known
 
     def collection(self, name: str) -> Collection:
-        """Read a collection by name, or by name and version (``toy-0123456789ab``).
-
-        Of several versions of a name, the one embedded last here: see ``conflict``.
-
-        Raises ``StoreError`` where there is none of that name, ``FormatError``.
-        """
-        known = list(self.collection_paths())
-        paths = [p for n, version, p in known if name in (n, f"{n}-{version}")]
-        if not paths:
-            have = ", ".join(sorted({n for n, _, _ in known})) or "none"
-            raise StoreError(f"{self.label}: no collection '{name}'; it holds: {have}.")
-        return max(map(self.read_collection, paths), key=recency)
+        """Read a collection by name, or by name and version: see ``newest``."""
+        return self.read_collection(self.newest(name))
 
     def conflict(self, name: str) -> str:
         """What is doubtful about the newest version of a name, as a sentence; empty if nothing is.
@@ -244,7 +234,7 @@ class Store(StoreFiles):
         make_folder(folder)
         remove_stale_temporaries(folder)
         paths = [path for name, _, path in self.collection_paths() if name == texts.name]
-        known = [read_generation(self.file(f"collections/{path.name}")) for path in paths]
+        known = [read_stated(self._brought(path)) for path in paths]
         made = write_collection(folder, texts, lambda digest: next_generation(known, digest))
         self.publish(folder / f"{made.name}-{made.version}.h5")
         return made

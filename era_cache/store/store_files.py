@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from era_cache.collection.records import Collection
+from era_cache.collection.stored import is_judged, read_stated
+from era_cache.errors import StoreError
 from era_cache.store.names import COLLECTION_NAME, list_names
 from era_cache.store.records import read_stored_collection
 
@@ -62,6 +64,29 @@ class StoreFiles:
         """The stored versions of a collection's name."""
         return [version for n, version, _ in self.collection_paths() if n == name]
 
+    def newest(self, name: str) -> Path:
+        """The path of a collection by name, or by name and version (``toy-0123456789ab``).
+
+        Of several versions of a name, the one embedded last here: see ``Store.conflict``.
+
+        Raises ``StoreError`` where there is none of that name, ``FormatError``.
+        """
+        known = list(self.collection_paths())
+        paths = [path for n, version, path in known if name in (n, f"{n}-{version}")]
+        if not paths:
+            have = ", ".join(sorted({n for n, _, _ in known})) or "none"
+            raise StoreError(f"{self.label}: no collection '{name}'; it holds: {have}.")
+        if len(paths) == 1:
+            return paths[0]
+        return max(paths, key=lambda path: read_stated(self._brought(path)))
+
     def read_collection(self, path: Path) -> Collection:
         """Read what ``collection_paths`` named. Raises as ``records.read_stored_collection``."""
-        return read_stored_collection(self.file(f"collections/{path.name}"))
+        return read_stored_collection(self._brought(path))
+
+    def is_judged(self, path: Path) -> bool:
+        """Whether what ``collection_paths`` named has a positive judgement; see ``stored``."""
+        return is_judged(self._brought(path))
+
+    def _brought(self, path: Path) -> Path:
+        return self.file(f"collections/{path.name}")

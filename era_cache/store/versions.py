@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from era_cache.collection.records import Collection
+from era_cache.collection.stored import Stated
 
 __all__ = ["conflict_of", "next_generation", "recency"]
 
 
-def recency(collection: Collection) -> tuple[int, str, str]:
+def recency(collection: Collection) -> Stated:
     """Sorts versions such that the newest comes last."""
-    return collection.generation, collection.created, collection.digest
+    return Stated(collection.generation, collection.created, collection.digest)
 
 
-def next_generation(known: Iterable[tuple[str, int]], digest: str) -> int:
+def next_generation(known: Iterable[Stated], digest: str) -> int:
     """The number of a version that is embedded now: one above those of all others, by digest."""
-    return 1 + max((number for other, number in known if other != digest), default=0)
+    return 1 + max((one.generation for one in known if one.digest != digest), default=0)
 
 
 def conflict_of(versions: Sequence[Collection]) -> str:

@@ -132,3 +132,13 @@ def test_a_url_that_leads_nowhere_is_an_error_and_no_traceback(case, s3, monkeyp
     refused = run(store.main, "info", url)
     assert refused.exit_code == 1
     assert "connection" in refused.output
+
+
+def test_a_dry_run_asks_a_bucket_about_versions_that_no_cache_holds(case, s3, cache) -> None:
+    _, url = s3
+    words = [case / "beir", *MODELS, "--store", url, "--align-documents", 5]
+    run_json(embed.main, *words)
+    with (case / "beir" / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"_id": "new", "text": "a text that was not there"}\n')
+    shutil.rmtree(cache)  # a teammate's machine
+    done(run(embed.main, *words, "--dry-run"))
