@@ -40,12 +40,7 @@ RUNS = [
     Run("evaluation and reports", "evaluate", [], ["--quick"]),
     Run("fitting", "fit", [], ["--quick", "--part", "quality", "--part", "time"]),
     Run("the endpoint", "serve", [], ["--quick"]),
-    Run(
-        "size",
-        "scale",
-        [],
-        ["embed", "search", "bucket", "--sizes", "400000,1000000", "--vectors", "2000000"],
-    ),
+    Run("size", "scale", [], ["--quick"]),
     Run("a GPU", "gpu", [], ["--quick"]),
 ]
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers.setup                 # once: environments of the peers
     python -m benchmarks.fit                         # hours on two cores; goes on where it stopped
-    python -m benchmarks.fit --quick                 # four small collections, one split
+    python -m benchmarks.fit --quick                 # four small collections, two shares, one split
     python -m benchmarks.fit --part labels --part harm      # what no labels and few labels give
 
 Quality comes from the records of ``benchmarks.fit_quality``; missing ones are made first. Times are
@@ -33,6 +33,7 @@ from era_cache.fitting.candidates import DEFAULT
 
 PARTS = ("quality", "bounds", "labels", "domains", "hybrid", "harm", "time")
 QUICK = ("gorilla-torch", "theoremqa", "toollens", "cranfield")
+QUICK_RATIOS = (0.05, 0.2)
 CANDIDATES = (*DEFAULT, "shipped", "paper", "large")
 # What the paper's own code gave at 20 % of the labels, the better of its two learning rates.
 PUBLISHED = {
@@ -53,8 +54,10 @@ Found = dict[tuple[Any, ...], dict[str, Any]]
 class Quality:
     """Means over seeds and collections of one pair of encoders, in points of nDCG@10."""
 
-    def __init__(self, pair: str, names: Sequence[str], seeds: Sequence[int]) -> None:
-        self.pair, self.names, self.seeds = pair, names, seeds
+    def __init__(
+        self, pair: str, names: Sequence[str], seeds: Sequence[int], ratios: Sequence[float]
+    ) -> None:
+        self.pair, self.names, self.seeds, self.ratios = pair, names, seeds, ratios
         self.found: Found = records()
 
     def value(self, kind: str, candidate: str, name: str, labels: float, seed: int) -> float:
@@ -87,15 +90,15 @@ class Quality:
 
     def table(self) -> str:
         """Macro means by candidate and share of labels, as Markdown."""
-        head = "| candidate | " + " | ".join(f"{ratio:.0%}" for ratio in RATIOS) + " |"
-        lines = [head, "|---|" + "---:|" * len(RATIOS)]
+        head = "| candidate | " + " | ".join(f"{ratio:.0%}" for ratio in self.ratios) + " |"
+        lines = [head, "|---|" + "---:|" * len(self.ratios)]
         whole = all(
             "large" in record["test"] for key, record in self.found.items() if self._ours(key)
         )
         for candidate in CANDIDATES if whole else CANDIDATES[:-1]:
             cells = [
                 f"{self.macro(candidate, ratio):.1f} ± {self.spread(candidate, ratio):.1f}"
-                for ratio in RATIOS
+                for ratio in self.ratios
             ]
             lines.append(f"| {candidate} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
@@ -130,7 +133,7 @@ class Quality:
         bars = []
         over_recipe, over_small_plus = _BARS.get(self.pair, ({}, 0))
         for candidate, target in over_recipe.items():
-            for ratio in RATIOS:
+            for ratio in self.ratios:
                 gain = self.macro(candidate, ratio) - self.macro("paper", ratio)
                 figure = f"{gain:+.1f}"
                 if strict:
@@ -142,7 +145,7 @@ class Quality:
                     figure += f" ({alone:+.1f} where validation labels never train, one split)"
                 what = f"{self.pair}: {candidate} over the paper's recipe, {ratio:.0%}"
                 bars.append(Bar(what, f">= +{target}", figure, gain >= target))
-        gains = [self.macro("era-dual", r) - self.macro("small+", r) for r in RATIOS]
+        gains = [self.macro("era-dual", r) - self.macro("small+", r) for r in self.ratios]
         figure = ", ".join(f"{gain:+.1f}" for gain in gains)
         bars.append(
             Bar(
@@ -169,7 +172,7 @@ class Quality:
         """What ships against the best single candidate, at each share."""
         singles = DEFAULT
         behind = []
-        for ratio in RATIOS:
+        for ratio in self.ratios:
             best = max(self.macro(candidate, ratio) for candidate in singles)
             behind.append(self.macro("shipped", ratio) - best)
         figure = ", ".join(f"{b:+.2f}" for b in behind)
@@ -178,7 +181,7 @@ class Quality:
 
     def _harm(self) -> Bar:
         """Fits whose shipped candidate is significantly below small on test, after Holm."""
-        keys = [(n, r, s) for n in self.names for r in RATIOS for s in self.seeds]
+        keys = [(n, r, s) for n in self.names for r in self.ratios for s in self.seeds]
         p = [self.found["ours", self.pair, *key]["p_harm"] for key in keys]
         # Holm over the collections and shares of one split, so that seeds do not dilute it.
         harmed = [
@@ -236,7 +239,7 @@ class Quality:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Four small collections, one split.")
+@click.option("--quick", is_flag=True, help="Four small collections, two shares, one split.")
 @click.option(
     "--pair", "pairs", multiple=True, type=click.Choice(list(PAIRS)), default=["demo", "mpnet"]
 )
@@ -268,7 +271,8 @@ def main(
     """Measure the bars of fitting."""
     torch.zeros(512, 512) @ torch.zeros(512, 512)  # threads start before any clock does
     bars: list[Bar] = []
-    seeds = SEEDS[:1] if quick else SEEDS
+    seeds, ratios = (SEEDS[:1], QUICK_RATIOS) if quick else (SEEDS, RATIOS)
+    strict = strict and not quick
     chosen = (pairs[:1] if quick else pairs) if "quality" in parts else ()
     for pair in chosen:
         there = available(PAIRS[pair])
@@ -278,12 +282,12 @@ def main(
             continue
         demo_only = names == [demo_name()]
         first = pair == "demo" and not demo_only
-        run(pair, names, RATIOS, seeds, ["ours", "paper"])
+        run(pair, names, ratios, seeds, ["ours", "paper"])
         if strict and first:
-            run(pair, names, RATIOS, seeds[:1], ["strict"])
+            run(pair, names, ratios, seeds[:1], ["strict"])
         if peers and first:
-            run(pair, names, RATIOS[2:3], seeds[:1], ["peers"])
-        quality = Quality(pair, names, seeds)
+            run(pair, names, [0.2], seeds[:1], ["peers"])
+        quality = Quality(pair, names, seeds, ratios)
         stale = check(pair, seeds[0])
         if stale:
             raise click.ClickException(
@@ -291,7 +295,7 @@ def main(
                 "benchmarks/fit_quality.py."
             )
         click.echo(f"\n{pair}: {', '.join(names)}\n\n{quality.table()}", err=as_json)
-        for ratio in RATIOS:
+        for ratio in ratios:
             click.echo(f"\n{ratio:.0%}\n\n{quality.collections_table(ratio)}", err=as_json)
         if demo_only:
             bars += quality.demo_bars()
@@ -325,7 +329,7 @@ def main(
         click.echo(f"\n{table}", err=as_json)
         bars += harmed
     if "time" in parts:
-        bars += time_bars(QUICK if quick else (), store, collection)
+        bars += time_bars(QUICK if quick else (), store, collection, rounds=1 if quick else 3)
     finish(bars, as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""How far one machine goes: ``python -m benchmarks.scale [PART ...]``.
+"""How far one machine goes: ``python -m benchmarks.scale [--quick] [PART ...]``.
 
 Parts: embed, shards, kills, fit, search, bucket. Embedding short synthetic texts by a static model:
 texts a second, peak memory, a second run over what is stored, two shares side by side, shares that
@@ -10,7 +10,6 @@ is a process of its own, so that peaks do not mix.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -35,6 +34,7 @@ from era_cache.store.contents import diff
 from era_cache.store.store import Store
 
 _QUERIES = 1000
+_QUICK = ("embed", "search", "bucket")
 _BLOCK = 100_000
 _MILLION = 1_000_000
 
@@ -88,25 +88,34 @@ def run_command(arguments: Sequence[str], more: Mapping[str, str] | None = None)
 
 
 def synthetic_collection(folder: Path, documents: int, seed: int = 0) -> Path:
-    """Write short texts of made-up words (8 to 16 a text) in BEIR layout; no judgements."""
+    """Write short texts of made-up words (8 to 16 a text) in BEIR layout.
+
+    A query is the beginning of the document that it looks for.
+    """
     rng = np.random.default_rng(seed)
     syllables = np.array(["ka", "lo", "mi", "ter", "ran", "su", "vel", "on", "pra", "dis", "eth"])
     words = np.array(["".join(rng.choice(syllables, 3)) for _ in range(20_000)])
-    folder.mkdir(parents=True)
+    begun: list[list[str]] = []
+    (folder / "qrels").mkdir(parents=True)
     with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
         for start in range(0, documents, _BLOCK):
             count = min(_BLOCK, documents - start)
             # Popular words come often, as in any language.
             drawn = words[(len(words) * rng.random((count, 16)) ** 3).astype(np.int64)].tolist()
             ends = rng.integers(8, 17, count).tolist()
+            begun = begun or [some[:4] for some in drawn[:_QUERIES]]
             file.writelines(
                 f'{{"_id": "d{row}", "text": "{" ".join(some[:end])}"}}\n'
                 for row, (some, end) in enumerate(zip(drawn, ends, strict=True), start=start)
             )
-    with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
-        for row in range(_QUERIES):
-            some = rng.choice(words, 6)
-            file.write(json.dumps({"_id": f"q{row}", "text": " ".join(some)}) + "\n")
+    queries = (
+        f'{{"_id": "q{row}", "text": "{" ".join(some)}"}}\n' for row, some in enumerate(begun)
+    )
+    (folder / "queries.jsonl").write_text("".join(queries), encoding="utf-8")
+    judged = (f"q{row}\td{row}\t1\n" for row in range(len(begun)))
+    (folder / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(judged), encoding="utf-8"
+    )
     return folder
 
 
@@ -115,7 +124,7 @@ def embed_words(collection: Path, store: Path, model: Path) -> list[str]:
     return [
         *(command("era-embed"), str(collection), "--store", str(store), "--quiet"),
         *("--query-model", str(model), "--doc-model", str(model)),
-        *("--align-sample", "random"),
+        *("--large-query-template", "find: {text}", "--align-sample", "random"),
     ]
 
 
@@ -126,8 +135,8 @@ def embedding(sizes: Sequence[int], folder: Path) -> list[Bar]:
         return [skipped("era-embed", "no demo models; run bin/demo once")]
     first, again = [], []
     for size in sizes:
-        collection = synthetic_collection(folder / f"texts-{size}", size)
-        store = folder / f"store-{size}"
+        collection, store = _paths(folder, size)
+        synthetic_collection(collection, size)
         first.append(run_command(embed_words(collection, store, model)))
         again.append(run_command(embed_words(collection, store, model)))
         shown = f"{size:,} texts: {first[-1]}, again {again[-1]}"
@@ -147,6 +156,11 @@ def embedding(sizes: Sequence[int], folder: Path) -> list[Bar]:
             again[-1].peak <= 1.5e9,
         ),
     ]
+
+
+def _paths(folder: Path, size: int) -> tuple[Path, Path]:
+    """Where the collection of a size lies, and its store."""
+    return folder / f"texts-{size}", folder / f"store-{size}"
 
 
 def shards(size: int, folder: Path) -> list[Bar]:
@@ -248,24 +262,19 @@ def fitting(folder: Path) -> list[Bar]:
     ]
 
 
-def bucket(size: int, folder: Path) -> list[Bar]:
-    """Reading and fitting from a bucket; a query is the beginning of the document it looks for."""
+def bucket(size: int, folder: Path, fits: int) -> list[Bar]:
+    """Reading and fitting from a bucket; the store is that of ``embedding``, if there is one."""
     model = demo_models_dir() / SMALL_NAME
     if not model.is_dir():
         return [skipped("bucket", "no demo models; run bin/demo once")]
-    collection = synthetic_collection(folder / "texts", size)
-    with (collection / "corpus.jsonl").open(encoding="utf-8") as file:
-        texts = [json.loads(line)["text"].split()[:4] for line in itertools.islice(file, _QUERIES)]
-    (collection / "queries.jsonl").write_text(
-        "".join(f'{{"_id": "q{n}", "text": "{" ".join(t)}"}}\n' for n, t in enumerate(texts))
-    )
-    (collection / "qrels").mkdir()
-    (collection / "qrels" / "test.tsv").write_text(
-        "query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\td{n}\t1\n" for n in range(_QUERIES))
-    )
-    store = folder / "bucket-store"
-    run_command([*embed_words(collection, store, model), "--large-query-template", "find: {text}"])
-    return bucket_bars(store, folder, lambda w: run_command([command("era-fit"), *w]).seconds)
+    collection, store = _paths(folder, size)
+    if not store.is_dir():
+        run_command(embed_words(synthetic_collection(collection, size), store, model))
+
+    def fit(words: list[str]) -> float:
+        return run_command([command("era-fit"), *words, "--quiet"]).seconds
+
+    return bucket_bars(store, folder, fit, fits=fits)
 
 
 def searching(count: int) -> list[Bar]:
@@ -280,12 +289,17 @@ def searching(count: int) -> list[Bar]:
 
 @click.command()
 @click.argument("parts", nargs=-1)
-@click.option("--sizes", default="1000000,4000000", help="Numbers of texts, by commas.")
-@click.option("--vectors", default=10_000_000, help="Vectors that are searched.")
+@click.option("--sizes", help="Numbers of texts, by commas.  [default: 1000000,4000000]")
+@click.option("--vectors", type=int, help="Vectors that are searched.  [default: 10000000]")
+@click.option("--quick", is_flag=True, help="Three of the parts, with less of everything.")
 @click.option("--json", "as_json", is_flag=True)
-def main(parts: tuple[str, ...], sizes: str, vectors: int, as_json: bool) -> None:
+def main(
+    parts: tuple[str, ...], sizes: str | None, vectors: int | None, quick: bool, as_json: bool
+) -> None:
     """Measure, and exit with 1 where a bar is missed."""
+    sizes = sizes or ("400000,1000000" if quick else "1000000,4000000")
     numbers = [int(size) for size in sizes.split(",")]
+    vectors = vectors or (500_000 if quick else 10_000_000)
     with tempfile.TemporaryDirectory(prefix="era-scale-") as name:
         folder = Path(name)
         known = {
@@ -294,9 +308,9 @@ def main(parts: tuple[str, ...], sizes: str, vectors: int, as_json: bool) -> Non
             "kills": lambda: kills(50, folder),
             "fit": lambda: fitting(folder),
             "search": lambda: searching(vectors),
-            "bucket": lambda: bucket(numbers[0], folder),
+            "bucket": lambda: bucket(numbers[0], folder, 1 if quick else 3),
         }
-        bars = [bar for part in parts or known for bar in known[part]()]
+        bars = [bar for part in parts or (_QUICK if quick else known) for bar in known[part]()]
     finish(bars, as_json=as_json)
 
 

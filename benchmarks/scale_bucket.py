@@ -70,17 +70,22 @@ def _read(where: str | Path) -> None:
         encoder.half_vectors(keys[index.positions(keys) >= 0], index)
 
 
-def bucket_bars(store: Path, folder: Path, run: Callable[[list[str]], float]) -> list[Bar]:
+def bucket_bars(
+    store: Path, folder: Path, run: Callable[[list[str]], float], *, fits: int
+) -> list[Bar]:
     """Compare a cold and a warm cache with a folder and with plain downloads.
 
     Args:
         store: with one labelled collection.
         folder: for what is downloaded and fitted.
         run: runs era-fit with arguments; gives its seconds.
+        fits: how often it is run at each place, in turns; medians of ratios count.
     """
+    from era_cache.store.open_store import open_store
     from era_cache.store.sync import push
 
     cache, url = folder / "cache", "s3://bucket/store"
+    (name,) = open_store(store).collection_names()
     os.environ["ERA_CACHE_DIR"] = str(cache)
     with _bucket() as files:
         push(store, url)
@@ -95,10 +100,10 @@ def bucket_bars(store: Path, folder: Path, run: Callable[[list[str]], float]) ->
             cold.append(seconds_of(lambda: _read(url)))
         here: list[float] = []
         there: list[float] = []
-        for number in range(_ROUNDS):
+        for number in range(fits):
             for where, times in ((str(store), here), (url, there)):
-                out = str(folder / f"fit-{number}-{len(times)}-{len(here)}")
-                times.append(run([where, "texts", "--out", out, "--quiet"]))
+                out = str(folder / f"fit-{number}-{'here' if times is here else 'there'}")
+                times.append(run([where, name, "--out", out]))
     ratio = statistics.median(c / p for c, p in zip(cold, plain, strict=True))
     warm = statistics.median(t / h for t, h in zip(there, here, strict=True))
     print(json.dumps({"cold": cold, "plain": plain, "fit": here, "warm": there}), file=sys.stderr)

@@ -124,7 +124,7 @@ def speed_bars(rounds: int, seconds: float) -> list[Bar]:
 
     models = demo_models_dir()
     texts = _texts(256)
-    bare_rate, served_rate, batch, tail = [], [], [], []
+    bare_rate, served_rate, batch, tail, worst = [], [], [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         large = build_large(models)
@@ -138,7 +138,9 @@ def speed_bars(rounds: int, seconds: float) -> list[Bar]:
                     bare_rate.append(CLIENTS / statistics.mean(times))
                     served_rate.append(rate)
                     batch.append(statistics.median(times))
+                    worst.append(float(np.quantile(times, 0.99)) / batch[-1])
                     tail.append(float(np.quantile(waits, 0.99)))
+    own = statistics.median(worst)
     ratio = statistics.median(s / b for s, b in zip(served_rate, bare_rate, strict=True))
     slow = statistics.median(t / b for t, b in zip(tail, batch, strict=True))
     rate = statistics.median(served_rate)
@@ -152,7 +154,7 @@ def speed_bars(rounds: int, seconds: float) -> list[Bar]:
         Bar(
             "p99 of an answer, in the bare encoder's batches of 8",
             "under 2",
-            f"{slow:.2f} ({1000 * statistics.median(tail):.0f} ms)",
+            f"{slow:.2f} ({1000 * statistics.median(tail):.0f} ms; its own p99 {own:.2f})",
             slow < 2,
         ),
     ]
@@ -251,7 +253,8 @@ async def _compared(
     async def exchange() -> None:
         nonlocal exchanged
         while going():
-            await asyncio.sleep(0.4)
+            # Not in step with the server, which looks for another folder at fixed times.
+            await asyncio.sleep(generator.uniform(0.1, 0.7))
             await asyncio.to_thread(_exchange, sources[(exchanged + 1) % len(sources)], live)
             exchanged += 1
 

@@ -36,8 +36,8 @@ FULL: dict[str, Callable[[Path], list[Bar]]] = {
 }
 QUICK: dict[str, Callable[[Path], list[Bar]]] = {
     "kills": lambda folder: kill_bars(folder, 20),
-    "race": lambda folder: race_bars(folder, 5),
-    "containers": lambda folder: container_bars(folder, 5),
+    "race": lambda folder: race_bars(folder, 3),
+    "containers": lambda folder: container_bars(folder, 3),
     "full": lambda folder: full_bars(folder, 30),
     "flips": lambda folder: flip_bars(folder, 100),
     "writers": lambda folder: writer_bars(folder, 3, rounds=1),

@@ -9,9 +9,9 @@ differ in their last bits, as between any two machines.
 from __future__ import annotations
 
 import functools
-import platform
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from era_cache.rank.processor import mkl_is_slow
 
 if TYPE_CHECKING:
     import torch
@@ -74,14 +74,10 @@ def _by_onednn(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 @functools.cache
 def _gains() -> bool:
-    """Whether this is an x86 processor of another maker than MKL's, and oneDNN does what it should.
-
-    Decided by what the processor is, not by a clock: two runs on one machine make the same bits.
-    """
+    """Whether MKL is slow on this processor, and oneDNN does what it should."""
     import torch
 
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    if not x86 or _maker() in ("", "GenuineIntel") or not torch.backends.mkldnn.is_available():
+    if not mkl_is_slow() or not torch.backends.mkldnn.is_available():
         return False
     generator = torch.Generator().manual_seed(0)
     rows, weight = (torch.randn(3, 64, generator=generator) for _ in range(2))
@@ -94,13 +90,3 @@ def _gains() -> bool:
         return False
     exact = rows.double() @ weight.double().T + rows[0, :3].double()
     return bool((found.double() - exact).abs().max() < 1e-4)
-
-
-def _maker() -> str:
-    """The maker of the processor, as it says itself; empty where that is not known."""
-    listed = Path("/proc/cpuinfo")
-    if not listed.is_file():
-        return "AuthenticAMD" if "AuthenticAMD" in platform.processor() else ""
-    with listed.open(encoding="utf-8", errors="replace") as lines:
-        found = (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id"))
-        return next(found, "")

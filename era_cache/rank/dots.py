@@ -4,15 +4,17 @@ In: two float32 matrices. Out: the dot products of all rows of one with all rows
 
 On processors torch multiplies by MKL, which leaves AVX-512 unused on those of other makers, and
 convolves by oneDNN, which does not: a convolution of 1 x 1 is a product of matrices, and takes
-half the time there (``python -m benchmarks.evaluate --only products``). Values differ in their last
-bits, as between any two libraries.
+half the time there, but up to twice as long on those of MKL's maker (``python -m
+benchmarks.evaluate --only products``). Values differ in their last bits, as between any two
+libraries.
 """
 
 from __future__ import annotations
 
 import functools
-import platform
 from typing import TYPE_CHECKING
+
+from era_cache.rank.processor import mkl_is_slow
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +61,10 @@ def _convolved(pixels: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _convolves() -> bool:
-    """Whether convolutions on the processor are oneDNN's, with kernels for it, and in float32."""
+    """Whether MKL is slow on this processor, and convolutions are oneDNN's and in float32."""
     import torch
 
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    if not (x86 and torch.backends.mkldnn.is_available()):
+    if not mkl_is_slow() or not torch.backends.mkldnn.is_available():
         return False
     # A setting of torch or of oneDNN may let convolutions round to bfloat16, which has no 2**-12.
     row = torch.full((64, 64), 1 + 2**-12)

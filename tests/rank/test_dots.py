@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from era_cache.rank import dots as module
+from era_cache.rank import processor
 from era_cache.rank.dots import dots
 
 
@@ -78,13 +79,40 @@ def test_convolutions_that_round_are_not_used(monkeypatch) -> None:
     def rounded(pixels, filters):
         return exactly(pixels.bfloat16().float(), filters.bfloat16().float())
 
+    monkeypatch.setattr(module, "mkl_is_slow", lambda: True)
     module._convolves.cache_clear()
-    before = module._convolves()
+    assert module._convolves()
     module._convolves.cache_clear()
     monkeypatch.setattr(module, "_convolved", rounded)
     assert not module._convolves()
     left, right = normal(200, 64), normal(300, 64)
     assert torch.equal(dots(left, right), left @ right.T)
     module._convolves.cache_clear()
-    monkeypatch.undo()
-    assert module._convolves() == before
+
+
+def test_a_processor_of_the_library_s_maker_multiplies_by_it(monkeypatch) -> None:
+    def none(_pixels, _filters):
+        raise AssertionError("convolved")
+
+    monkeypatch.setattr(module, "mkl_is_slow", lambda: False)
+    monkeypatch.setattr(module, "_convolved", none)
+    module._convolves.cache_clear()
+    left, right = normal(200, 64), normal(300, 64)
+    assert torch.equal(dots(left, right), left @ right.T)
+    module._convolves.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("machine", "maker", "slow"),
+    [
+        ("x86_64", "AuthenticAMD", True),
+        ("AMD64", "HygonGenuine", True),
+        ("x86_64", "GenuineIntel", False),
+        ("x86_64", "", False),
+        ("aarch64", "AuthenticAMD", False),
+    ],
+)
+def test_mkl_is_slow_on_processors_of_other_makers(monkeypatch, machine, maker, slow) -> None:
+    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(processor, "_maker", lambda: maker)
+    assert processor.mkl_is_slow.__wrapped__() == slow
