@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,12 +68,15 @@ def error_bars(folder: Path, tell: Callable[[str], None]) -> list[Bar]:
     report = fit_to_folder(Store.open(store), texts.name, adapter, plan, Reading(device="cpu"))
     query = collection.query_ids[int(report.splits[texts.name].test[0])]
     cases = _cases(query, collection.doc_ids[:3])
-    right = _measure(folder, _line(query, collection.doc_ids[0], "0.5"))
+    runs = [_line(query, collection.doc_ids[0], "0.5"), *(case.run for case in cases)]
+    with ThreadPoolExecutor(2) as pool:
+        right, *wrong = pool.map(
+            lambda number: _measure(folder, number, runs[number]), range(len(runs))
+        )
     if right.returncode:
         tell(f"a run that is right: {right.stderr.strip()}")
     good = 0
-    for case in cases:
-        found = _measure(folder, case.run)
+    for case, found in zip(cases, wrong, strict=True):
         tell(f"{case.what}: {found.stderr.strip()}")
         good += refused(found)
     ok = good == len(cases) and not right.returncode
@@ -86,8 +90,9 @@ def refused(found: subprocess.CompletedProcess[str]) -> bool:
     return found.returncode == 1 and not found.stdout and [t[:7] for t in lines] == ["Error: "]
 
 
-def _measure(folder: Path, run: str) -> subprocess.CompletedProcess[str]:
-    (folder / "run.trec").write_text(run)
+def _measure(folder: Path, number: int, run: str) -> subprocess.CompletedProcess[str]:
+    path = folder / f"run-{number}.trec"
+    path.write_text(run)
     program = str(Path(sys.executable).with_name("era-eval"))
-    command = [program, "store", "adapter", "--run", "bad=run.trec", "--device", "cpu"]
+    command = [program, "store", "adapter", "--run", f"bad={path.name}", "--device", "cpu"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)

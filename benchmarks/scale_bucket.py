@@ -79,7 +79,8 @@ def bucket_bars(
         store: with one labelled collection.
         folder: for what is downloaded and fitted.
         run: runs era-fit with arguments; gives its seconds.
-        fits: how often it is run at each place, in turns; medians of ratios count.
+        fits: how often it is run at each place, in turns; medians of ratios count. All is read
+            once more than that, three times at most.
     """
     from era_cache.store.open_store import open_store
     from era_cache.store.sync import push
@@ -90,7 +91,7 @@ def bucket_bars(
     with _bucket() as files:
         push(store, url)
         cold, plain = [], []
-        for _ in range(_ROUNDS):
+        for _ in range(min(fits + 1, _ROUNDS)):
             plain.append(
                 seconds_of(lambda: files.get(url, str(folder / "plain"), recursive=True))
                 + seconds_of(lambda: _read(store))

@@ -40,8 +40,8 @@ QUICK: dict[str, Callable[[Path], list[Bar]]] = {
     "containers": lambda folder: container_bars(folder, 3),
     "full": lambda folder: full_bars(folder, 30),
     "flips": lambda folder: flip_bars(folder, 100),
-    "writers": lambda folder: writer_bars(folder, 3, rounds=1),
-    "speed": lambda folder: speed_bars(folder, 100_000, rounds=3),
+    "writers": lambda folder: writer_bars(folder, 2, rounds=3),
+    "speed": lambda folder: speed_bars(folder, 100_000, rounds=9),
     "index": lambda folder: index_bars(folder, 1_000_000),
 }
 
