@@ -50,8 +50,8 @@ QUICK: dict[str, Part] = {
     "measures": lambda _folder, _tell: measure_bars(2000, 1000),
     "products": lambda _folder, _tell: product_bars(),
     "search": lambda _folder, tell: (
-        exact_bars(tell, documents=100_000, queries=500, rounds=3)
-        + approximate_bars(tell, documents=10_000, queries=500)
+        exact_bars(tell, documents=100_000, queries=500, rounds=2)
+        + approximate_bars(tell, documents=10_000, queries=300)
     ),
     "report": lambda folder, tell: report_bars(
         folder, tell, collections=4, shares=_SHARES[1:3], seeds=2, rounds=1

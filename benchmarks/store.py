@@ -35,13 +35,13 @@ FULL: dict[str, Callable[[Path], list[Bar]]] = {
     "index": lambda folder: index_bars(folder, 10_000_000),
 }
 QUICK: dict[str, Callable[[Path], list[Bar]]] = {
-    "kills": lambda folder: kill_bars(folder, 20),
-    "race": lambda folder: race_bars(folder, 3),
-    "containers": lambda folder: container_bars(folder, 3),
-    "full": lambda folder: full_bars(folder, 30),
+    "kills": lambda folder: kill_bars(folder, 15),
+    "race": lambda folder: race_bars(folder, 2),
+    "containers": lambda folder: container_bars(folder, 2),
+    "full": lambda folder: full_bars(folder, 20),
     "flips": lambda folder: flip_bars(folder, 100),
-    "writers": lambda folder: writer_bars(folder, 2, rounds=3),
-    "speed": lambda folder: speed_bars(folder, 100_000, rounds=9),
+    "writers": lambda folder: writer_bars(folder, 1.5, rounds=2),
+    "speed": lambda folder: speed_bars(folder, 100_000, rounds=3),
     "index": lambda folder: index_bars(folder, 1_000_000),
 }
 
