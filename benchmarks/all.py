@@ -90,7 +90,7 @@ def _machine() -> dict[str, str]:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="The core of each, in ten to sixteen minutes.")
+@click.option("--quick", is_flag=True, help="The core of each, in under ten minutes.")
 @click.option("--reliability", is_flag=True, help="Kills, races, damage, full disks, load alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the bars as JSON.")
 def main(quick: bool, reliability: bool, as_json: bool) -> None:

@@ -169,14 +169,14 @@ def main(quick: bool, as_json: bool) -> None:
     if (models / SMALL_NAME).is_dir() and (models / LARGE_NAME).is_dir():
         texts = _texts(2_000 if quick else 20_000)
         bars.append(_static(models / SMALL_NAME, texts, 3 if quick else 5))
-        bars += _transformer(models / LARGE_NAME, 100 if quick else 2_000, 2 if quick else 3)
+        bars += _transformer(models / LARGE_NAME, 150 if quick else 2_000, 2 if quick else 3)
         bars += precision_bars(_texts(300), 1 if quick else 3, ndcg=not quick)
         bars.append(_long_text(models / LARGE_NAME))
     else:
         bars.append(skipped("encoders", "no demo models; run `make demo`"))
     bars += _small_additions(200 if quick else 1_000)
     bars += faulty_server(500 if quick else 10_000)
-    bars.append(many_at_once(640 if quick else 1_280))
+    bars.append(many_at_once(1_280))
     if not quick:
         bars += snapshot_of_all_tasks()
     finish(bars, as_json=as_json)

@@ -308,7 +308,7 @@ def main(
             "kills": lambda: kills(50, folder),
             "fit": lambda: fitting(folder),
             "search": lambda: searching(vectors),
-            "bucket": lambda: bucket(numbers[0], folder, 1 if quick else 3),
+            "bucket": lambda: bucket(numbers[0], folder, 0 if quick else 3),
         }
         bars = [bar for part in parts or (_QUICK if quick else known) for bar in known[part]()]
     finish(bars, as_json=as_json)
