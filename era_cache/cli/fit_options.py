@@ -253,7 +253,7 @@ def named_collections(
                 f"{newest.stem.rpartition('-')[2]}{f': {doubt}' if doubt else ''}."
             )
         domain = None if only is None and not holdout else store.collection(name).domain
-        if domain is None or (only in (None, domain) and holdout != domain):
+        if domain is None or (only in (None, domain) and (holdout or None) != domain):
             found.append(name)
     if not found:
         raise InputError(
