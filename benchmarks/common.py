@@ -8,10 +8,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Bar", "finish", "seconds_of", "seconds_of_command", "skipped"]
+from demo_models import build_large, build_small, demo_models_dir
 
+from era_cache.errors import EncoderError
+
+__all__ = [
+    "NO_MODELS",
+    "Bar",
+    "demo_models",
+    "finish",
+    "seconds_of",
+    "seconds_of_command",
+    "skipped",
+]
+
+NO_MODELS = "the demo's models are not installed; `make demo` installs them"
 _WORDS = {True: "yes", False: "NO", None: "-"}
 
 
@@ -25,6 +39,21 @@ class Bar(NamedTuple):
     target: str
     figure: str
     ok: bool | None
+
+
+def demo_models() -> Path | None:
+    """The folder of the demo's two models, made of their packages where it lacks them.
+
+    None, and a word on stderr, without the packages.
+    """
+    folder = demo_models_dir()
+    try:
+        build_small(folder)
+        build_large(folder)
+    except EncoderError as error:
+        print(error, file=sys.stderr)
+        return None
+    return folder
 
 
 def seconds_of(work: Callable[[], object]) -> float:

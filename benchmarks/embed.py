@@ -18,9 +18,9 @@ from typing import Any
 
 import click
 import numpy as np
-from demo_models import LARGE_NAME, SMALL_NAME, demo_models_dir
+from demo_models import LARGE_NAME, SMALL_NAME
 
-from benchmarks.common import Bar, finish, seconds_of, skipped
+from benchmarks.common import NO_MODELS, Bar, demo_models, finish, seconds_of, skipped
 from benchmarks.embed_mair import snapshot_of_all_tasks
 from benchmarks.embed_precision import precision_bars
 from benchmarks.embed_served import documents_alone, faulty_server, many_at_once
@@ -165,15 +165,14 @@ def _small_additions(count: int) -> list[Bar]:
 def main(quick: bool, as_json: bool) -> None:
     """Measure embedding."""
     bars = []
-    models = demo_models_dir()
-    if (models / SMALL_NAME).is_dir() and (models / LARGE_NAME).is_dir():
+    if (models := demo_models()) is not None:
         texts = _texts(2_000 if quick else 20_000)
         bars.append(_static(models / SMALL_NAME, texts, 3 if quick else 5))
         bars += _transformer(models / LARGE_NAME, 150 if quick else 2_000, 2 if quick else 3)
         bars += precision_bars(_texts(300), 1 if quick else 3, ndcg=not quick)
         bars.append(_long_text(models / LARGE_NAME))
     else:
-        bars.append(skipped("encoders", "no demo models; run `make demo`"))
+        bars.append(skipped("encoders", NO_MODELS))
     bars += _small_additions(200 if quick else 1_000)
     bars += faulty_server(500 if quick else 10_000)
     bars.append(many_at_once(1_280))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from demo_models import demo_models_dir
 
-from benchmarks.common import Bar, skipped
+from benchmarks.common import NO_MODELS, Bar, demo_models, skipped
 from benchmarks.fit_data import COLLECTIONS, PAIRS, available, demo_name, problem
 from benchmarks.fit_quality import SEEDS
 from era_cache.collection.beir import read_beir
@@ -175,9 +175,9 @@ def large_corpus_bars() -> tuple[str, list[Bar]]:
     """1,000 and 3,000 documents of 100,000, at random and where unlabelled queries look."""
     if not (COLLECTIONS / "msmarco-instruct").is_dir():
         return "", [skipped("100,000 documents, no labels", "the collections are not here")]
-    if not (demo_models_dir() / PAIRS["demo"].large).is_dir():
-        return "", [skipped("100,000 documents, no labels", "no models; make demo gets them")]
-    texts, folder = large_index(), demo_models_dir().parent / "benchmarks"
+    if (models := demo_models()) is None:
+        return "", [skipped("100,000 documents, no labels", NO_MODELS)]
+    texts, folder = large_index(), models.parent / "benchmarks"
     lines = ["| documents | " + " | ".join(_SHOWN) + " |", "|---|" + "---:|" * len(_SHOWN)]
     bars = []
     for rule, least in (("random", {}), ("retrieved", {1000: 12, 3000: 20})):

@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import click
 import numpy as np
-from demo_models import LARGE_NAME, SMALL_NAME, demo_models_dir
+from demo_models import LARGE_NAME, SMALL_NAME
 
-from benchmarks.common import Bar, finish, skipped
+from benchmarks.common import NO_MODELS, Bar, demo_models, finish, skipped
 from benchmarks.fit_data import COLLECTIONS
 from benchmarks.fit_labels import windows
 from benchmarks.scale_bucket import bucket_bars
@@ -130,9 +130,9 @@ def embed_words(collection: Path, store: Path, model: Path) -> list[str]:
 
 def embedding(sizes: Sequence[int], folder: Path) -> list[Bar]:
     """Speed and memory of era-embed at several sizes."""
-    model = demo_models_dir() / SMALL_NAME
-    if not model.is_dir():
-        return [skipped("era-embed", "no demo models; run bin/demo once")]
+    if (models := demo_models()) is None:
+        return [skipped("era-embed", NO_MODELS)]
+    model = models / SMALL_NAME
     first, again = [], []
     for size in sizes:
         collection, store = _paths(folder, size)
@@ -165,9 +165,9 @@ def _paths(folder: Path, size: int) -> tuple[Path, Path]:
 
 def shards(size: int, folder: Path) -> list[Bar]:
     """One process on one core against two shares on two, and whether they store the same."""
-    model = demo_models_dir() / SMALL_NAME
-    if not model.is_dir():
-        return [skipped("two shares", "no demo models; run bin/demo once")]
+    if (models := demo_models()) is None:
+        return [skipped("two shares", NO_MODELS)]
+    model = models / SMALL_NAME
     collection = synthetic_collection(folder / "shared", size)
     # Held there: a process commits beside its encoding, and would else have a second core for it.
     bound = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
@@ -194,9 +194,9 @@ def shards(size: int, folder: Path) -> list[Bar]:
 
 def kills(times: int, folder: Path, texts: int = 60_000) -> list[Bar]:
     """Two shares, one killed at some moment and run again: is the store that of one run?"""
-    model = demo_models_dir() / SMALL_NAME
-    if not model.is_dir():
-        return [skipped("killed shares", "no demo models; run bin/demo once")]
+    if (models := demo_models()) is None:
+        return [skipped("killed shares", NO_MODELS)]
+    model = models / SMALL_NAME
     rng = np.random.default_rng(0)
     collection = synthetic_collection(folder / "killed", texts)
     whole = folder / "whole"
@@ -243,9 +243,9 @@ def million(folder: Path) -> Path:
 
 def fitting(folder: Path) -> list[Bar]:
     """era-fit with all candidates and era-eval on a million documents."""
-    models = demo_models_dir()
-    if not COLLECTIONS.is_dir() or not (models / LARGE_NAME).is_dir():
-        return [skipped("era-fit", "no development collections or no demo models")]
+    models = demo_models()
+    if not COLLECTIONS.is_dir() or models is None:
+        return [skipped("era-fit", "no development collections, or no models of the demo")]
     store, adapter = folder / "million-store", folder / "adapter"
     words = embed_words(million(folder), store, models / SMALL_NAME)
     words[words.index("--query-model") + 1] = str(models / LARGE_NAME)
@@ -264,9 +264,9 @@ def fitting(folder: Path) -> list[Bar]:
 
 def bucket(size: int, folder: Path, fits: int) -> list[Bar]:
     """Reading and fitting from a bucket; the store is that of ``embedding``, if there is one."""
-    model = demo_models_dir() / SMALL_NAME
-    if not model.is_dir():
-        return [skipped("bucket", "no demo models; run bin/demo once")]
+    if (models := demo_models()) is None:
+        return [skipped("bucket", NO_MODELS)]
+    model = models / SMALL_NAME
     collection, store = _paths(folder, size)
     if not store.is_dir():
         run_command(embed_words(synthetic_collection(collection, size), store, model))

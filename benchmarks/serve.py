@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 from click.testing import CliRunner
-from demo_models import build_large, build_small, demo_models_dir
+from demo_models import LARGE_NAME, SMALL_NAME, demo_models_dir
 
-from benchmarks.common import Bar, finish
+from benchmarks.common import NO_MODELS, Bar, demo_models, finish, skipped
 from era_cache import QueryEncoder
 from era_cache.cli import embed, fit
 from era_cache.types import FloatArray
@@ -123,13 +123,12 @@ def speed_bars(rounds: int, seconds: float) -> list[Bar]:
     """Throughput and tail against the bare encoder, in turns."""
     from sentence_transformers import SentenceTransformer
 
-    models = demo_models_dir()
-    texts = _texts(256)
+    models, texts = demo_models_dir(), _texts(256)
     bare_rate, served_rate, batch, tail, worst = [], [], [], [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        large = build_large(models)
-        _fitted(folder, large, build_small(models), {"a": "era-dual"})
+        large = models / LARGE_NAME
+        _fitted(folder, large, models / SMALL_NAME, {"a": "era-dual"})
         bare = SentenceTransformer(str(large), device="cpu")
         with _served(folder / "a") as port:
             for number in range(rounds + 1):
@@ -204,7 +203,7 @@ class Small(NamedTuple):
 
 @contextlib.contextmanager
 def _small() -> Iterator[Small]:
-    model = build_small(demo_models_dir())
+    model = demo_models_dir() / SMALL_NAME
     texts = _texts(64)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -350,6 +349,8 @@ QUICK: dict[str, Callable[[Callable[[], Small]], list[Bar]]] = {
 def main(quick: bool, as_json: bool, only: tuple[str, ...]) -> None:
     """Measure the endpoint."""
     parts = QUICK if quick else FULL
+    if demo_models() is None:
+        finish([skipped("the endpoint", NO_MODELS)], as_json=as_json)
     with contextlib.ExitStack() as stack:
         small = functools.cache(lambda: stack.enter_context(_small()))
         bars = [bar for name in only or parts for bar in parts[name](small)]
