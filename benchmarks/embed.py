@@ -36,18 +36,21 @@ from era_cache.store.write_segments import SegmentWriter
 from era_cache.types import FloatArray, Role
 
 _BATCHES = (256, 1024, 4096, 16384)
-_TOY = Path(__file__).parent.parent / "data" / "toy" / "corpus.jsonl"
+_ROOT = Path(__file__).parent.parent
+_OTHERS = (_ROOT / "demo" / "bfcl" / "corpus.jsonl", _ROOT / "data" / "toy" / "corpus.jsonl")
+"""Texts where the development collections are not; those of the toy are all of a length."""
 
 
 def _texts(count: int) -> list[str]:
-    """Documents of the development collections, or the toy's again and again."""
+    """Documents of the development collections, or those of the demo; again and again, or some."""
     paths = sorted(COLLECTIONS.glob("*/corpus.jsonl")) if COLLECTIONS.is_dir() else []
     texts = [
         str(json.loads(line)["text"])
-        for path in paths or [_TOY]
+        for path in paths or [next(path for path in _OTHERS if path.is_file())]
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
-    return (texts * (count // len(texts) + 1))[:count]
+    # From all over, so that lengths are mixed as they are there.
+    return [texts[number * len(texts) // count] for number in range(count)]
 
 
 def _static(folder: Path, texts: list[str], turns: int) -> Bar:
